@@ -1,0 +1,23 @@
+//! Every protocol decision of Ashlar, without I/O.
+//!
+//! Owns: placement groups, the object store, the metadata store's data model, failure verdicts, placement and the
+//! client's retry logic, each as a deterministic state machine behind [`io::Node`].
+//! Does not own: clocks, threads, sockets, files, randomness of the operating system. Nothing in this crate blocks,
+//! reads a clock or touches the environment; the simulator and the production runtime execute its [`io::Effect`]s.
+//!
+//! A run is fully described by its seed, its configuration and the sequence of `(time, input)`.
+#![forbid(unsafe_code)]
+
+pub mod buf;
+pub mod id;
+pub mod io;
+pub mod limits;
+pub mod map;
+pub mod meta;
+pub mod msg;
+pub mod pg;
+pub mod rng;
+pub mod slab;
+pub mod store;
+pub mod time;
+pub mod timer;

@@ -1,0 +1,311 @@
+//! The cluster map: what the metadata store holds under `/ashlar/`, as JSON that a person can read.
+//!
+//! Unknown fields are refused in what people write (`config/...`) and ignored in what daemons write, so that a newer
+//! daemon's additions do not stop an older one.
+
+use crate::id::{ClusterUuid, Epoch, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// All keys begin with this.
+pub const PREFIX: &str = "/ashlar/";
+/// Groups per key of `pg/map`.
+pub const PGS_PER_CHUNK: u32 = 64;
+
+/// `config/global`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Global {
+    /// The cluster.
+    pub cluster: ClusterUuid,
+    /// How long a read lease lasts.
+    #[serde(default = "default_lease_ms")]
+    pub lease_ms: u64,
+    /// A peer that is silent for so long is reported as dead.
+    #[serde(default = "default_heartbeat_timeout_ms")]
+    pub heartbeat_timeout_ms: u64,
+    /// Time to live of an OSD's session in the metadata store.
+    #[serde(default = "default_session_ttl_s")]
+    pub session_ttl_s: u64,
+    /// A dead OSD's data is copied elsewhere after so long.
+    #[serde(default = "default_osd_out_time_s")]
+    pub osd_out_time_s: u64,
+}
+
+/// Reads stop for at most this long at a failover; half of it is the renewal period.
+fn default_lease_ms() -> u64 {
+    400
+}
+/// Above the longest pause of a healthy, loaded host.
+fn default_heartbeat_timeout_ms() -> u64 {
+    1_000
+}
+/// Covers a change of the metadata store's leader.
+fn default_session_ttl_s() -> u64 {
+    10
+}
+/// A reboot fits into it.
+fn default_osd_out_time_s() -> u64 {
+    600
+}
+
+/// Redundancy of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// `pg_size` equal copies.
+    Replicated,
+    /// Reed-Solomon, `pg_size` chunks of which `parity_chunks` are parity.
+    Ec,
+    /// One parity chunk.
+    Xor,
+}
+
+/// `config/pools`: pools by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pools(pub BTreeMap<PoolId, Pool>);
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// Unique name.
+    pub name: String,
+    /// Redundancy.
+    pub scheme: Scheme,
+    /// Members of a group.
+    pub pg_size: u8,
+    /// Members that must be there for the group to serve.
+    pub pg_minsize: u8,
+    /// Number of groups.
+    pub pg_count: u32,
+    /// Parity chunks of erasure codes.
+    #[serde(default)]
+    pub parity_chunks: u8,
+    /// Bytes of an object's copy (of a chunk, with erasure codes).
+    #[serde(default = "default_block_size")]
+    pub block_size: u32,
+    /// Level of the tree on which members never share a node; an OSD by default.
+    #[serde(default = "default_failure_domain")]
+    pub failure_domain: String,
+}
+
+/// The measured knee of throughput against metadata per byte.
+fn default_block_size() -> u32 {
+    128 << 10
+}
+fn default_failure_domain() -> String {
+    "host".into()
+}
+
+impl Pool {
+    /// Data chunks of a stripe: 1 for replicated pools.
+    pub fn data_chunks(&self) -> u8 {
+        match self.scheme {
+            Scheme::Replicated => 1,
+            Scheme::Ec => self.pg_size - self.parity_chunks,
+            Scheme::Xor => self.pg_size - 1,
+        }
+    }
+
+    /// Bytes of an object as clients see it.
+    pub fn object_bytes(&self) -> u32 {
+        self.block_size * u32::from(self.data_chunks())
+    }
+}
+
+/// `config/node_placement`: the tree, by node name; OSDs may be listed as `osd.N`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tree(pub BTreeMap<String, TreeNode>);
+
+/// A node of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeNode {
+    /// Its level, such as `host`, `rack`, `dc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// Its parent; none: below the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+}
+
+/// `config/osd/<n>`: what the administrator says of an OSD. A missing key means the defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OsdConfig {
+    /// Share of its size that placement uses, 0 to 1.
+    #[serde(default = "default_reweight")]
+    pub reweight: f64,
+    /// Never taken out automatically.
+    #[serde(default)]
+    pub noout: bool,
+}
+
+fn default_reweight() -> f64 {
+    1.0
+}
+
+impl Default for OsdConfig {
+    fn default() -> Self {
+        OsdConfig { reweight: default_reweight(), noout: false }
+    }
+}
+
+/// `config/inode/<pool>/<n>`: an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Unique in its pool.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// The image below it, as `(pool, inode)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<(PoolId, crate::id::InodeId)>,
+    /// Writes are refused.
+    #[serde(default)]
+    pub read_only: bool,
+    /// A snapshot: read-only for ever.
+    #[serde(default)]
+    pub snapshot: bool,
+    /// Being removed: no client may open it.
+    #[serde(default)]
+    pub removing: bool,
+}
+
+/// `osd/state/<n>`, leased: an OSD that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OsdState {
+    /// `host:port` where peers and clients reach it.
+    pub address: String,
+    /// Its store.
+    pub store: StoreUuid,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// The host that it says it runs on (its place in the tree, unless the tree says otherwise).
+    pub host: String,
+    /// Bytes for data.
+    pub size_bytes: u64,
+    /// The store's metadata are trustworthy.
+    pub trusted: bool,
+}
+
+/// `osd/failed/<n>/<reporter>`, leased by the reporter: it cannot reach that OSD.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// Which start of it.
+    pub incarnation: Incarnation,
+    /// The host answered and refused: certain.
+    pub hard: bool,
+}
+
+/// `pg/map/<pool>/<chunk>`: [`PGS_PER_CHUNK`] groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PgMapChunk(pub BTreeMap<PgNumber, PgMap>);
+
+/// Map of one group; written only by the leading monitor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PgMap {
+    /// Rises with every change of acting members, primary, or their incarnations.
+    pub epoch: Epoch,
+    /// Where placement wants it, by role; `None`: nobody is to be had.
+    pub target: Vec<Option<OsdId>>,
+    /// Who serves it, by role, or a hole.
+    pub acting: Vec<Option<ActingMember>>,
+    /// One of the acting OSDs; `None`: nobody serves.
+    pub primary: Option<OsdId>,
+}
+
+/// An acting member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActingMember {
+    /// The OSD.
+    pub osd: OsdId,
+    /// Its store.
+    pub store: StoreUuid,
+    /// Its start.
+    pub incarnation: Incarnation,
+}
+
+/// `pg/history/<pool>/<pg>`: written only by the group's primary. A missing key: the group never served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// `C`, epoch of the base.
+    pub base_epoch: Epoch,
+    /// `S_C`, members that hold everything up to the base.
+    pub base_set: Vec<Member>,
+    /// `f`, the last recorded interval.
+    pub last: Epoch,
+    /// `W`, the members that took part in its peering.
+    pub witnesses: Vec<Member>,
+    /// `(e, S_e)`, in order; the last is that of `f`.
+    pub sets: Vec<(Epoch, Vec<Member>)>,
+}
+
+/// `mon/leader`, leased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// Where it serves maps.
+    pub address: String,
+}
+
+/// Key names.
+pub mod keys {
+    use super::PREFIX;
+    use crate::id::{InodeId, OsdId, PgId, PoolId};
+
+    /// `config/global`.
+    pub fn global() -> String {
+        format!("{PREFIX}config/global")
+    }
+    /// `config/pools`.
+    pub fn pools() -> String {
+        format!("{PREFIX}config/pools")
+    }
+    /// `config/node_placement`.
+    pub fn tree() -> String {
+        format!("{PREFIX}config/node_placement")
+    }
+    /// `config/osd/<n>`.
+    pub fn osd_config(osd: OsdId) -> String {
+        format!("{PREFIX}config/osd/{osd}")
+    }
+    /// `config/inode/<pool>/<n>`.
+    pub fn image(pool: PoolId, inode: InodeId) -> String {
+        format!("{PREFIX}config/inode/{pool}/{inode}")
+    }
+    /// `osd/state/<n>`.
+    pub fn osd_state(osd: OsdId) -> String {
+        format!("{PREFIX}osd/state/{osd}")
+    }
+    /// `osd/failed/<n>/<reporter>`.
+    pub fn osd_failed(osd: OsdId, reporter: OsdId) -> String {
+        format!("{PREFIX}osd/failed/{osd}/{reporter}")
+    }
+    /// `pg/map/<pool>/<chunk>`.
+    pub fn pg_map(pool: PoolId, chunk: u32) -> String {
+        format!("{PREFIX}pg/map/{pool}/{chunk}")
+    }
+    /// `pg/history/<pool>/<pg>`.
+    pub fn pg_history(pg: PgId) -> String {
+        format!("{PREFIX}pg/history/{pg}")
+    }
+    /// `pg/state/<pool>/<pg>`: what its primary says, leased.
+    pub fn pg_state(pg: PgId) -> String {
+        format!("{PREFIX}pg/state/{pg}")
+    }
+    /// `stats/osd/<n>`.
+    pub fn osd_stats(osd: OsdId) -> String {
+        format!("{PREFIX}stats/osd/{osd}")
+    }
+    /// `mon/leader`.
+    pub fn leader() -> String {
+        format!("{PREFIX}mon/leader")
+    }
+}

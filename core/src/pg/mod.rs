@@ -1,0 +1,3 @@
+//! Placement groups: peering, writes, reads, recovery, deletion.
+
+pub mod msg;

@@ -1,0 +1,390 @@
+//! The object store of one OSD: the contract that the layer above relies on.
+//!
+//! Two implementations: the log-structured store on a device, and the reference model (a page of code, no device)
+//! that is its oracle in tests.
+
+use crate::buf::Buf;
+use crate::id::{CopyId, HashRange, PgId, PoolId, Requests, Role, Version};
+use crate::io::{DiskDone, Env, IoId};
+use crate::time::Time;
+
+/// Payload with the CRC-32 of its bytes, computed where the data entered the system and verified where it is stored,
+/// and again on the way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// The bytes.
+    pub buf: Buf,
+    /// CRC-32 (IEEE) of all of them.
+    pub crc: u32,
+}
+
+impl Data {
+    /// Seals `buf` with its checksum.
+    pub fn new(buf: Buf) -> Self {
+        let crc = buf.crc();
+        Data { buf, crc }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u32 {
+        self.buf.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    /// Whether bytes and checksum still agree.
+    pub fn verify(&self) -> bool {
+        self.buf.crc() == self.crc
+    }
+}
+
+/// Which sectors of an object (512 bytes each, lowest bit first) were ever written. All-ones prefix or none is common,
+/// so it is kept as words: bit `n` of word `n / 64`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bitmap {
+    /// 64 sectors each; missing words are zero.
+    pub words: smallvec::SmallVec<[u64; 4]>,
+}
+
+/// Whether an operation ends in the committed version or in the prepared one on top of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Committed at once.
+    Plain,
+    /// Prepared: the committed version stays readable until commit or rollback.
+    Prepare,
+}
+
+/// What a copy becomes by `Replace`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The whole object: `data` covers bytes `0..len`, the rest was never written.
+    Data {
+        /// From the start of the object up to (at least) the last written sector.
+        data: Data,
+        /// Sectors ever written.
+        bitmap: Bitmap,
+    },
+    /// A tombstone.
+    Tombstone,
+}
+
+/// An operation of a store. Operations on one object take effect, and are acknowledged, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreOp {
+    /// Atomic write on top of `predecessor` (over a tombstone or nothing: a new object, the rest of it unwritten).
+    Write {
+        /// The copy.
+        copy: CopyId,
+        /// Its new version.
+        version: Version,
+        /// The version that it must have now, prepared ones included; [`Version::NONE`]: it must not exist.
+        predecessor: Version,
+        /// Byte offset, a multiple of the sector.
+        offset: u32,
+        /// Bytes, whole sectors; `None` records the version alone.
+        data: Option<Data>,
+        /// Committed or prepared.
+        mode: Mode,
+        /// Whether a prepared predecessor is committed by this.
+        commits_predecessor: bool,
+        /// Stored with the version.
+        requests: Requests,
+    },
+    /// As [`StoreOp::Write`], but a range becomes unwritten (zero) instead of getting data.
+    Zero {
+        /// The copy.
+        copy: CopyId,
+        /// Its new version.
+        version: Version,
+        /// As in `Write`.
+        predecessor: Version,
+        /// Byte offset, a multiple of the sector.
+        offset: u32,
+        /// Bytes, whole sectors.
+        len: u32,
+        /// Stored with the version.
+        requests: Requests,
+    },
+    /// Commits a prepared version; done at once if it is committed already.
+    Commit {
+        /// The copy.
+        copy: CopyId,
+        /// The prepared version.
+        version: Version,
+    },
+    /// Drops a prepared version; done at once if it is gone already.
+    Rollback {
+        /// The copy.
+        copy: CopyId,
+        /// The prepared version.
+        version: Version,
+    },
+    /// Deletion: leaves `(object, version, tombstone)`.
+    Tombstone {
+        /// The copy.
+        copy: CopyId,
+        /// Its new version.
+        version: Version,
+        /// As in `Write`.
+        predecessor: Version,
+        /// Committed or prepared.
+        mode: Mode,
+        /// Stored with the version.
+        requests: Requests,
+    },
+    /// Drops a committed tombstone of exactly this version; else nothing.
+    Purge {
+        /// The copy.
+        copy: CopyId,
+        /// The tombstone's version.
+        version: Version,
+    },
+    /// Recovery and resolve: the whole copy, whatever was there, even to a lower version; atomic.
+    Replace {
+        /// The copy.
+        copy: CopyId,
+        /// Its new version.
+        version: Version,
+        /// What that version came after.
+        predecessor: Version,
+        /// What it becomes.
+        content: Content,
+        /// Committed (whatever was prepared goes) or prepared (the committed version stays).
+        mode: Mode,
+        /// Stored with the version.
+        requests: Requests,
+    },
+    /// Drops the copy if its newest version is exactly this (void and stale copies, copies outside the set). With a
+    /// committed version below a prepared one of this version, only the prepared one goes.
+    Remove {
+        /// The copy.
+        copy: CopyId,
+        /// Its version.
+        version: Version,
+    },
+    /// Reads a range; takes effect after the operations given before.
+    Read {
+        /// The copy.
+        copy: CopyId,
+        /// Which version; `None`: the newest committed.
+        version: Option<Version>,
+        /// Byte offset, a multiple of the sector.
+        offset: u32,
+        /// Bytes, whole sectors; beyond the end of what was written reads zeroes.
+        len: u32,
+    },
+    /// Reads the whole copy with its bitmap, as `Replace` takes it.
+    ReadAll {
+        /// The copy.
+        copy: CopyId,
+        /// Which version; `None`: the newest, prepared ones included.
+        version: Option<Version>,
+    },
+    /// Everything accepted before, of this group, becomes durable.
+    Sync {
+        /// The group; objects of its hash range.
+        pg: PgId,
+    },
+}
+
+impl StoreOp {
+    /// The copy that the operation is about; `None` for a sync.
+    pub fn copy(&self) -> Option<CopyId> {
+        match self {
+            StoreOp::Write { copy, .. }
+            | StoreOp::Zero { copy, .. }
+            | StoreOp::Commit { copy, .. }
+            | StoreOp::Rollback { copy, .. }
+            | StoreOp::Tombstone { copy, .. }
+            | StoreOp::Purge { copy, .. }
+            | StoreOp::Replace { copy, .. }
+            | StoreOp::Remove { copy, .. }
+            | StoreOp::Read { copy, .. }
+            | StoreOp::ReadAll { copy, .. } => Some(*copy),
+            StoreOp::Sync { .. } => None,
+        }
+    }
+}
+
+/// Result of an operation. Writes are done when durable (with `lazy` durability: when applied).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreReply {
+    /// Done.
+    Done,
+    /// Of a read.
+    Read {
+        /// The version that was read; [`Version::NONE`] and zeroes if the copy does not exist or is a tombstone.
+        version: Version,
+        /// The bytes asked for.
+        data: Data,
+        /// Sectors of the asked range (bit 0: its first sector) that were ever written.
+        bitmap: Bitmap,
+    },
+    /// Of `ReadAll`.
+    Whole {
+        /// The version that was read.
+        version: Version,
+        /// What it came after.
+        predecessor: Version,
+        /// What it is.
+        content: Content,
+        /// The requests stored with it.
+        requests: Requests,
+    },
+}
+
+/// Why an operation was not carried out. Nothing of it took effect, now or later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The copy is not at the predecessor; it is at this version.
+    WrongPredecessor(Version),
+    /// The version asked for is not there.
+    NoSuchVersion,
+    /// No room for a new object.
+    NoSpace,
+    /// Body and checksum disagree: damaged on the way here.
+    BadChecksum,
+    /// What is stored does not match its checksum, or the medium cannot read it.
+    Damaged {
+        /// First damaged byte of the object.
+        offset: u32,
+        /// Bytes.
+        len: u32,
+    },
+    /// The medium refused the write; another try goes elsewhere.
+    WriteFailed,
+    /// The store has stopped (a failed log write or flush) or is read-only.
+    Stopped,
+    /// The request itself makes no sense (offset, length, alignment).
+    BadRequest(&'static str),
+}
+
+/// A finished operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// As submitted.
+    pub token: u64,
+    /// Its result.
+    pub result: Result<StoreReply, StoreError>,
+}
+
+/// A version as peering sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// The version.
+    pub version: Version,
+    /// What it came after.
+    pub predecessor: Version,
+    /// Whether it is a tombstone.
+    pub tombstone: bool,
+    /// Whether its data are known to be damaged (no supplier then).
+    pub damaged: bool,
+    /// The requests stored with it.
+    pub requests: Requests,
+}
+
+/// All versions of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyInfo {
+    /// The copy.
+    pub copy: CopyId,
+    /// The committed version.
+    pub committed: Option<VersionInfo>,
+    /// The prepared version on top.
+    pub prepared: Option<VersionInfo>,
+}
+
+/// Summary of the copies of a hash range: equal for equal sets of `(object, committed, prepared, tombstone, damaged)`,
+/// different otherwise but for a chance of 2^-64. The sum of a 64-bit hash of each copy, so that it can be kept up
+/// incrementally.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Number of copies.
+    pub count: u64,
+    /// Wrapping sum of their hashes.
+    pub sum: u64,
+}
+
+/// Where a store is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreState {
+    /// Reading its log; nothing may be submitted.
+    Opening,
+    /// Serving.
+    Open {
+        /// False: metadata were lost. Read-only, and no evidence in peering; its good copies can be sources.
+        trusted: bool,
+    },
+    /// Refused to open, or stopped; the reason is for people.
+    Failed(String),
+}
+
+/// Use of a store, for status and statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Bytes for data.
+    pub total_bytes: u64,
+    /// Bytes free for data.
+    pub free_bytes: u64,
+    /// Copies, tombstones excluded.
+    pub objects: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Bytes of the log in use.
+    pub log_used_bytes: u64,
+    /// Bytes of the log.
+    pub log_total_bytes: u64,
+    /// Bytes of client data written (payloads of writes).
+    pub written_bytes: u64,
+    /// Bytes written to the devices.
+    pub device_written_bytes: u64,
+    /// Device writes.
+    pub device_writes: u64,
+    /// Device flushes.
+    pub device_flushes: u64,
+    /// Copies known to be damaged.
+    pub damaged: u64,
+}
+
+/// What a placement group needs of a store. All of it is called from one thread; nothing blocks.
+pub trait ObjectStore {
+    /// Accepts an operation; its completion comes later (possibly before this returns) by `next_completion`.
+    fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp);
+    /// Takes the completion of a disk request that this store emitted.
+    fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone);
+    /// Time passed.
+    fn tick(&mut self, env: &mut Env<'_>);
+    /// All inputs of this round were given: send what was held to share a log page.
+    fn end_of_round(&mut self, env: &mut Env<'_>);
+    /// When `tick` is due at the latest.
+    fn next_deadline(&self) -> Option<Time>;
+    /// Takes a finished operation.
+    fn next_completion(&mut self) -> Option<Completion>;
+    /// Where it is in its life.
+    fn state(&self) -> StoreState;
+    /// The versions of one copy, as of everything submitted so far (durable or not).
+    fn lookup(&self, copy: CopyId) -> Option<CopyInfo>;
+    /// Up to `limit` copies of a pool and role whose hash is in `range`, ordered by `(hash, copy)`, as of everything
+    /// submitted so far; begins after `after` if given. True if there are more.
+    fn list(
+        &self,
+        pool: PoolId,
+        role: Role,
+        range: HashRange,
+        after: Option<CopyId>,
+        limit: usize,
+        out: &mut Vec<CopyInfo>,
+    ) -> bool;
+    /// Summary of the same.
+    fn digest(&self, pool: PoolId, role: Role, range: HashRange) -> Digest;
+    /// All roles in which there are copies of a pool in the range.
+    fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role>;
+    /// Use.
+    fn stats(&self) -> StoreStats;
+    /// Panics if an invariant is broken.
+    fn check(&self);
+}
