@@ -3,6 +3,8 @@
 //! Unknown fields are refused in what people write (`config/...`) and ignored in what daemons write, so that a newer
 //! daemon's additions do not stop an older one.
 
+pub mod follow;
+
 use crate::id::{ClusterUuid, Epoch, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

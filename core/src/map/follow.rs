@@ -1,0 +1,246 @@
+//! Follows parts of the metadata store: reads some prefixes at one revision, then watches each of them from there; when
+//! a watch is lost, reads anew.
+//!
+//! Owns the reading and the watches. Does not own what is read: it hands over [`Followed`] values, and its owner keeps
+//! them (`ClusterMap`).
+//!
+//! ```text
+//!          start            read done                 a watch lost
+//!  Idle ----------> Reading ----------> Watching ----------------------+
+//!                    ^   | failed                                      |
+//!                    |   v                                             |
+//!                    +- Pausing <--------------------------------------+
+//! ```
+//! Invariant: between two full reads every change of every prefix is reported exactly once, in order within a prefix.
+//! Changes of different prefixes may come in another order than they were made.
+
+use crate::io::{Effect, Env, MetaError, MetaEvent, MetaId, MetaOp};
+use crate::meta::{KeyValue, Keys, Request, Response, Txn, TxnOp, TxnResult, WatchEvent};
+use crate::time::{Duration, Time};
+use smallvec::SmallVec;
+
+/// First pause after a failure; doubles up to [`PAUSE_MAX`]. A restarted metadata store answers within it.
+const PAUSE_MIN: Duration = Duration::millis(50);
+/// Longest pause: data I/O does not depend on it, so a slow retry costs only late changes.
+const PAUSE_MAX: Duration = Duration::secs(2);
+
+/// What the follower has learned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Followed {
+    /// Everything, at one revision. Replaces what was known.
+    Full {
+        /// The revision.
+        revision: u64,
+        /// All keys of the prefixes.
+        kvs: Vec<KeyValue>,
+    },
+    /// Changes of one prefix.
+    Changes {
+        /// The prefix is known up to this revision.
+        revision: u64,
+        /// In order.
+        events: Vec<WatchEvent>,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Idle,
+    Reading(MetaId),
+    Watching(SmallVec<[MetaId; 8]>),
+    Pausing { until: Time },
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    prefixes: Vec<String>,
+    state: State,
+    pause: Duration,
+}
+
+impl Follower {
+    /// A follower of some prefixes; idle until started.
+    pub fn new(prefixes: Vec<String>) -> Self {
+        Follower { prefixes, state: State::Idle, pause: PAUSE_MIN }
+    }
+
+    /// Reads everything (again). `next_id` names requests.
+    pub fn start(&mut self, env: &mut Env<'_>, next_id: &mut dyn FnMut() -> MetaId) {
+        self.drop_watches(env);
+        let id = next_id();
+        let range = |prefix: &String| TxnOp::Range(Keys::Prefix(prefix.clone()));
+        let success = self.prefixes.iter().map(range).collect();
+        let request = Request::Txn(Txn { compare: Vec::new(), success, failure: Vec::new() });
+        env.out.push(Effect::Meta(MetaOp::Request { id, request }));
+        self.state = State::Reading(id);
+    }
+
+    /// Takes an event of the metadata store; gives it back if it is not the follower's.
+    pub fn handle(
+        &mut self,
+        env: &mut Env<'_>,
+        event: MetaEvent,
+        next_id: &mut dyn FnMut() -> MetaId,
+    ) -> Result<Option<Followed>, MetaEvent> {
+        match (event, &self.state) {
+            (MetaEvent::Response { id, result }, State::Reading(expected)) if id == *expected => {
+                Ok(self.read_done(env, result, next_id))
+            }
+            (MetaEvent::Watch { id, revision, events }, State::Watching(watches)) if watches.contains(&id) => {
+                Ok((!events.is_empty()).then_some(Followed::Changes { revision, events }))
+            }
+            (MetaEvent::WatchLost { id }, State::Watching(watches)) if watches.contains(&id) => {
+                self.drop_watches(env);
+                self.pause(env);
+                Ok(None)
+            }
+            (event, _) => Err(event),
+        }
+    }
+
+    /// Time passed: a pause may be over.
+    pub fn tick(&mut self, env: &mut Env<'_>, next_id: &mut dyn FnMut() -> MetaId) {
+        if let State::Pausing { until } = self.state
+            && until <= env.now
+        {
+            self.start(env, next_id);
+        }
+    }
+
+    /// When `tick` is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Pausing { until } => Some(until),
+            State::Idle | State::Reading(_) | State::Watching(_) => None,
+        }
+    }
+
+    /// Whether everything was read and changes are being reported.
+    pub fn is_current(&self) -> bool {
+        matches!(self.state, State::Watching(_))
+    }
+
+    fn read_done(
+        &mut self,
+        env: &mut Env<'_>,
+        result: Result<Response, MetaError>,
+        next_id: &mut dyn FnMut() -> MetaId,
+    ) -> Option<Followed> {
+        let Ok(Response::Txn { revision, results, .. }) = result else {
+            self.pause(env);
+            return None;
+        };
+        let mut kvs = Vec::new();
+        for result in results {
+            if let TxnResult::Range(part) = result {
+                kvs.extend(part);
+            }
+        }
+        self.watch_from(env, revision + 1, next_id);
+        self.pause = PAUSE_MIN;
+        Some(Followed::Full { revision, kvs })
+    }
+
+    fn watch_from(&mut self, env: &mut Env<'_>, from: u64, next_id: &mut dyn FnMut() -> MetaId) {
+        let mut watches = SmallVec::new();
+        for prefix in &self.prefixes {
+            let id = next_id();
+            env.out.push(Effect::Meta(MetaOp::Watch { id, prefix: prefix.clone(), from }));
+            watches.push(id);
+        }
+        self.state = State::Watching(watches);
+    }
+
+    fn drop_watches(&mut self, env: &mut Env<'_>) {
+        if let State::Watching(watches) = &self.state {
+            for id in watches {
+                env.out.push(Effect::Meta(MetaOp::Unwatch { id: *id }));
+            }
+        }
+    }
+
+    fn pause(&mut self, env: &mut Env<'_>) {
+        let jitter = Duration(env.rng.below(self.pause.0 / 2 + 1));
+        self.state = State::Pausing { until: env.now + self.pause + jitter };
+        self.pause = Duration((self.pause.0 * 2).min(PAUSE_MAX.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::BufPool;
+    use crate::io::Effects;
+    use crate::rng::Rng;
+
+    struct World {
+        rng: Rng,
+        bufs: BufPool,
+        out: Effects,
+        next: u64,
+        now: Time,
+    }
+
+    impl World {
+        fn new() -> Self {
+            World { rng: Rng::new(1), bufs: BufPool::new(), out: Effects::default(), next: 0, now: Time(0) }
+        }
+
+        fn with<T>(&mut self, f: impl FnOnce(&mut Env<'_>, &mut dyn FnMut() -> MetaId) -> T) -> T {
+            let World { rng, bufs, out, next, now } = self;
+            let mut ids = || {
+                *next += 1;
+                MetaId(*next)
+            };
+            f(&mut Env { now: *now, rng, bufs, out }, &mut ids)
+        }
+
+        fn ops(&mut self) -> Vec<MetaOp> {
+            let take = |effect| match effect {
+                Effect::Meta(op) => op,
+                other => panic!("unexpected {other:?}"),
+            };
+            self.out.queue.drain(..).map(take).collect()
+        }
+    }
+
+    fn read_reply(id: u64, revision: u64) -> MetaEvent {
+        let results = vec![TxnResult::Range(Vec::new()), TxnResult::Range(Vec::new())];
+        let response = Response::Txn { revision, succeeded: true, results };
+        MetaEvent::Response { id: MetaId(id), result: Ok(response) }
+    }
+
+    #[test]
+    fn reads_watches_and_reads_again_when_a_watch_is_lost() {
+        let mut world = World::new();
+        let mut follower = Follower::new(vec!["/a/".into(), "/b/".into()]);
+        world.with(|env, ids| follower.start(env, ids));
+        assert!(matches!(&world.ops()[..], [MetaOp::Request { id: MetaId(1), .. }]));
+        let full = world.with(|env, ids| follower.handle(env, read_reply(1, 7), ids));
+        assert_eq!(full, Ok(Some(Followed::Full { revision: 7, kvs: Vec::new() })));
+        assert!(follower.is_current());
+        let watch = |id, prefix: &str| MetaOp::Watch { id: MetaId(id), prefix: prefix.into(), from: 8 };
+        assert_eq!(world.ops(), vec![watch(2, "/a/"), watch(3, "/b/")]);
+
+        let lost = world.with(|env, ids| follower.handle(env, MetaEvent::WatchLost { id: MetaId(3) }, ids));
+        assert_eq!(lost, Ok(None));
+        assert_eq!(world.ops().len(), 2, "both watches are ended");
+        world.now = follower.next_deadline().expect("pausing");
+        world.with(|env, ids| follower.tick(env, ids));
+        assert!(matches!(&world.ops()[..], [MetaOp::Request { id: MetaId(4), .. }]));
+    }
+
+    #[test]
+    fn ignores_what_is_not_its_own_and_survives_failures() {
+        let mut world = World::new();
+        let mut follower = Follower::new(vec!["/a/".into()]);
+        world.with(|env, ids| follower.start(env, ids));
+        let stale = MetaEvent::WatchLost { id: MetaId(9) };
+        assert_eq!(world.with(|env, ids| follower.handle(env, stale.clone(), ids)), Err(stale));
+        let failed = MetaEvent::Response { id: MetaId(1), result: Err(MetaError::Unknown) };
+        assert_eq!(world.with(|env, ids| follower.handle(env, failed, ids)), Ok(None));
+        assert!(!follower.is_current());
+        assert!(follower.next_deadline().is_some());
+    }
+}
