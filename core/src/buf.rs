@@ -131,6 +131,13 @@ impl BufMut {
     }
 }
 
+/// A clone shares nothing: buffers find their way back only to the pool that made them.
+impl Clone for BufPool {
+    fn clone(&self) -> Self {
+        BufPool::new()
+    }
+}
+
 /// Size classes: 1, 2, 4, ... 512 units.
 const CLASSES: usize = 10;
 /// How many runs of a class are looked at for a free one before a new run is made. Runs are freed about in the order in

@@ -16,6 +16,7 @@ pub mod map;
 pub mod meta;
 pub mod msg;
 pub mod pg;
+pub mod planted;
 pub mod rng;
 pub mod slab;
 pub mod store;
