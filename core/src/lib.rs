@@ -15,6 +15,7 @@ pub mod limits;
 pub mod map;
 pub mod meta;
 pub mod msg;
+pub mod osd;
 pub mod pg;
 pub mod planted;
 pub mod rng;

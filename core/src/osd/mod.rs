@@ -1,0 +1,5 @@
+//! The OSD node.
+
+pub mod peers;
+pub mod publish;
+pub mod session;

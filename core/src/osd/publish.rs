@@ -1,0 +1,194 @@
+//! What an OSD says in the metadata store: failure reports, states of its groups, wishes, statistics.
+//!
+//! Owns the wanted value of each key and brings the store to it: one transaction at a time, of up to
+//! [`TXN_OPS`] changes, so that a burst of changes costs few transactions; tried again until it succeeds. Keys may be
+//! leased: they vanish with the OSD's session and are put again in the next one.
+//! Does not own the session, nor what the values mean.
+
+use crate::io::{Effect, Env, MetaError, MetaId, MetaOp};
+use crate::limits::TXN_OPS;
+use crate::meta::{Keys, Request, Response, Txn, TxnOp};
+use crate::time::{Duration, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Pause after a failure; the metadata store may be away for minutes, which stops no I/O.
+const PAUSE: Duration = Duration::millis(500);
+
+#[derive(Clone, Debug)]
+struct Value {
+    bytes: Vec<u8>,
+    leased: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Publisher {
+    wanted: BTreeMap<String, Value>,
+    dirty: BTreeSet<String>,
+    in_flight: Option<(MetaId, Vec<String>)>,
+    lease: Option<u64>,
+    paused_until: Time,
+}
+
+impl Publisher {
+    /// Sets a key; nothing happens if it has this value already.
+    pub fn set(&mut self, key: String, bytes: Vec<u8>, leased: bool) {
+        if self.wanted.get(&key).is_some_and(|value| value.bytes == bytes && value.leased == leased) {
+            return;
+        }
+        self.wanted.insert(key.clone(), Value { bytes, leased });
+        self.dirty.insert(key);
+    }
+
+    /// Deletes a key that was set.
+    pub fn remove(&mut self, key: &str) {
+        if self.wanted.remove(key).is_some() {
+            self.dirty.insert(key.to_string());
+        }
+    }
+
+    /// Keys set at present that begin with `prefix`.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        self.wanted.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    /// The session has another lease, or none: leased keys have to be put again.
+    pub fn set_lease(&mut self, lease: Option<u64>) {
+        if self.lease == lease {
+            return;
+        }
+        self.lease = lease;
+        let leased = self.wanted.iter().filter(|(_, value)| value.leased);
+        self.dirty.extend(leased.map(|(key, _)| key.clone()));
+    }
+
+    /// Sends what is to be changed, unless a transaction is under way.
+    pub fn pump(&mut self, env: &mut Env<'_>, next_id: &mut dyn FnMut() -> MetaId) {
+        if self.in_flight.is_some() || self.dirty.is_empty() || self.paused_until > env.now {
+            return;
+        }
+        let ready = |key: &&String| self.lease.is_some() || self.wanted.get(*key).is_none_or(|value| !value.leased);
+        let keys: Vec<String> = self.dirty.iter().filter(ready).take(TXN_OPS).cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let success = keys.iter().map(|key| self.change(key)).collect();
+        for key in &keys {
+            self.dirty.remove(key);
+        }
+        let id = next_id();
+        let request = Request::Txn(Txn { compare: Vec::new(), success, failure: Vec::new() });
+        env.out.push(Effect::Meta(MetaOp::Request { id, request }));
+        self.in_flight = Some((id, keys));
+    }
+
+    /// Takes a response; false if it is not the publisher's.
+    pub fn handle(&mut self, env: &mut Env<'_>, id: MetaId, result: &Result<Response, MetaError>) -> bool {
+        let Some((_, keys)) = self.in_flight.take_if(|(expected, _)| *expected == id) else {
+            return false;
+        };
+        if result.is_err() {
+            self.dirty.extend(keys);
+            self.paused_until = env.now + PAUSE;
+        }
+        true
+    }
+
+    /// When `pump` is due again.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let waits = self.in_flight.is_none() && !self.dirty.is_empty() && self.paused_until > Time(0);
+        waits.then_some(self.paused_until)
+    }
+
+    fn change(&self, key: &str) -> TxnOp {
+        match self.wanted.get(key) {
+            None => TxnOp::Delete(Keys::One(key.to_string())),
+            Some(Value { bytes, leased }) => {
+                let lease = if *leased { self.lease.expect("leased keys wait for a lease") } else { 0 };
+                TxnOp::Put { key: key.to_string(), value: bytes.clone(), lease }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::BufPool;
+    use crate::io::Effects;
+    use crate::rng::Rng;
+
+    struct World {
+        rng: Rng,
+        bufs: BufPool,
+        out: Effects,
+        now: Time,
+        next: u64,
+        publisher: Publisher,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (rng, bufs, out) = (Rng::new(1), BufPool::new(), Effects::default());
+            World { rng, bufs, out, now: Time(0), next: 0, publisher: Publisher::default() }
+        }
+
+        fn pump(&mut self) -> Vec<TxnOp> {
+            let World { rng, bufs, out, now, next, publisher } = self;
+            let mut ids = || {
+                *next += 1;
+                MetaId(*next)
+            };
+            publisher.pump(&mut Env { now: *now, rng, bufs, out }, &mut ids);
+            match self.out.queue.pop() {
+                Some(Effect::Meta(MetaOp::Request { request: Request::Txn(txn), .. })) => txn.success,
+                None => Vec::new(),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+
+        fn answer(&mut self, result: Result<Response, MetaError>) {
+            let World { rng, bufs, out, now, next, publisher } = self;
+            assert!(publisher.handle(&mut Env { now: *now, rng, bufs, out }, MetaId(*next), &result));
+        }
+    }
+
+    fn done() -> Result<Response, MetaError> {
+        Ok(Response::Txn { revision: 1, succeeded: true, results: Vec::new() })
+    }
+
+    fn put(key: &str, value: &[u8], lease: u64) -> TxnOp {
+        TxnOp::Put { key: key.into(), value: value.to_vec(), lease }
+    }
+
+    #[test]
+    fn batches_retries_and_deletes() {
+        let mut world = World::new();
+        world.publisher.set("a".into(), b"1".to_vec(), false);
+        world.publisher.set("b".into(), b"2".to_vec(), false);
+        assert_eq!(world.pump(), vec![put("a", b"1", 0), put("b", b"2", 0)]);
+        world.publisher.remove("b");
+        assert_eq!(world.pump(), vec![], "one transaction at a time");
+        world.answer(Err(MetaError::Unknown));
+        assert_eq!(world.pump(), vec![], "pausing");
+        world.now = world.publisher.next_deadline().expect("a pause");
+        assert_eq!(world.pump(), vec![put("a", b"1", 0), TxnOp::Delete(Keys::One("b".into()))]);
+        world.answer(done());
+        world.publisher.set("a".into(), b"1".to_vec(), false);
+        assert_eq!(world.pump(), vec![], "nothing changed");
+        assert_eq!(world.publisher.next_deadline(), None);
+    }
+
+    #[test]
+    fn leased_keys_wait_for_a_lease_and_come_back_in_the_next() {
+        let mut world = World::new();
+        world.publisher.set("a".into(), b"1".to_vec(), true);
+        assert_eq!(world.pump(), vec![]);
+        world.publisher.set_lease(Some(5));
+        assert_eq!(world.pump(), vec![put("a", b"1", 5)]);
+        world.answer(done());
+        world.publisher.set_lease(None);
+        world.publisher.set_lease(Some(6));
+        assert_eq!(world.pump(), vec![put("a", b"1", 6)]);
+    }
+}
