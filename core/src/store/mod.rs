@@ -3,6 +3,8 @@
 //! Two implementations: the log-structured store on a device, and the reference model (a page of code, no device)
 //! that is its oracle in tests.
 
+pub mod model;
+
 use crate::buf::Buf;
 use crate::id::{CopyId, HashRange, PgId, PoolId, Requests, Role, Version};
 use crate::io::{DiskDone, Env, IoId};
@@ -47,6 +49,52 @@ impl Data {
 pub struct Bitmap {
     /// 64 sectors each; missing words are zero.
     pub words: smallvec::SmallVec<[u64; 4]>,
+}
+
+impl Bitmap {
+    /// Whether a sector was ever written.
+    pub fn get(&self, sector: u32) -> bool {
+        let word = self.words.get((sector / 64) as usize).copied().unwrap_or(0);
+        word >> (sector % 64) & 1 == 1
+    }
+
+    /// Marks sectors as written, or as never written.
+    pub fn set(&mut self, first: u32, count: u32, written: bool) {
+        let end = (first + count).div_ceil(64) as usize;
+        if written && self.words.len() < end {
+            self.words.resize(end, 0);
+        }
+        for sector in first..(first + count).min(self.sectors()) {
+            let bit = 1u64 << (sector % 64);
+            let word = &mut self.words[(sector / 64) as usize];
+            *word = if written { *word | bit } else { *word & !bit };
+        }
+        while self.words.last() == Some(&0) {
+            self.words.pop();
+        }
+    }
+
+    /// The bits of `first..first + count`, moved to begin at 0.
+    pub fn part(&self, first: u32, count: u32) -> Bitmap {
+        let mut part = Bitmap::default();
+        for sector in 0..count {
+            if self.get(first + sector) {
+                part.set(sector, 1, true);
+            }
+        }
+        part
+    }
+
+    /// One past the last written sector.
+    pub fn end(&self) -> u32 {
+        let last = self.words.last().copied().unwrap_or(0);
+        self.sectors() - if self.words.is_empty() { 0 } else { last.leading_zeros() }
+    }
+
+    /// Sectors that the words have room for.
+    fn sectors(&self) -> u32 {
+        u32::try_from(self.words.len()).expect("an object has few sectors") * 64
+    }
 }
 
 /// Whether an operation ends in the committed version or in the prepared one on top of it.
@@ -307,6 +355,44 @@ pub struct Digest {
     pub count: u64,
     /// Wrapping sum of their hashes.
     pub sum: u64,
+}
+
+impl Digest {
+    /// Summary of one copy. Every store computes it so: members with different stores are compared by it. The role
+    /// does not enter, since members of different roles are compared, and neither do predecessor and requests, which
+    /// follow from the version.
+    pub fn of(info: &CopyInfo) -> Digest {
+        let object = info.copy.object.hash();
+        let committed = version_hash(info.committed.as_ref());
+        let prepared = version_hash(info.prepared.as_ref());
+        Digest { count: 1, sum: mix(mix(object ^ committed) ^ prepared.rotate_left(1)) }
+    }
+
+    /// Adds the copies of another range, or one more copy.
+    pub fn add(&mut self, other: Digest) {
+        self.count = self.count.wrapping_add(other.count);
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
+    /// Takes copies out that had been added.
+    pub fn remove(&mut self, other: Digest) {
+        self.count = self.count.wrapping_sub(other.count);
+        self.sum = self.sum.wrapping_sub(other.sum);
+    }
+}
+
+fn version_hash(info: Option<&VersionInfo>) -> u64 {
+    let Some(info) = info else { return 0 };
+    let flags = u64::from(info.tombstone) | u64::from(info.damaged) << 1;
+    mix(mix(mix(info.version.epoch.0.wrapping_add(1)) ^ info.version.seq) ^ flags)
+}
+
+/// Finaliser of SplitMix64, started off zero so that a zero does not stay one.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// Where a store is in its life.
