@@ -1,1 +1,11 @@
+//! Fault models and plans, without I/O and without a clock: what breaks, how, and when.
+//!
+//! Owns: the simulated block device ([`disk`]), the behaviour of links and of the network between hosts ([`link`]), and
+//! the drawing of faults from a seed ([`mix`]). Does not own: time, nodes, or the decision whom a fault hits: the one who
+//! executes a plan (the simulator's world; later the injectors on real machines) says what the time is, and chooses targets.
+//! All randomness comes from the generator that is passed in.
+#![forbid(unsafe_code)]
 
+pub mod disk;
+pub mod link;
+pub mod mix;

@@ -1,0 +1,631 @@
+//! A block device with a volatile write cache, accurate to the 512-byte sector.
+//!
+//! Contents are kept in pages of 4 KiB. Of each page the device knows what is *stable* (survives power loss) and every
+//! later state that it *cached*, in the order in which the writes completed. Reads see the newest. The rules are NVMe's:
+//!
+//! - A write takes effect when it completes; requests complete in any order.
+//! - A flush makes stable what had completed before the flush was *submitted*, nothing else.
+//! - At power loss, each sector (or larger atomic unit) of a page takes any one of its states: stable, cached, or of a
+//!   write that was in flight. With power-loss protection, completion is stability.
+//! - When only the process dies, what had completed stays; of what was in flight each page may be written or not.
+//!
+//! Invariant: a page is in `cached` only with at least one state, and never on a device with power-loss protection.
+
+use ashlar_core::buf::{Buf, BufPool, UNIT, UNIT_USIZE};
+use ashlar_core::io::{DiskDone, DiskError, DiskOp};
+use ashlar_core::rng::Rng;
+use ashlar_core::time::{Duration, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of a sector.
+pub const SECTOR: usize = 512;
+const SECTORS_PER_PAGE: usize = UNIT_USIZE / SECTOR;
+/// Time between the end of a stall and the completion of what it held back.
+const AFTER_STALL: Duration = Duration::micros(10);
+
+/// How long a request takes: `base` to twice `base`, now and then up to `tail`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency {
+    /// Shortest.
+    pub base: Duration,
+    /// Longest.
+    pub tail: Duration,
+    /// Requests in a million that take longer than usual.
+    pub tail_ppm: u64,
+}
+
+impl Latency {
+    /// Draws a latency.
+    pub fn draw(&self, rng: &mut Rng) -> Duration {
+        let usual = self.base.0 + rng.below(self.base.0.max(1));
+        if self.tail_ppm > 0 && rng.chance(self.tail_ppm, 1_000_000) {
+            return Duration(rng.between(usual, self.tail.0.max(usual)));
+        }
+        Duration(usual)
+    }
+}
+
+/// What kind of device it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskModel {
+    /// Bytes, a multiple of 4 KiB.
+    pub size_bytes: u64,
+    /// Completed writes survive power loss.
+    pub power_loss_protection: bool,
+    /// Bytes that power loss never tears: 512 or 4096.
+    pub atomic_bytes: u32,
+    /// Of reads.
+    pub read: Latency,
+    /// Of writes and discards.
+    pub write: Latency,
+    /// Of flushes.
+    pub flush: Latency,
+}
+
+/// How often requests fail or hang; parts of a million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// Reads that answer an error.
+    pub read_error_ppm: u64,
+    /// Writes that answer an error, having written any of their pages.
+    pub write_error_ppm: u64,
+    /// Flushes that answer an error, having made nothing certain.
+    pub flush_error_ppm: u64,
+}
+
+/// How the device comes out of a power loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that had completed was written in time, and what was in flight too.
+    KeepAll,
+    /// Only what was stable.
+    LoseAll,
+    /// Each page wholly in one of its states.
+    Pages,
+    /// Each atomic unit in one of its states.
+    Sectors,
+}
+
+impl Outcome {
+    /// Draws an outcome; the nastier ones more often.
+    pub fn draw(rng: &mut Rng) -> Outcome {
+        [Outcome::KeepAll, Outcome::LoseAll, Outcome::LoseAll, Outcome::Pages, Outcome::Sectors, Outcome::Sectors]
+            [usize::try_from(rng.below(6)).expect("below 6")]
+    }
+}
+
+/// Names a request in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+#[derive(Clone, Debug)]
+struct InFlight {
+    op: DiskOp,
+    /// For a flush: the number of writes that had completed when it was submitted.
+    watermark: u64,
+    error: bool,
+}
+
+/// Counts of what the device did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounters {
+    /// Completed reads.
+    pub reads: u64,
+    /// Completed writes.
+    pub writes: u64,
+    /// Bytes of completed writes.
+    pub written_bytes: u64,
+    /// Completed flushes.
+    pub flushes: u64,
+    /// Requests that answered an error.
+    pub errors: u64,
+    /// Sectors that a power loss took away or mixed.
+    pub sectors_reverted: u64,
+}
+
+/// The device.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    model: DiskModel,
+    faults: DiskFaults,
+    stable: Vec<Option<Buf>>,
+    cached: BTreeMap<u64, Vec<(u64, Buf)>>,
+    in_flight: BTreeMap<Ticket, InFlight>,
+    unreadable: BTreeSet<u64>,
+    completed: u64,
+    tickets: u64,
+    stalled_until: Time,
+    dead: bool,
+    zeroes: Buf,
+    counters: DiskCounters,
+}
+
+impl SimDisk {
+    /// A device of zeroes.
+    pub fn new(model: DiskModel, bufs: &mut BufPool) -> Self {
+        assert!(model.size_bytes.is_multiple_of(u64::from(UNIT)), "a device has whole pages");
+        assert!(model.atomic_bytes == 512 || model.atomic_bytes == UNIT, "atomic unit is a sector or a page");
+        let pages = usize::try_from(model.size_bytes / u64::from(UNIT)).expect("a simulated device fits into memory");
+        let zeroes = bufs.zeroed(UNIT);
+        SimDisk {
+            model,
+            faults: DiskFaults::default(),
+            stable: vec![None; pages],
+            cached: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            completed: 0,
+            tickets: 0,
+            stalled_until: Time(0),
+            dead: false,
+            zeroes: bufs.freeze(zeroes),
+            counters: DiskCounters::default(),
+        }
+    }
+
+    /// What kind of device it is.
+    pub fn model(&self) -> &DiskModel {
+        &self.model
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> DiskCounters {
+        self.counters
+    }
+
+    /// Requests in flight and pages whose newest state is not stable: where a power loss would hurt.
+    pub fn pending(&self) -> usize {
+        self.in_flight.len() + self.cached.len()
+    }
+
+    /// From now on requests fail at these rates.
+    pub fn set_faults(&mut self, faults: DiskFaults) {
+        self.faults = faults;
+    }
+
+    /// Nothing completes before `until`.
+    pub fn stall(&mut self, until: Time) {
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    /// From now on every request fails.
+    pub fn kill(&mut self) {
+        self.dead = true;
+    }
+
+    /// A new device in the place of the old one. In-flight requests must be gone (the process is down).
+    pub fn replace(&mut self) {
+        assert!(self.in_flight.is_empty(), "a device is replaced under a running process");
+        self.stable.fill(None);
+        self.cached.clear();
+        self.unreadable.clear();
+        self.dead = false;
+    }
+
+    /// The page cannot be read until it is written again.
+    pub fn make_unreadable(&mut self, page: u64) {
+        self.unreadable.insert(page);
+    }
+
+    /// Flips one bit of a page, at rest. False if the page was never written.
+    pub fn rot(&mut self, page: u64, rng: &mut Rng, bufs: &mut BufPool) -> bool {
+        let index = usize::try_from(page).expect("a page of this device");
+        let Some(old) = self.newest(page).cloned() else { return false };
+        let mut new = bufs.alloc(UNIT);
+        new.copy_from(0, &old);
+        let bit = rng.below(u64::from(UNIT) * 8);
+        new.bytes_mut()[usize::try_from(bit / 8).expect("in a page")] ^= 1 << (bit % 8);
+        self.cached.remove(&page);
+        self.stable[index] = Some(bufs.freeze(new));
+        true
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> u64 {
+        self.model.size_bytes / u64::from(UNIT)
+    }
+
+    /// Pages that were ever written, for damage with an effect.
+    pub fn written_pages(&self) -> Vec<u64> {
+        let stable = self.stable.iter().enumerate().filter(|(_, page)| page.is_some());
+        let mut pages: BTreeSet<u64> = stable.map(|(index, _)| index as u64).collect();
+        pages.extend(self.cached.keys());
+        pages.into_iter().collect()
+    }
+
+    fn newest(&self, page: u64) -> Option<&Buf> {
+        let cached = self.cached.get(&page).and_then(|states| states.last()).map(|(_, buf)| buf);
+        cached.or(self.stable[usize::try_from(page).expect("a page of this device")].as_ref())
+    }
+
+    /// Takes a request; says how long it takes at least. A request outside the device is a bug of the caller.
+    pub fn submit(&mut self, rng: &mut Rng, op: DiskOp) -> (Ticket, Duration) {
+        let (offset, len) = extent(&op);
+        assert!(offset + len <= self.model.size_bytes, "disk request beyond the end: {op:?}");
+        assert!(offset % 512 == 0 && len % 512 == 0, "disk request is not in whole sectors: {op:?}");
+        let (latency, error_ppm) = match &op {
+            DiskOp::Read { .. } => (&self.model.read, self.faults.read_error_ppm),
+            DiskOp::Write { .. } => (&self.model.write, self.faults.write_error_ppm),
+            DiskOp::Discard { .. } => (&self.model.write, 0),
+            DiskOp::Flush { .. } => (&self.model.flush, self.faults.flush_error_ppm),
+        };
+        let delay = latency.draw(rng);
+        let error = self.dead || (error_ppm > 0 && rng.chance(error_ppm, 1_000_000));
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.in_flight.insert(ticket, InFlight { op, watermark: self.completed, error });
+        (ticket, delay)
+    }
+
+    /// Until when the completion has to wait, if the device stalls.
+    pub fn held_until(&self, now: Time) -> Option<Time> {
+        (self.stalled_until > now).then_some(self.stalled_until + AFTER_STALL)
+    }
+
+    /// Carries the request out. `None` if it is not in flight (any more).
+    pub fn complete(&mut self, ticket: Ticket, rng: &mut Rng, bufs: &mut BufPool) -> Option<DiskDone> {
+        let InFlight { op, watermark, error } = self.in_flight.remove(&ticket)?;
+        let error = error || self.dead;
+        if error {
+            self.counters.errors += 1;
+        }
+        Some(match op {
+            DiskOp::Read { offset, len, .. } => DiskDone::Read(self.read(offset, len, error, bufs)),
+            DiskOp::Write { offset, data, .. } => DiskDone::Done(self.write(offset, &data, error, rng, bufs)),
+            DiskOp::Flush { .. } => DiskDone::Done(self.flush(watermark, error)),
+            DiskOp::Discard { offset, len, .. } => DiskDone::Done(self.discard(offset, len, error, rng)),
+        })
+    }
+
+    fn read(&mut self, offset: u64, len: u32, error: bool, bufs: &mut BufPool) -> Result<Buf, DiskError> {
+        let (first, end) = (offset / u64::from(UNIT), (offset + u64::from(len)).div_ceil(u64::from(UNIT)));
+        if error || self.unreadable.range(first..end).next().is_some() {
+            return Err(DiskError::Io);
+        }
+        self.counters.reads += 1;
+        if end == first + 1 {
+            let page = self.newest(first).unwrap_or(&self.zeroes);
+            return Ok(page.slice(within_page(offset), len));
+        }
+        let mut out = bufs.alloc(len);
+        let mut at = 0;
+        while at < len {
+            let position = offset + u64::from(at);
+            let start = within_page(position);
+            let part = (UNIT - start).min(len - at);
+            let page = self.newest(position / u64::from(UNIT)).unwrap_or(&self.zeroes);
+            out.copy_from(at, &page.slice(start, part));
+            at += part;
+        }
+        Ok(bufs.freeze(out))
+    }
+
+    fn write(
+        &mut self,
+        offset: u64,
+        data: &Buf,
+        error: bool,
+        rng: &mut Rng,
+        bufs: &mut BufPool,
+    ) -> Result<(), DiskError> {
+        for (page, state) in self.page_states(offset, data, bufs) {
+            if !error || rng.chance(1, 2) {
+                self.put(page, state);
+            }
+        }
+        if error {
+            return Err(DiskError::Io);
+        }
+        self.counters.writes += 1;
+        self.counters.written_bytes += u64::from(data.len());
+        Ok(())
+    }
+
+    /// What each page becomes by a write.
+    fn page_states(&self, offset: u64, data: &Buf, bufs: &mut BufPool) -> Vec<(u64, Buf)> {
+        let mut states = Vec::with_capacity((data.len() / UNIT) as usize + 2);
+        let mut at = 0;
+        while at < data.len() {
+            let position = offset + u64::from(at);
+            let start = within_page(position);
+            let part = (UNIT - start).min(data.len() - at);
+            let page = position / u64::from(UNIT);
+            let bytes = data.slice(at, part);
+            states.push((page, if part == UNIT { bytes } else { self.merged(page, start, &bytes, bufs) }));
+            at += part;
+        }
+        states
+    }
+
+    fn merged(&self, page: u64, start: u32, bytes: &Buf, bufs: &mut BufPool) -> Buf {
+        let mut whole = bufs.alloc(UNIT);
+        whole.copy_from(0, self.newest(page).unwrap_or(&self.zeroes));
+        whole.copy_from(start, bytes);
+        bufs.freeze(whole)
+    }
+
+    fn put(&mut self, page: u64, state: Buf) {
+        self.unreadable.remove(&page);
+        self.completed += 1;
+        if self.model.power_loss_protection {
+            self.stable[usize::try_from(page).expect("a page of this device")] = Some(state);
+        } else {
+            self.cached.entry(page).or_default().push((self.completed, state));
+        }
+    }
+
+    fn flush(&mut self, watermark: u64, error: bool) -> Result<(), DiskError> {
+        if error {
+            return Err(DiskError::Io);
+        }
+        self.counters.flushes += 1;
+        let stable = &mut self.stable;
+        self.cached.retain(|page, states| {
+            let covered = states.iter().take_while(|(number, _)| *number <= watermark).count();
+            if let Some((_, newest)) = states.drain(..covered).next_back() {
+                stable[usize::try_from(*page).expect("a page of this device")] = Some(newest);
+            }
+            !states.is_empty()
+        });
+        Ok(())
+    }
+
+    /// A hint: pages wholly inside become zeroes, or stay.
+    fn discard(&mut self, offset: u64, len: u64, error: bool, rng: &mut Rng) -> Result<(), DiskError> {
+        if error {
+            return Err(DiskError::Io);
+        }
+        let (first, end) = (offset.div_ceil(u64::from(UNIT)), (offset + len) / u64::from(UNIT));
+        for page in first..end {
+            if rng.chance(1, 2) {
+                self.put(page, self.zeroes.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The process died, the device did not: what was in flight ends now, each page written or not.
+    pub fn process_died(&mut self, rng: &mut Rng, bufs: &mut BufPool) {
+        for (_, request) in std::mem::take(&mut self.in_flight) {
+            if let DiskOp::Write { offset, data, .. } = request.op {
+                let whole = rng.chance(1, 2);
+                for (page, state) in self.page_states(offset, &data, bufs) {
+                    if whole || rng.chance(1, 2) {
+                        self.put(page, state);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The power went: decides what each page holds from now on.
+    pub fn power_loss(&mut self, outcome: Outcome, rng: &mut Rng, bufs: &mut BufPool) {
+        let mut states: BTreeMap<u64, Vec<Buf>> = BTreeMap::new();
+        for (page, cached) in &self.cached {
+            states.insert(*page, cached.iter().map(|(_, buf)| buf.clone()).collect());
+        }
+        for (_, request) in std::mem::take(&mut self.in_flight) {
+            if let DiskOp::Write { offset, data, .. } = request.op {
+                for (page, state) in self.page_states(offset, &data, bufs) {
+                    states.entry(page).or_default().push(state);
+                }
+            }
+        }
+        self.cached.clear();
+        for (page, states) in states {
+            self.settle(page, &states, outcome, rng, bufs);
+        }
+    }
+
+    fn settle(&mut self, page: u64, states: &[Buf], outcome: Outcome, rng: &mut Rng, bufs: &mut BufPool) {
+        let place = usize::try_from(page).expect("a page of this device");
+        let old = self.stable[place].clone();
+        let pick = |rng: &mut Rng| {
+            let choice = usize::try_from(rng.below(states.len() as u64 + 1)).expect("a small number");
+            if choice == 0 { old.clone() } else { Some(states[choice - 1].clone()) }
+        };
+        let new = match outcome {
+            Outcome::KeepAll => states.last().cloned(),
+            Outcome::LoseAll => old.clone(),
+            Outcome::Pages => pick(rng),
+            Outcome::Sectors if self.model.atomic_bytes == UNIT => pick(rng),
+            Outcome::Sectors => {
+                let choices: [Option<Buf>; SECTORS_PER_PAGE] = std::array::from_fn(|_| pick(rng));
+                Some(self.mixed(&choices, bufs))
+            }
+        };
+        if new != states.last().cloned() {
+            self.counters.sectors_reverted += SECTORS_PER_PAGE as u64;
+        }
+        self.stable[place] = new;
+    }
+
+    fn mixed(&self, choices: &[Option<Buf>; SECTORS_PER_PAGE], bufs: &mut BufPool) -> Buf {
+        let mut page = bufs.alloc(UNIT);
+        for (sector, choice) in choices.iter().enumerate() {
+            let range = sector * SECTOR..(sector + 1) * SECTOR;
+            let source = choice.as_ref().unwrap_or(&self.zeroes);
+            page.bytes_mut()[range.clone()].copy_from_slice(&source.bytes()[range]);
+        }
+        bufs.freeze(page)
+    }
+}
+
+fn within_page(position: u64) -> u32 {
+    u32::try_from(position % u64::from(UNIT)).expect("below a page")
+}
+
+fn extent(op: &DiskOp) -> (u64, u64) {
+    match op {
+        DiskOp::Read { offset, len, .. } => (*offset, u64::from(*len)),
+        DiskOp::Write { offset, data, .. } => (*offset, u64::from(data.len())),
+        DiskOp::Discard { offset, len, .. } => (*offset, *len),
+        DiskOp::Flush { .. } => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_core::io::Device;
+
+    const QUICK: Latency = Latency { base: Duration::micros(20), tail: Duration::millis(5), tail_ppm: 1000 };
+
+    struct Bench {
+        disk: SimDisk,
+        bufs: BufPool,
+        rng: Rng,
+    }
+
+    impl Bench {
+        fn new(power_loss_protection: bool, atomic_bytes: u32, seed: u64) -> Bench {
+            let mut bufs = BufPool::new();
+            let model = DiskModel {
+                size_bytes: 1 << 20,
+                power_loss_protection,
+                atomic_bytes,
+                read: QUICK,
+                write: QUICK,
+                flush: QUICK,
+            };
+            Bench { disk: SimDisk::new(model, &mut bufs), bufs, rng: Rng::new(seed) }
+        }
+        fn submit(&mut self, op: DiskOp) -> Ticket {
+            self.disk.submit(&mut self.rng, op).0
+        }
+        fn complete(&mut self, ticket: Ticket) -> DiskDone {
+            self.disk.complete(ticket, &mut self.rng, &mut self.bufs).expect("in flight")
+        }
+        fn write_op(&mut self, offset: u64, len: u32, byte: u8) -> DiskOp {
+            let mut buf = self.bufs.alloc(len);
+            buf.bytes_mut().fill(byte);
+            DiskOp::Write { device: Device::Data, offset, data: self.bufs.freeze(buf) }
+        }
+        fn write(&mut self, offset: u64, len: u32, byte: u8) {
+            let op = self.write_op(offset, len, byte);
+            let ticket = self.submit(op);
+            assert_eq!(self.complete(ticket), DiskDone::Done(Ok(())));
+        }
+        fn flush(&mut self) {
+            let ticket = self.submit(DiskOp::Flush { device: Device::Data });
+            assert_eq!(self.complete(ticket), DiskDone::Done(Ok(())));
+        }
+        fn read(&mut self, offset: u64, len: u32) -> Result<Buf, DiskError> {
+            let ticket = self.submit(DiskOp::Read { device: Device::Data, offset, len });
+            let DiskDone::Read(result) = self.complete(ticket) else { panic!("a read answers a read") };
+            result
+        }
+        fn byte(&mut self, offset: u64) -> u8 {
+            self.read(offset / 512 * 512, 512).expect("readable").bytes()[(offset % 512) as usize]
+        }
+    }
+
+    #[test]
+    fn reads_see_the_newest_write_across_pages_and_parts_of_pages() {
+        let mut bench = Bench::new(false, 512, 1);
+        bench.write(0, 16384, 1);
+        bench.write(3584, 1024, 2);
+        let all = bench.read(0, 16384).expect("readable");
+        assert!(all.bytes()[3584..4608].iter().all(|b| *b == 2));
+        assert!(all.bytes()[..3584].iter().chain(&all.bytes()[4608..]).all(|b| *b == 1));
+        assert_eq!(bench.byte(20000), 0);
+    }
+
+    #[test]
+    fn a_flush_covers_only_what_completed_before_it_was_submitted() {
+        let mut bench = Bench::new(false, 512, 1);
+        bench.write(0, 4096, 1);
+        let late = bench.write_op(4096, 4096, 2);
+        let late = bench.submit(late);
+        let flush = bench.submit(DiskOp::Flush { device: Device::Data });
+        bench.complete(late);
+        bench.complete(flush);
+        bench.disk.power_loss(Outcome::LoseAll, &mut bench.rng, &mut bench.bufs);
+        assert_eq!((bench.byte(0), bench.byte(4096)), (1, 0));
+    }
+
+    #[test]
+    fn protected_devices_keep_what_completed() {
+        let mut bench = Bench::new(true, 4096, 1);
+        bench.write(0, 8192, 1);
+        let open = bench.write_op(0, 4096, 2);
+        bench.submit(open);
+        bench.disk.power_loss(Outcome::LoseAll, &mut bench.rng, &mut bench.bufs);
+        assert_eq!((bench.byte(0), bench.byte(4096)), (1, 1));
+    }
+
+    #[test]
+    fn power_loss_reaches_every_subset_of_two_sectors() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..200 {
+            let mut bench = Bench::new(false, 512, seed);
+            bench.write(0, 1024, 1);
+            bench.flush();
+            bench.write(0, 1024, 2);
+            bench.write(0, 512, 3);
+            bench.disk.power_loss(Outcome::Sectors, &mut bench.rng, &mut bench.bufs);
+            seen.insert((bench.byte(0), bench.byte(512)));
+        }
+        let all = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)];
+        assert_eq!(seen, all.into_iter().collect());
+    }
+
+    #[test]
+    fn an_atomic_page_is_never_torn() {
+        for seed in 0..200 {
+            let mut bench = Bench::new(false, 4096, seed);
+            bench.write(0, 4096, 1);
+            bench.disk.power_loss(Outcome::Sectors, &mut bench.rng, &mut bench.bufs);
+            let page = bench.read(0, 4096).expect("readable");
+            assert!(page.bytes().iter().all(|b| *b == page.bytes()[0]));
+        }
+    }
+
+    #[test]
+    fn a_dead_process_leaves_whole_pages() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..100 {
+            let mut bench = Bench::new(false, 512, seed);
+            let op = bench.write_op(0, 8192, 7);
+            bench.submit(op);
+            bench.disk.process_died(&mut bench.rng, &mut bench.bufs);
+            let page = bench.read(0, 4096).expect("readable");
+            assert!(page.bytes().iter().all(|b| *b == page.bytes()[0]));
+            seen.insert((bench.byte(0), bench.byte(4096)));
+        }
+        assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn unreadable_pages_fail_until_rewritten_and_rot_changes_one_bit() {
+        let mut bench = Bench::new(true, 512, 1);
+        bench.write(0, 8192, 1);
+        bench.disk.make_unreadable(1);
+        assert_eq!(bench.read(0, 8192), Err(DiskError::Io));
+        assert!(bench.read(0, 4096).is_ok());
+        bench.write(4096, 4096, 2);
+        assert!(bench.read(0, 8192).is_ok());
+        assert!(bench.disk.rot(0, &mut bench.rng, &mut bench.bufs));
+        let page = bench.read(0, 4096).expect("readable");
+        let flipped: u32 = page.bytes().iter().map(|b| (b ^ 1).count_ones()).sum();
+        assert_eq!(flipped, 1);
+        assert!(!bench.disk.rot(9, &mut bench.rng, &mut bench.bufs));
+    }
+
+    #[test]
+    fn errors_and_stalls() {
+        let mut bench = Bench::new(false, 512, 1);
+        bench.disk.set_faults(DiskFaults { write_error_ppm: 1_000_000, ..DiskFaults::default() });
+        let op = bench.write_op(0, 4096, 1);
+        let ticket = bench.submit(op);
+        assert_eq!(bench.complete(ticket), DiskDone::Done(Err(DiskError::Io)));
+        bench.disk.stall(Time(500));
+        assert_eq!(bench.disk.held_until(Time(100)), Some(Time(500) + AFTER_STALL));
+        assert_eq!(bench.disk.held_until(Time(500)), None);
+        bench.disk.set_faults(DiskFaults::default());
+        bench.disk.kill();
+        assert_eq!(bench.read(0, 512), Err(DiskError::Io));
+        bench.disk.replace();
+        assert_eq!(bench.byte(0), 0);
+    }
+}
