@@ -3,7 +3,11 @@
 //! Unknown fields are refused in what people write (`config/...`) and ignored in what daemons write, so that a newer
 //! daemon's additions do not stop an older one.
 
+pub mod cluster;
 pub mod follow;
+pub mod parse;
+
+pub use cluster::{Changes, ClusterMap};
 
 use crate::id::{ClusterUuid, Epoch, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
 use serde::{Deserialize, Serialize};
@@ -248,6 +252,34 @@ pub struct History {
     pub sets: Vec<(Epoch, Vec<Member>)>,
 }
 
+/// `pg/wish/<pool>/<pg>`, leased by the OSD that writes it, the group's primary: as long as it exists, these OSDs are
+/// left out of `acting`. In force only while that OSD, in that incarnation, is primary; the leading monitor deletes
+/// others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The primary.
+    pub by: OsdId,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// The epoch in which it found that it cannot go on.
+    pub epoch: Epoch,
+    /// Whom to leave out; may contain the primary itself.
+    pub without: Vec<OsdId>,
+    /// For people.
+    pub reason: String,
+}
+
+/// `osd/record/<n>`: what the leading monitor remembers of an OSD while it is down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OsdRecord {
+    /// The host that it said it ran on.
+    pub host: String,
+    /// Bytes for data.
+    pub size_bytes: u64,
+    /// Down for so long that its data is copied elsewhere; ends when it comes back.
+    pub out: bool,
+}
+
 /// `mon/leader`, leased.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
@@ -289,6 +321,14 @@ pub mod keys {
     /// `osd/failed/<n>/<reporter>`.
     pub fn osd_failed(osd: OsdId, reporter: OsdId) -> String {
         format!("{PREFIX}osd/failed/{osd}/{reporter}")
+    }
+    /// `osd/record/<n>`.
+    pub fn osd_record(osd: OsdId) -> String {
+        format!("{PREFIX}osd/record/{osd}")
+    }
+    /// `pg/wish/<pool>/<pg>`.
+    pub fn pg_wish(pg: PgId) -> String {
+        format!("{PREFIX}pg/wish/{pg}")
     }
     /// `pg/map/<pool>/<chunk>`.
     pub fn pg_map(pool: PoolId, chunk: u32) -> String {

@@ -1,0 +1,372 @@
+//! `ClusterMap`: everything one node knows of `/ashlar/`, kept up from a full read and the changes after it.
+//!
+//! Owns the values, their revisions, and what changed last. Does not own how they arrive (`follow`), nor decisions.
+//! Invariants: a value held has passed its checks; when a new value is bad, the last good one stays and the error is
+//! kept until a good one comes; revisions are those of the good value.
+
+use super::follow::Followed;
+use super::parse::{Key, Value, ValueError, parse_value};
+use super::{
+    FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
+    Pool, Pools, Tree, Wish,
+};
+use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId, Revision};
+use crate::meta::{KeyValue, WatchEvent};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A value and when it was written.
+#[derive(Clone, Debug, PartialEq)]
+struct Kept {
+    value: Value,
+    create_revision: u64,
+    mod_revision: u64,
+}
+
+/// What one application changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// Keys that came, went, or have another value.
+    pub keys: BTreeSet<Key>,
+    /// Groups whose map came, went, or differs.
+    pub pgs: BTreeSet<PgId>,
+    /// Values that were refused now.
+    pub errors: Vec<ValueError>,
+}
+
+impl Changes {
+    /// Whether nothing changed and nothing was refused.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.errors.is_empty()
+    }
+
+    /// Whether `config/global`, `config/pools` or `config/node_placement` changed.
+    pub fn configuration(&self) -> bool {
+        [Key::Global, Key::Pools, Key::Tree].iter().any(|key| self.keys.contains(key))
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterMap {
+    /// By key: the order of [`Key`] groups them by kind.
+    values: BTreeMap<Key, Kept>,
+    errors: BTreeMap<Key, ValueError>,
+    base: u64,
+    revision: u64,
+}
+
+impl ClusterMap {
+    /// Takes what a `Follower` reports.
+    pub fn apply(&mut self, followed: &Followed) -> Changes {
+        match followed {
+            Followed::Full { revision, kvs } => self.apply_range(kvs, *revision),
+            Followed::Changes { revision, events } => self.apply_events(events, *revision),
+        }
+    }
+
+    /// Replaces everything by what was read at `revision`.
+    pub fn apply_range(&mut self, kvs: &[KeyValue], revision: u64) -> Changes {
+        let mut changes = Changes::default();
+        let mut gone: BTreeSet<Key> = self.values.keys().chain(self.errors.keys()).copied().collect();
+        for kv in kvs {
+            if let Some(key) = Key::parse(&kv.key) {
+                gone.remove(&key);
+                self.put(key, kv, &mut changes);
+            }
+        }
+        for key in gone {
+            self.remove(key, &mut changes);
+        }
+        self.base = revision;
+        self.revision = revision;
+        changes
+    }
+
+    /// Takes changes in order. Late duplicates are ignored.
+    pub fn apply_events(&mut self, events: &[WatchEvent], revision: u64) -> Changes {
+        let mut changes = Changes::default();
+        for event in events {
+            match event {
+                WatchEvent::Put(kv) => self.put_event(kv, &mut changes),
+                WatchEvent::Delete { key, revision } => self.delete_event(key, *revision, &mut changes),
+            }
+        }
+        self.revision = self.revision.max(revision);
+        changes
+    }
+
+    fn put_event(&mut self, kv: &KeyValue, changes: &mut Changes) {
+        if let Some(key) = Key::parse(&kv.key) {
+            self.put(key, kv, changes);
+        }
+    }
+
+    fn delete_event(&mut self, name: &str, revision: u64, changes: &mut Changes) {
+        let Some(key) = Key::parse(name) else { return };
+        if self.values.get(&key).is_none_or(|kept| kept.mod_revision < revision) {
+            self.remove(key, changes);
+        }
+    }
+
+    fn put(&mut self, key: Key, kv: &KeyValue, changes: &mut Changes) {
+        if self.values.get(&key).is_some_and(|kept| kept.mod_revision >= kv.mod_revision) {
+            return;
+        }
+        match parse_value(key, &kv.key, &kv.value) {
+            Ok(value) => {
+                self.errors.remove(&key);
+                self.replace(key, value, kv, changes);
+            }
+            Err(error) => self.refuse(key, error, changes),
+        }
+    }
+
+    fn refuse(&mut self, key: Key, error: ValueError, changes: &mut Changes) {
+        if self.errors.get(&key) != Some(&error) {
+            changes.errors.push(error.clone());
+        }
+        self.errors.insert(key, error);
+    }
+
+    fn replace(&mut self, key: Key, value: Value, kv: &KeyValue, changes: &mut Changes) {
+        let kept = Kept { value, create_revision: kv.create_revision, mod_revision: kv.mod_revision };
+        let old = self.values.insert(key, kept);
+        let (old, new) = (old.map(|kept| kept.value), self.values.get(&key).map(|kept| &kept.value));
+        if old.as_ref() != new {
+            changes.keys.insert(key);
+        }
+        changed_groups(key, old.as_ref(), new, changes);
+    }
+
+    fn remove(&mut self, key: Key, changes: &mut Changes) {
+        self.errors.remove(&key);
+        if let Some(old) = self.values.remove(&key) {
+            changes.keys.insert(key);
+            changed_groups(key, Some(&old.value), None, changes);
+        }
+    }
+
+    /// Every change up to this revision is in the map.
+    ///
+    /// Changes of different prefixes arrive independently, so this is the revision of the last full read.
+    pub fn complete_revision(&self) -> Revision {
+        Revision(self.base)
+    }
+
+    /// The newest revision that was heard of; changes of other prefixes up to it may be missing still.
+    pub fn newest_revision(&self) -> Revision {
+        Revision(self.revision)
+    }
+
+    /// Values that are refused now; the last good ones are in force.
+    pub fn errors(&self) -> impl Iterator<Item = &ValueError> {
+        self.errors.values()
+    }
+
+    /// Revision of a key's last (good) change; 0: the key does not exist.
+    pub fn mod_revision(&self, key: Key) -> u64 {
+        self.values.get(&key).map_or(0, |kept| kept.mod_revision)
+    }
+
+    /// Revision of a key's creation; 0: the key does not exist.
+    pub fn create_revision(&self, key: Key) -> u64 {
+        self.values.get(&key).map_or(0, |kept| kept.create_revision)
+    }
+
+    fn value(&self, key: Key) -> Option<&Value> {
+        self.values.get(&key).map(|kept| &kept.value)
+    }
+
+    fn range(&self, first: Key, last: Key) -> impl Iterator<Item = (&Key, &Value)> {
+        self.values.range(first..=last).map(|(key, kept)| (key, &kept.value))
+    }
+}
+
+/// Notes the groups whose map differs between two values of a chunk.
+fn changed_groups(key: Key, old: Option<&Value>, new: Option<&Value>, changes: &mut Changes) {
+    let Key::PgMap(pool, _) = key else { return };
+    let (old, new) = (chunk_of(old), chunk_of(new));
+    let differs = |number: &&PgNumber| old.and_then(|c| c.0.get(number)) != new.and_then(|c| c.0.get(number));
+    let numbers = old.into_iter().chain(new).flat_map(|chunk| chunk.0.keys());
+    changes.pgs.extend(numbers.filter(differs).map(|number| PgId { pool, number: *number }));
+}
+
+fn chunk_of(value: Option<&Value>) -> Option<&PgMapChunk> {
+    match value {
+        Some(Value::PgMap(chunk)) => Some(chunk),
+        _ => None,
+    }
+}
+
+/// The bounds of all keys of a kind with OSD numbers.
+const OSD_MAX: OsdId = OsdId(u32::MAX);
+const PG_MIN: PgId = PgId { pool: PoolId(0), number: PgNumber(0) };
+const PG_MAX: PgId = PgId { pool: PoolId(u32::MAX), number: PgNumber(u32::MAX) };
+
+/// What it holds.
+impl ClusterMap {
+    /// `config/global`; `None` until the cluster is bootstrapped.
+    pub fn global(&self) -> Option<&Global> {
+        match self.value(Key::Global) {
+            Some(Value::Global(global)) => Some(global),
+            _ => None,
+        }
+    }
+
+    /// All pools.
+    pub fn pools(&self) -> impl Iterator<Item = (PoolId, &Pool)> {
+        let pools = match self.value(Key::Pools) {
+            Some(Value::Pools(Pools(pools))) => Some(pools),
+            _ => None,
+        };
+        pools.into_iter().flatten().map(|(id, pool)| (*id, pool))
+    }
+
+    /// A pool.
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        match self.value(Key::Pools) {
+            Some(Value::Pools(Pools(pools))) => pools.get(&id),
+            _ => None,
+        }
+    }
+
+    /// The placement tree; `None`: all hosts are below the root.
+    pub fn tree(&self) -> Option<&Tree> {
+        match self.value(Key::Tree) {
+            Some(Value::Tree(tree)) => Some(tree),
+            _ => None,
+        }
+    }
+
+    /// What the administrator says of an OSD, or the defaults.
+    pub fn osd_config(&self, osd: OsdId) -> OsdConfig {
+        match self.value(Key::OsdConfig(osd)) {
+            Some(Value::OsdConfig(config)) => config.clone(),
+            _ => OsdConfig::default(),
+        }
+    }
+
+    /// OSDs with a session.
+    pub fn osd_states(&self) -> impl Iterator<Item = (OsdId, &OsdState)> {
+        self.range(Key::OsdState(OsdId(0)), Key::OsdState(OSD_MAX)).filter_map(|entry| match entry {
+            (Key::OsdState(osd), Value::OsdState(state)) => Some((*osd, state)),
+            _ => None,
+        })
+    }
+
+    /// The session of an OSD; `None`: it is down.
+    pub fn osd_state(&self, osd: OsdId) -> Option<&OsdState> {
+        match self.value(Key::OsdState(osd)) {
+            Some(Value::OsdState(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// What is remembered of OSDs, down ones included.
+    pub fn osd_records(&self) -> impl Iterator<Item = (OsdId, &OsdRecord)> {
+        self.range(Key::OsdRecord(OsdId(0)), Key::OsdRecord(OSD_MAX)).filter_map(|entry| match entry {
+            (Key::OsdRecord(osd), Value::OsdRecord(record)) => Some((*osd, record)),
+            _ => None,
+        })
+    }
+
+    /// What is remembered of an OSD.
+    pub fn osd_record(&self, osd: OsdId) -> Option<&OsdRecord> {
+        match self.value(Key::OsdRecord(osd)) {
+            Some(Value::OsdRecord(record)) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Reports as `(osd, reporter, report, revision)`.
+    pub fn failure_reports(&self) -> impl Iterator<Item = (OsdId, OsdId, &FailureReport, Revision)> {
+        let range = Key::OsdFailed(OsdId(0), OsdId(0))..=Key::OsdFailed(OSD_MAX, OSD_MAX);
+        self.values.range(range).filter_map(|(key, kept)| match (key, &kept.value) {
+            (Key::OsdFailed(osd, by), Value::OsdFailed(report)) => {
+                Some((*osd, *by, report, Revision(kept.mod_revision)))
+            }
+            _ => None,
+        })
+    }
+
+    /// All images.
+    pub fn images(&self) -> impl Iterator<Item = (PoolId, InodeId, &Image)> {
+        let last = Key::Image(PoolId(u32::MAX), InodeId(u64::MAX));
+        self.range(Key::Image(PoolId(0), InodeId(0)), last).filter_map(|entry| match entry {
+            (Key::Image(pool, inode), Value::Image(image)) => Some((*pool, *inode, image)),
+            _ => None,
+        })
+    }
+
+    /// An image.
+    pub fn image(&self, pool: PoolId, inode: InodeId) -> Option<&Image> {
+        match self.value(Key::Image(pool, inode)) {
+            Some(Value::Image(image)) => Some(image),
+            _ => None,
+        }
+    }
+
+    /// A chunk of group maps, with the revision of its key (0: it does not exist).
+    pub fn pg_chunk(&self, pool: PoolId, chunk: u32) -> (Option<&PgMapChunk>, Revision) {
+        let key = Key::PgMap(pool, chunk);
+        (chunk_of(self.value(key)), Revision(self.mod_revision(key)))
+    }
+
+    /// The chunks that exist.
+    pub fn pg_chunks(&self) -> impl Iterator<Item = (PoolId, u32, &PgMapChunk)> {
+        let last = Key::PgMap(PoolId(u32::MAX), u32::MAX);
+        self.range(Key::PgMap(PoolId(0), 0), last).filter_map(|entry| match entry {
+            (Key::PgMap(pool, chunk), Value::PgMap(maps)) => Some((*pool, *chunk, maps)),
+            _ => None,
+        })
+    }
+
+    /// The map of a group, with the revision of its chunk's key, which transactions compare.
+    pub fn pg_map(&self, pg: PgId) -> Option<(&PgMap, Revision)> {
+        let (chunk, revision) = self.pg_chunk(pg.pool, pg.number.0 / PGS_PER_CHUNK);
+        Some((chunk?.0.get(&pg.number)?, revision))
+    }
+
+    /// All groups that have a map.
+    pub fn pg_maps(&self) -> impl Iterator<Item = (PgId, &PgMap)> {
+        self.pg_chunks()
+            .flat_map(|(pool, _, maps)| maps.0.iter().map(move |(number, map)| (PgId { pool, number: *number }, map)))
+    }
+
+    /// Histories, for those who follow `pg/history/` (monitors; a group's OSDs read their own).
+    pub fn history(&self, pg: PgId) -> Option<&History> {
+        match self.value(Key::History(pg)) {
+            Some(Value::History(history)) => Some(history),
+            _ => None,
+        }
+    }
+
+    /// Wishes of primaries, with the revision of the key.
+    pub fn wishes(&self) -> impl Iterator<Item = (PgId, &Wish, Revision)> {
+        let range = Key::Wish(PG_MIN)..=Key::Wish(PG_MAX);
+        self.values.range(range).filter_map(|(key, kept)| match (key, &kept.value) {
+            (Key::Wish(pg), Value::Wish(wish)) => Some((*pg, wish, Revision(kept.mod_revision))),
+            _ => None,
+        })
+    }
+
+    /// The wish of a group's primary.
+    pub fn wish(&self, pg: PgId) -> Option<&Wish> {
+        match self.value(Key::Wish(pg)) {
+            Some(Value::Wish(wish)) => Some(wish),
+            _ => None,
+        }
+    }
+
+    /// The leading monitor, with the revision at which its leadership began.
+    pub fn leader(&self) -> Option<(&Leader, Revision)> {
+        let kept = self.values.get(&Key::Leader)?;
+        match &kept.value {
+            Value::Leader(leader) => Some((leader, Revision(kept.create_revision))),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! From the metadata store's bytes to checked values: which key is it, is its value well-formed, does it make sense.
+//!
+//! Owns the grammar of keys and every rule that one value alone can break. Rules between keys (a pool's failure domain
+//! against the tree, say) belong to those who combine them. Nothing here panics: people write these values.
+
+use super::{
+    FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX, PgMap,
+    PgMapChunk, Pool, Pools, Scheme, Tree, TreeNode, Wish,
+};
+use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
+use crate::limits::{OBJECT_MAX_BYTES, OBJECT_MIN_BYTES, SECTOR_BYTES};
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+/// Levels that exist without being named in the tree.
+pub const LEVEL_OSD: &str = "osd";
+/// See [`LEVEL_OSD`].
+pub const LEVEL_HOST: &str = "host";
+/// Most members of a group: roles are bytes, and no code in use is wider.
+const PG_SIZE_MAX: u8 = 32;
+/// Most groups of a pool: their maps take about 20 MB of metadata then, a tenth of what a metadata store carries well.
+const PG_COUNT_MAX: u32 = 65_536;
+/// Shortest lease: below, heartbeats cost more than they save.
+const LEASE_MIN_MS: u64 = 20;
+
+/// A value that cannot be used. Says which key, what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValueError {
+    /// The key.
+    pub key: String,
+    /// Which field, what is wrong with it, what to do.
+    pub reason: String,
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.reason)
+    }
+}
+
+/// What a key is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// `config/global`.
+    Global,
+    /// `config/pools`.
+    Pools,
+    /// `config/node_placement`.
+    Tree,
+    /// `config/osd/<n>`.
+    OsdConfig(OsdId),
+    /// `config/inode/<pool>/<n>`.
+    Image(PoolId, InodeId),
+    /// `osd/state/<n>`.
+    OsdState(OsdId),
+    /// `osd/failed/<n>/<reporter>`.
+    OsdFailed(OsdId, OsdId),
+    /// `osd/record/<n>`.
+    OsdRecord(OsdId),
+    /// `pg/map/<pool>/<chunk>`.
+    PgMap(PoolId, u32),
+    /// `pg/history/<pool>/<pg>`.
+    History(PgId),
+    /// `pg/wish/<pool>/<pg>`.
+    Wish(PgId),
+    /// `mon/leader`.
+    Leader,
+}
+
+impl Key {
+    /// The key of this name; `None` if the cluster map does not hold such keys.
+    pub fn parse(key: &str) -> Option<Key> {
+        let parts: Vec<&str> = key.strip_prefix(PREFIX)?.split('/').collect();
+        match parts[..] {
+            ["config", "global"] => Some(Key::Global),
+            ["config", "pools"] => Some(Key::Pools),
+            ["config", "node_placement"] => Some(Key::Tree),
+            ["config", "osd", osd] => number(osd).map(|osd| Key::OsdConfig(OsdId(osd))),
+            ["config", "inode", pool, inode] => Some(Key::Image(PoolId(number(pool)?), InodeId(number(inode)?))),
+            ["osd", "state", osd] => number(osd).map(|osd| Key::OsdState(OsdId(osd))),
+            ["osd", "failed", osd, by] => Some(Key::OsdFailed(OsdId(number(osd)?), OsdId(number(by)?))),
+            ["osd", "record", osd] => number(osd).map(|osd| Key::OsdRecord(OsdId(osd))),
+            ["pg", "map", pool, chunk] => Some(Key::PgMap(PoolId(number(pool)?), number(chunk)?)),
+            ["pg", "history", pool, pg] => Some(Key::History(group(pool, pg)?)),
+            ["pg", "wish", pool, pg] => Some(Key::Wish(group(pool, pg)?)),
+            ["mon", "leader"] => Some(Key::Leader),
+            _ => None,
+        }
+    }
+}
+
+/// Decimal digits without sign or leading zeroes, so that a number has one spelling only.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    let canonical = text == "0" || !text.starts_with('0');
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if canonical && digits { text.parse().ok() } else { None }
+}
+
+fn group(pool: &str, pg: &str) -> Option<PgId> {
+    Some(PgId { pool: PoolId(number(pool)?), number: PgNumber(number(pg)?) })
+}
+
+/// A checked value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `config/global`.
+    Global(Global),
+    /// `config/pools`.
+    Pools(Pools),
+    /// `config/node_placement`.
+    Tree(Tree),
+    /// `config/osd/<n>`.
+    OsdConfig(OsdConfig),
+    /// `config/inode/<pool>/<n>`.
+    Image(Image),
+    /// `osd/state/<n>`.
+    OsdState(OsdState),
+    /// `osd/failed/<n>/<reporter>`.
+    OsdFailed(FailureReport),
+    /// `osd/record/<n>`.
+    OsdRecord(OsdRecord),
+    /// `pg/map/<pool>/<chunk>`.
+    PgMap(PgMapChunk),
+    /// `pg/history/<pool>/<pg>`.
+    History(History),
+    /// `pg/wish/<pool>/<pg>`.
+    Wish(Wish),
+    /// `mon/leader`.
+    Leader(Leader),
+}
+
+/// Parses and checks the value of a key.
+pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueError> {
+    let checked = match key {
+        Key::Global => json(bytes).and_then(|v| check_global(&v).map(|()| Value::Global(v))),
+        Key::Pools => json(bytes).and_then(|v| check_pools(&v).map(|()| Value::Pools(v))),
+        Key::Tree => json(bytes).and_then(|v| check_tree(&v).map(|()| Value::Tree(v))),
+        Key::OsdConfig(_) => json(bytes).and_then(|v| check_osd_config(&v).map(|()| Value::OsdConfig(v))),
+        Key::Image(..) => json(bytes).and_then(|v| check_image(&v).map(|()| Value::Image(v))),
+        Key::OsdState(_) => json(bytes).and_then(|v| check_osd_state(&v).map(|()| Value::OsdState(v))),
+        Key::OsdFailed(..) => json(bytes).map(Value::OsdFailed),
+        Key::OsdRecord(_) => json(bytes).map(Value::OsdRecord),
+        Key::PgMap(_, chunk) => json(bytes).and_then(|v| check_chunk(chunk, &v).map(|()| Value::PgMap(v))),
+        Key::History(_) => json(bytes).map(Value::History),
+        Key::Wish(_) => json(bytes).map(Value::Wish),
+        Key::Leader => json(bytes).map(Value::Leader),
+    };
+    checked.map_err(|reason| ValueError { key: name.to_string(), reason })
+}
+
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|error| format!("{error}; correct the JSON and write the key again"))
+}
+
+fn ensure(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(reason()) }
+}
+
+fn check_global(global: &Global) -> Result<(), String> {
+    ensure(global.lease_ms >= LEASE_MIN_MS, || {
+        format!("lease_ms is {}; use at least {LEASE_MIN_MS} (400 is usual)", global.lease_ms)
+    })?;
+    ensure(global.heartbeat_timeout_ms >= global.lease_ms, || {
+        let (timeout, lease) = (global.heartbeat_timeout_ms, global.lease_ms);
+        format!("heartbeat_timeout_ms is {timeout}, below lease_ms ({lease}); use at least {lease}")
+    })?;
+    ensure(global.session_ttl_s >= 1, || "session_ttl_s is 0; use at least 1 (10 is usual)".into())
+}
+
+fn check_pools(pools: &Pools) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for (id, pool) in &pools.0 {
+        check_pool(pool).map_err(|reason| format!("pool {id} ('{}'): {reason}", pool.name))?;
+        ensure(names.insert(&pool.name), || format!("pool {id}: the name '{}' is used twice; rename one", pool.name))?;
+    }
+    Ok(())
+}
+
+/// Checks one pool; also for tools, before they write.
+pub fn check_pool(pool: &Pool) -> Result<(), String> {
+    check_name(&pool.name)?;
+    check_sizes(pool)?;
+    ensure((1..=PG_COUNT_MAX).contains(&pool.pg_count), || {
+        format!("pg_count is {}; use 1 to {PG_COUNT_MAX}, about 100 for each OSD divided by pg_size", pool.pg_count)
+    })?;
+    let fits = (OBJECT_MIN_BYTES..=OBJECT_MAX_BYTES).contains(&pool.block_size) && pool.block_size.is_power_of_two();
+    ensure(fits, || {
+        let (size, min, max) = (pool.block_size, OBJECT_MIN_BYTES, OBJECT_MAX_BYTES);
+        format!("block_size is {size}; use a power of two from {min} to {max} (131072 is usual)")
+    })?;
+    ensure(!pool.failure_domain.is_empty(), || "failure_domain is empty; use \"host\" or another level".into())
+}
+
+fn check_sizes(pool: &Pool) -> Result<(), String> {
+    let (size, minsize) = (pool.pg_size, pool.pg_minsize);
+    ensure((1..=PG_SIZE_MAX).contains(&size), || format!("pg_size is {size}; use 1 to {PG_SIZE_MAX}"))?;
+    let Scheme::Replicated = pool.scheme else {
+        return Err("scheme is not \"replicated\": this version's OSDs serve replicated pools; use that".into());
+    };
+    ensure(pool.parity_chunks == 0, || "parity_chunks belongs to erasure codes; leave it out".into())?;
+    ensure((1..=size).contains(&minsize), || format!("pg_minsize is {minsize}; use 1 to pg_size ({size})"))
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let printable = name.chars().all(|c| !c.is_control() && c != '/');
+    ensure(!name.is_empty() && name.len() <= 255 && printable, || {
+        format!("name {name:?} is not usable; use 1 to 255 bytes without '/' and control characters")
+    })
+}
+
+fn check_tree(tree: &Tree) -> Result<(), String> {
+    for (name, node) in &tree.0 {
+        check_tree_node(tree, name, node)?;
+    }
+    Ok(())
+}
+
+fn check_tree_node(tree: &Tree, name: &str, node: &TreeNode) -> Result<(), String> {
+    if let Some(text) = name.strip_prefix("osd.") {
+        let known_level = node.level.as_deref().unwrap_or(LEVEL_OSD) == LEVEL_OSD;
+        ensure(number::<u32>(text).is_some(), || format!("'{name}' is not an OSD; write osd. and its number"))?;
+        ensure(known_level, || format!("'{name}': its level is \"{LEVEL_OSD}\"; leave level out"))?;
+    }
+    let mut seen = BTreeSet::from([name]);
+    let mut next = node.parent.as_deref();
+    while let Some(parent) = next {
+        let Some(above) = tree.0.get(parent) else {
+            return Err(format!("'{name}' is below '{parent}', which is not in the tree; add it or correct parent"));
+        };
+        ensure(seen.insert(parent), || format!("'{name}' is below itself by way of '{parent}'; correct parent"))?;
+        next = above.parent.as_deref();
+    }
+    Ok(())
+}
+
+fn check_osd_config(config: &OsdConfig) -> Result<(), String> {
+    ensure((0.0..=1.0).contains(&config.reweight), || format!("reweight is {}; use 0 to 1", config.reweight))
+}
+
+fn check_image(image: &Image) -> Result<(), String> {
+    check_name(&image.name)?;
+    let sectors = image.size_bytes > 0 && image.size_bytes.is_multiple_of(u64::from(SECTOR_BYTES));
+    ensure(sectors, || format!("size_bytes is {}; use a multiple of {SECTOR_BYTES} above 0", image.size_bytes))
+}
+
+fn check_osd_state(state: &OsdState) -> Result<(), String> {
+    ensure(!state.address.is_empty(), || "address is empty; restart this OSD".into())?;
+    ensure(!state.host.is_empty(), || "host is empty; start this OSD with --host".into())
+}
+
+fn check_chunk(chunk: u32, maps: &PgMapChunk) -> Result<(), String> {
+    for (number, map) in &maps.0 {
+        check_pg_map(chunk, *number, map).map_err(|reason| format!("group {number}: {reason}"))?;
+    }
+    Ok(())
+}
+
+fn check_pg_map(chunk: u32, number: PgNumber, map: &PgMap) -> Result<(), String> {
+    ensure(number.0 / PGS_PER_CHUNK == chunk, || format!("belongs to chunk {}", number.0 / PGS_PER_CHUNK))?;
+    ensure(map.epoch.0 > 0, || "epoch is 0".into())?;
+    let mut acting = BTreeMap::new();
+    for member in map.acting.iter().flatten() {
+        ensure(acting.insert(member.osd, ()).is_none(), || format!("osd.{} acts twice", member.osd))?;
+    }
+    let served = map.primary.is_none_or(|primary| acting.contains_key(&primary));
+    ensure(served, || "primary is not an acting member".into())
+}
+
+#[cfg(test)]
+mod tests;
