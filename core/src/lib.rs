@@ -23,3 +23,4 @@ pub mod slab;
 pub mod store;
 pub mod time;
 pub mod timer;
+pub mod wire;

@@ -10,3 +10,10 @@ pub const SECTOR_BYTES: u32 = 512;
 pub const REQUESTS_PER_OBJECT: usize = 64;
 /// Operations of one metadata transaction: etcd's default.
 pub const TXN_OPS: usize = 128;
+/// Largest typed header of a message, in bytes: a full map of 100,000 groups and 10,000 OSDs (about 3 MiB); longer lists
+/// go in several messages.
+pub const WIRE_HEADER_MAX_BYTES: usize = 4 << 20;
+/// Largest body of a message, in bytes: one object.
+pub const WIRE_BODY_MAX_BYTES: u32 = OBJECT_MAX_BYTES;
+/// Longest text in a message, in bytes: names and addresses; file systems allow 255 for a name, DNS 253.
+pub const TEXT_MAX_BYTES: usize = 4096;

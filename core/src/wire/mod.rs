@@ -1,0 +1,40 @@
+//! Bytes of messages: what travels on a TCP connection between nodes.
+//!
+//! Owns: the frame header, the typed headers of all messages, framing of received and sent bytes, the handshake.
+//! Does not own: sockets (the runtime), what messages mean (their receivers), checking of bodies (who stores or uses
+//! them: a body's checksum travels with it as [`crate::store::Data::crc`], from end to end).
+//!
+//! Invariants:
+//! - No received bytes panic; every length and count is checked against [`crate::limits`] before memory is taken.
+//! - What is encoded decodes to an equal message; the same message always has the same bytes.
+//! - Layouts change only together with the protocol version; golden-byte tests hold them.
+//!
+//! A connection: the opener's [`handshake::Hello`], the acceptor's, then frames in both directions:
+//!
+//! ```text
+//! | frame header (32 bytes) | typed header (header_len) | body (body_len, none for most messages) |
+//! ```
+
+mod basic;
+mod codec;
+mod frame;
+pub mod handshake;
+mod inbox;
+mod message;
+mod outbox;
+mod pg;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod random;
+
+pub use codec::WireError;
+pub use frame::{FRAME_BYTES, FrameHeader, decode, encode};
+pub use inbox::Inbox;
+pub use outbox::{Batch, Outbox, Part};
+
+/// Newest version of the protocol that this code speaks.
+pub const VERSION: u16 = 1;
+/// Oldest version of the protocol that this code still speaks.
+pub const VERSION_OLDEST: u16 = 1;
