@@ -18,6 +18,9 @@ use crate::time::Time;
 pub trait Node {
     /// Takes one event; never blocks, never fails.
     fn handle(&mut self, env: &mut Env<'_>, input: Input);
+    /// All inputs that were ready have been given: what waited for company (a log page, a batch of completions) goes out
+    /// now. Called after one or more inputs, before their effects are forced out.
+    fn end_of_round(&mut self, _env: &mut Env<'_>) {}
     /// When [`Input::Tick`] is due at the latest.
     fn next_deadline(&self) -> Option<Time>;
     /// Panics if an invariant is broken. Called after every input in simulation.
