@@ -171,7 +171,8 @@ mod tests {
     fn the_next_fault_is_of_a_kind_that_is_there() {
         let mut rng = Rng::new(7);
         let mix = FaultMix::none().with(FaultKind::Crash, Duration::secs(1)).with(FaultKind::Pause, Duration::secs(9));
-        let crashes = (0..1000).filter(|_| mix.next(&mut rng).is_some_and(|(_, kind)| kind == FaultKind::Crash)).count();
+        let crashes =
+            (0..1000).filter(|_| mix.next(&mut rng).is_some_and(|(_, kind)| kind == FaultKind::Crash)).count();
         assert!((850..950).contains(&crashes), "{crashes}");
         assert_eq!(FaultMix::none().next(&mut rng), None);
         assert!(!mix.without(FaultKind::Pause).has(FaultKind::Pause));
