@@ -7,6 +7,8 @@
 //!
 //! A run is fully described by its seed, its configuration and the sequence of `(time, input)`.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::disallowed_macros)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 pub mod buf;
 pub mod id;
