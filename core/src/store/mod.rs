@@ -6,7 +6,7 @@
 pub mod model;
 
 use crate::buf::Buf;
-use crate::id::{CopyId, HashRange, PgId, PoolId, Requests, Role, Version};
+use crate::id::{CopyId, HashRange, PgId, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
 use crate::time::Time;
 
@@ -452,6 +452,8 @@ pub trait ObjectStore {
     fn next_completion(&mut self) -> Option<Completion>;
     /// Where it is in its life.
     fn state(&self) -> StoreState;
+    /// Its name; meaningful once it is open.
+    fn uuid(&self) -> StoreUuid;
     /// The versions of one copy, as of everything submitted so far (durable or not).
     fn lookup(&self, copy: CopyId) -> Option<CopyInfo>;
     /// Up to `limit` copies of a pool and role whose hash is in `range`, ordered by `(hash, copy)`, as of everything

@@ -7,7 +7,7 @@
 use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore};
 use super::{StoreError, StoreOp, StoreReply, StoreState, StoreStats, VersionInfo};
 use crate::buf::{Buf, BufPool};
-use crate::id::{CopyId, HashRange, PoolId, Requests, Role, Version};
+use crate::id::{CopyId, HashRange, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::{OBJECT_MAX_BYTES, SECTOR_BYTES};
 use crate::rng::Rng;
@@ -43,6 +43,7 @@ struct Pending {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct ModelStore {
+    uuid: StoreUuid,
     current: Copies,
     durable: Copies,
     pending: VecDeque<Pending>,
@@ -56,6 +57,11 @@ impl ModelStore {
     /// An empty store. Operations complete at once, or `delay_rounds` calls of `end_of_round` later.
     pub fn new(delay_rounds: u32) -> Self {
         ModelStore { delay_rounds, ..ModelStore::default() }
+    }
+
+    /// The same with a name of its own.
+    pub fn with_uuid(self, uuid: StoreUuid) -> Self {
+        ModelStore { uuid, ..self }
     }
 
     /// Power loss: of the operations that are not durable, some first ones survive.
@@ -370,6 +376,10 @@ impl ObjectStore for ModelStore {
 
     fn state(&self) -> StoreState {
         StoreState::Open { trusted: !self.untrusted }
+    }
+
+    fn uuid(&self) -> StoreUuid {
+        self.uuid
     }
 
     fn lookup(&self, copy: CopyId) -> Option<CopyInfo> {
