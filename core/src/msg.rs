@@ -259,12 +259,32 @@ pub struct ImageInfo {
 /// Facts for checkers: what a node claims at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// Peering chose an object's version (only objects whose copies differ are reported).
+    Chosen {
+        /// The group.
+        pg: PgId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The object.
+        object: ObjectId,
+        /// The version; none: the object does not exist.
+        version: Version,
+    },
+    /// This node recorded an interval, or trimmed, in the group's history.
+    Recorded {
+        /// The group.
+        pg: PgId,
+        /// What is recorded now.
+        history: crate::map::History,
+    },
     /// This node serves the group from now on.
     Activated {
         /// The group.
         pg: PgId,
         /// Its epoch.
         epoch: Epoch,
+        /// Its acting members.
+        acting: Vec<OsdId>,
     },
     /// This node stopped serving the group.
     Deactivated {
@@ -272,5 +292,25 @@ pub enum Fact {
         pg: PgId,
         /// Its epoch.
         epoch: Epoch,
+    },
+    /// A write is durable on all acting members and its client is told.
+    Acknowledged {
+        /// The group.
+        pg: PgId,
+        /// The object.
+        object: ObjectId,
+        /// Its version.
+        version: Version,
+        /// The request.
+        request: RequestId,
+    },
+    /// A read is answered.
+    Served {
+        /// The group.
+        pg: PgId,
+        /// The object.
+        object: ObjectId,
+        /// The version that was seen; none: the object does not exist.
+        version: Version,
     },
 }

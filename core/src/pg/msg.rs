@@ -1,5 +1,230 @@
 //! Messages between the OSDs of a placement group.
+//!
+//! A primary sends [`SubOp`]s under its attempt; a member answers each with one [`SubReply`], which carries the same
+//! `call`. Sub-operations can be repeated (after a connection was lost): the second time does nothing more.
+
+use crate::id::{Attempt, CopyId, Epoch, HashRange, PgId, Requests, Role, StoreUuid, Version};
+use crate::store::{Content, CopyInfo, Data, Digest, Mode};
+use crate::time::{Duration, Time};
 
 /// A message between OSDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PgMessage {}
+pub enum PgMessage {
+    /// From a primary to a member; for all groups that both serve, in one message.
+    Heartbeat {
+        /// By the sender's clock; comes back.
+        sent: Time,
+        /// For how long a read lease is asked.
+        lease: Duration,
+        /// Groups that the sender serves as primary, and under which attempt.
+        groups: Vec<(PgId, Attempt)>,
+    },
+    /// The answer.
+    HeartbeatAck {
+        /// As received.
+        sent: Time,
+        /// The groups for which the lease is granted.
+        groups: Vec<(PgId, Attempt)>,
+    },
+    /// From a primary to a member.
+    SubOp {
+        /// The group.
+        pg: PgId,
+        /// The sender's attempt.
+        attempt: Attempt,
+        /// Comes back with the reply.
+        call: u64,
+        /// What to do.
+        op: SubOp,
+    },
+    /// From a member to the primary.
+    SubReply {
+        /// The group.
+        pg: PgId,
+        /// The attempt of the sub-operation.
+        attempt: Attempt,
+        /// The sub-operation.
+        call: u64,
+        /// Its result.
+        reply: SubReply,
+    },
+    /// From an OSD that holds copies of a group without being in its acting set, to the primary: what shall become
+    /// of them?
+    Stray {
+        /// The group.
+        pg: PgId,
+        /// The epoch of the group's map that the sender knows.
+        epoch: Epoch,
+    },
+}
+
+/// What a primary asks of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubOp {
+    /// Join this attempt: finish what was accepted before, make it durable, then say what there is.
+    Query,
+    /// Digests of the `1 << bits` parts of a range.
+    Digest {
+        /// Of copies in this role.
+        role: Role,
+        /// The range.
+        range: HashRange,
+        /// Binary logarithm of the number of parts.
+        bits: u32,
+    },
+    /// The copies of a range, some at a time.
+    List {
+        /// Copies in this role.
+        role: Role,
+        /// The range.
+        range: HashRange,
+        /// Begin after this one.
+        after: Option<CopyId>,
+    },
+    /// A client's write.
+    Write {
+        /// The copy.
+        copy: CopyId,
+        /// The version to make.
+        version: Version,
+        /// The version that it comes after.
+        predecessor: Version,
+        /// Committed at once or prepared.
+        mode: Mode,
+        /// What changes.
+        change: Change,
+        /// Requests that the version includes.
+        requests: Requests,
+    },
+    /// A whole copy. In resolve it replaces whatever is there; in recovery only what is below it.
+    Install {
+        /// Which of the two.
+        purpose: Purpose,
+        /// The copy.
+        copy: CopyId,
+        /// Its version.
+        version: Version,
+        /// What that came after.
+        predecessor: Version,
+        /// Committed at once or prepared.
+        mode: Mode,
+        /// Its content.
+        content: Content,
+        /// Requests that it includes.
+        requests: Requests,
+    },
+    /// Send the whole copy.
+    Fetch {
+        /// The copy.
+        copy: CopyId,
+        /// The version to send.
+        version: Version,
+    },
+    /// Delete a copy that is void or stale, if it has exactly this version.
+    Remove {
+        /// The copy.
+        copy: CopyId,
+        /// The version.
+        version: Version,
+    },
+    /// Drop a tombstone of exactly this version.
+    Purge {
+        /// The copy.
+        copy: CopyId,
+        /// The tombstone's version.
+        version: Version,
+    },
+    /// Delete all copies of the group: it is trimmed, and this OSD is not in its acting set.
+    Leave,
+}
+
+/// Why a whole copy is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Peering chose this version: it replaces whatever is there.
+    Resolve,
+    /// The member lacks it: applied only above everything that it holds.
+    Recovery,
+    /// The member's copy of this version is damaged: replaces exactly that.
+    Repair,
+}
+
+/// How a version differs from its predecessor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Bytes at an offset.
+    Data {
+        /// Byte offset.
+        offset: u32,
+        /// The bytes.
+        data: Data,
+    },
+    /// A range becomes unwritten.
+    Zero {
+        /// Byte offset.
+        offset: u32,
+        /// Bytes.
+        len: u32,
+    },
+    /// The object is deleted.
+    Delete,
+}
+
+/// What a member answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubReply {
+    /// Of a query.
+    Joined {
+        /// The member's store.
+        store: StoreUuid,
+        /// Whether its metadata are evidence.
+        trusted: bool,
+        /// How long a lease that it granted in an older epoch may still run.
+        lease_left: Duration,
+        /// Roles in which it holds copies, with their digests.
+        roles: Vec<(Role, Digest)>,
+    },
+    /// Of a digest.
+    Digests(Vec<Digest>),
+    /// Of a list.
+    Listing {
+        /// Some copies, ordered by hash.
+        copies: Vec<CopyInfo>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Done, durably.
+    Done,
+    /// Of a fetch.
+    Whole {
+        /// The version.
+        version: Version,
+        /// What it came after.
+        predecessor: Version,
+        /// Its content.
+        content: Content,
+        /// Requests that it includes.
+        requests: Requests,
+    },
+    /// Not done, and it will not be done later.
+    Refused(Refused),
+}
+
+/// Why a member did not do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It has heard of this higher epoch, or joined another attempt.
+    Fenced(Epoch),
+    /// Its copy is at this version.
+    WrongPredecessor(Version),
+    /// It has no such version.
+    NoSuchVersion,
+    /// No room for a new object.
+    NoSpace,
+    /// The body was damaged on its way.
+    BadChecksum,
+    /// What it has stored is damaged.
+    Damaged,
+    /// Its store cannot do it: a media error, or it stopped.
+    Failed,
+}
