@@ -1,14 +1,46 @@
 //! Wire forms of messages between the OSDs of a placement group.
 
-use super::WireError;
-use super::codec::{Reader, Wire, Writer};
-use crate::pg::msg::PgMessage;
+use super::codec::{Wire, wire_enum, wire_newtype};
+use crate::pg::msg::{Change, PgMessage, Purpose, Refused, SubOp, SubReply};
+use crate::store::Mode;
+use crate::time::Time;
 
-impl Wire for PgMessage {
-    fn put(&self, _out: &mut Writer<'_>) {
-        match *self {}
-    }
-    fn take(from: &mut Reader<'_>) -> Result<Self, WireError> {
-        Err(WireError::BadTag { what: "group message", tag: u8::take(from)? })
-    }
-}
+wire_newtype!(Time);
+wire_enum!(PgMessage ("group message") {
+    1 => Heartbeat { sent, lease, groups },
+    2 => HeartbeatAck { sent, groups },
+    3 => SubOp { pg, attempt, call, op },
+    4 => SubReply { pg, attempt, call, reply },
+    5 => Stray { pg, epoch },
+});
+wire_enum!(SubOp ("sub-operation") {
+    1 => Query,
+    2 => Digest { role, range, bits },
+    3 => List { role, range, after },
+    4 => Write { copy, version, predecessor, mode, requests, change },
+    5 => Install { purpose, copy, version, predecessor, mode, requests, content },
+    6 => Fetch { copy, version },
+    7 => Remove { copy, version },
+    8 => Purge { copy, version },
+    9 => Leave,
+});
+wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair });
+wire_enum!(Mode ("mode") { 1 => Plain, 2 => Prepare });
+wire_enum!(Change ("change") { 1 => Data { offset, data }, 2 => Zero { offset, len }, 3 => Delete });
+wire_enum!(SubReply ("sub-operation's reply") {
+    1 => Joined { store, trusted, lease_left, roles },
+    2 => Digests(digests),
+    3 => Listing { copies, more },
+    4 => Done,
+    5 => Whole { version, predecessor, requests, content },
+    6 => Refused(why),
+});
+wire_enum!(Refused ("refusal") {
+    1 => Fenced(epoch),
+    2 => WrongPredecessor(version),
+    3 => NoSuchVersion,
+    4 => NoSpace,
+    5 => BadChecksum,
+    6 => Damaged,
+    7 => Failed,
+});
