@@ -1,6 +1,27 @@
 //! The metadata store's data model: revisions, transactions with compare, leases, watches.
 //!
-//! The same types speak to etcd, to the embedded store and to the simulated one.
+//! The types of this file are what nodes say; they speak to etcd, to the embedded store and to the simulated one. [`Store`]
+//! is the store itself, as a state machine: kept on disk by the runtime and served with etcd's API, it is the embedded
+//! store; driven by the simulator, it is the simulated one; beside a real etcd, it is the reference of the tests.
+//!
+//! Owns: revisions, transactions, leases, history, compaction, and what watchers see. Does not own: disks, clocks,
+//! connections, and the faults between a node and the store.
+
+mod history;
+mod lease;
+mod span;
+mod store;
+mod transaction;
+mod watch;
+
+pub use history::{Change, ChangeKind, Retention};
+pub use lease::{LEASE_MAX_TTL_S, LEASE_MIN_TTL_S, LeaseStatus};
+pub use span::{End, Span};
+pub use store::{Record, Refused, Saved, Store};
+pub use transaction::{
+    Condition, Operation, Outcome, Relation, TRANSACTION_MAX_BYTES, Target, Transacted, Transaction,
+};
+pub use watch::{Compacted, Watcher};
 
 /// A key with its value and history, as in etcd v3.
 #[derive(Clone, Debug, PartialEq, Eq)]
