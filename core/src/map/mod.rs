@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod follow;
 pub mod parse;
+pub mod place;
 pub mod serve;
 
 pub use cluster::{Changes, ClusterMap};
