@@ -11,6 +11,7 @@
 #![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 pub mod buf;
+pub mod client;
 pub mod id;
 pub mod io;
 pub mod limits;

@@ -106,6 +106,12 @@ impl<T> Slab<T> {
         place.record.as_mut()
     }
 
+    /// The key of the record in a place, if there is one.
+    pub fn key_at(&self, index: u32) -> Option<Key<T>> {
+        let place = self.places.get(index as usize)?;
+        place.record.as_ref().map(|_| Key { index, generation: place.generation, marker: PhantomData })
+    }
+
     /// Takes the record out; its key is dead from now on.
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
         let place = self.places.get_mut(key.index as usize)?;

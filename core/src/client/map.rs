@@ -1,0 +1,122 @@
+//! The client's copy of the cluster map: pools, groups and addresses, nothing else.
+//!
+//! Invariants: the revision never goes back; a group's epoch never goes back.
+
+use crate::id::{OsdId, PgId, PoolId, Revision};
+use crate::msg::{MapUpdate, OsdInfo, PgInfo, PoolInfo};
+use std::collections::BTreeMap;
+
+/// What a client knows of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClientMap {
+    revision: Revision,
+    pools: BTreeMap<PoolId, PoolInfo>,
+    pgs: BTreeMap<PgId, PgInfo>,
+    osds: BTreeMap<OsdId, String>,
+}
+
+impl ClientMap {
+    /// Complete up to this revision; 0: nothing is known.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// A pool.
+    pub fn pool(&self, pool: PoolId) -> Option<&PoolInfo> {
+        self.pools.get(&pool)
+    }
+
+    /// A group.
+    pub fn pg(&self, pg: PgId) -> Option<&PgInfo> {
+        self.pgs.get(&pg)
+    }
+
+    /// Where an OSD listens, if it is up.
+    pub fn address(&self, osd: OsdId) -> Option<&str> {
+        self.osds.get(&osd).map(String::as_str).filter(|address| !address.is_empty())
+    }
+
+    /// Address number `index` among those of the OSDs that are up.
+    pub fn nth_address(&self, index: usize) -> Option<&str> {
+        self.osds.values().map(String::as_str).filter(|address| !address.is_empty()).nth(index)
+    }
+
+    /// Number of OSDs that are up.
+    pub fn addresses(&self) -> usize {
+        self.osds.values().filter(|address| !address.is_empty()).count()
+    }
+
+    /// Takes an update over; one that is older than what is known changes nothing. True if anything was new.
+    pub fn apply(&mut self, update: MapUpdate) -> bool {
+        if update.revision < self.revision || (update.revision == self.revision && !update.full) {
+            return false;
+        }
+        self.revision = update.revision;
+        if update.full {
+            self.forget_unlisted(&update);
+        }
+        let mut changed = update.full;
+        for pool in update.pools {
+            changed |= self.pools.insert(pool.id, pool.clone()) != Some(pool);
+        }
+        for OsdInfo { id, address } in update.osds {
+            changed |= self.osds.get(&id) != Some(&address);
+            self.osds.insert(id, address);
+        }
+        for info in update.pgs {
+            changed |= self.apply_pg(info);
+        }
+        changed
+    }
+
+    fn apply_pg(&mut self, info: PgInfo) -> bool {
+        let newer = self.pgs.get(&info.pg).is_none_or(|known| info.epoch >= known.epoch && *known != info);
+        if newer {
+            self.pgs.insert(info.pg, info);
+        }
+        newer
+    }
+
+    fn forget_unlisted(&mut self, update: &MapUpdate) {
+        self.pools.clear();
+        self.osds.clear();
+        let listed: BTreeMap<PgId, ()> = update.pgs.iter().map(|info| (info.pg, ())).collect();
+        self.pgs.retain(|pg, _| listed.contains_key(pg));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Epoch, PgNumber};
+
+    fn pg(number: u32, epoch: u64, primary: u32) -> PgInfo {
+        let pg = PgId { pool: PoolId(1), number: PgNumber(number) };
+        PgInfo { pg, epoch: Epoch(epoch), primary: Some(OsdId(primary)) }
+    }
+
+    fn update(revision: u64, full: bool, pgs: Vec<PgInfo>, osds: &[(u32, &str)]) -> MapUpdate {
+        let osds = osds.iter().map(|(id, address)| OsdInfo { id: OsdId(*id), address: address.to_string() }).collect();
+        MapUpdate { revision: Revision(revision), full, pgs, osds, pools: vec![] }
+    }
+
+    #[test]
+    fn changes_add_up_and_old_news_is_ignored() {
+        let mut map = ClientMap::default();
+        assert!(map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[(1, "a:1"), (2, "b:2")])));
+        assert!(map.apply(update(6, false, vec![pg(0, 4, 2)], &[(1, "")])));
+        assert!(!map.apply(update(4, true, vec![pg(0, 9, 9)], &[])));
+        assert_eq!(map.pg(pg(0, 0, 0).pg), Some(&pg(0, 4, 2)));
+        assert_eq!((map.address(OsdId(1)), map.address(OsdId(2))), (None, Some("b:2")));
+        assert_eq!((map.addresses(), map.nth_address(0)), (1, Some("b:2")));
+    }
+
+    #[test]
+    fn a_group_never_goes_back_even_in_a_full_map() {
+        let mut map = ClientMap::default();
+        map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 1, 1)], &[]));
+        map.apply(update(6, true, vec![pg(0, 2, 7)], &[]));
+        assert_eq!(map.pg(pg(0, 0, 0).pg), Some(&pg(0, 3, 1)));
+        assert_eq!(map.pg(pg(1, 0, 0).pg), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! The connection over which the map comes.
+//!
+//! One node at a time is subscribed to. It pushes changes by itself; while requests wait for news it is asked as well,
+//! and if that does not help, the next node is tried: it may know more, or the present one may be cut off. Candidates
+//! are the configured addresses and then those of all OSDs in the map.
+
+use super::backoff::Backoff;
+use super::map::ClientMap;
+use crate::id::{LinkId, Revision};
+use crate::io::{Effect, Env, PeerName};
+use crate::msg::{MapMessage, Message};
+use crate::time::{Duration, Time};
+
+/// From one candidate to the next; a whole cluster that is away is asked for every two seconds.
+const RECONNECT: Backoff = Backoff { base: Duration::millis(10), cap: Duration::secs(2) };
+/// Between questions while requests wait.
+const ASK: Backoff = Backoff { base: Duration::millis(250), cap: Duration::secs(2) };
+/// Fruitless questions after which another node is tried.
+const ASKS_PER_NODE: u32 = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    Connecting(u32),
+    Up(LinkId),
+    BackOff(Time),
+}
+
+/// The map's source.
+#[derive(Clone, Debug)]
+pub(super) struct Seeds {
+    addresses: Vec<String>,
+    next: u32,
+    state: State,
+    failures: u32,
+    /// When to ask again, while news is wanted.
+    ask_at: Option<Time>,
+    /// Questions since the last news.
+    asks: u32,
+    /// Questions to the present node since it last said anything.
+    unheard: u32,
+    /// Ask for everything: a pool may have gone.
+    everything: bool,
+}
+
+impl Seeds {
+    /// With the configured addresses.
+    pub fn new(addresses: Vec<String>) -> Self {
+        assert!(!addresses.is_empty(), "a client needs the address of at least one node");
+        let state = State::Idle;
+        Seeds { addresses, next: 0, state, failures: 0, ask_at: None, asks: 0, unheard: 0, everything: false }
+    }
+
+    /// Whether this connection carries the map.
+    pub fn is(&self, link: LinkId) -> bool {
+        self.state == State::Up(link)
+    }
+
+    /// The connection.
+    pub fn up(&self) -> Option<LinkId> {
+        match self.state {
+            State::Up(link) => Some(link),
+            State::Idle | State::Connecting(_) | State::BackOff(_) => None,
+        }
+    }
+
+    /// Connects to the next candidate, unless a connection is up or on its way.
+    pub fn connect(&mut self, env: &mut Env<'_>, map: &ClientMap) {
+        if self.state != State::Idle {
+            return;
+        }
+        let candidates = self.addresses.len() + map.addresses();
+        let index = self.next as usize % candidates;
+        let address = match self.addresses.get(index) {
+            Some(address) => address.as_str(),
+            None => map.nth_address(index - self.addresses.len()).expect("below the number of addresses"),
+        };
+        self.state = State::Connecting(self.next);
+        env.out.push(Effect::Connect { target: PeerName::Seed(self.next), address: address.to_string() });
+    }
+
+    /// A connection that we opened is up. False: it is not wanted any more and was closed.
+    pub fn on_up(&mut self, env: &mut Env<'_>, number: u32, link: LinkId, have: Revision) -> bool {
+        if self.state != State::Connecting(number) {
+            env.out.push(Effect::Close(link));
+            return false;
+        }
+        self.state = State::Up(link);
+        self.unheard = 0;
+        self.subscribe(env, have);
+        true
+    }
+
+    /// An attempt failed, or the connection ended. Gives the time of the next try.
+    pub fn on_lost(&mut self, env: &mut Env<'_>, which: Result<LinkId, u32>) -> Option<Time> {
+        let ours = match which {
+            Ok(link) => self.is(link),
+            Err(number) => self.state == State::Connecting(number),
+        };
+        ours.then(|| self.back_off(env))
+    }
+
+    fn back_off(&mut self, env: &mut Env<'_>) -> Time {
+        let until = env.now + RECONNECT.pause(env.rng, self.failures);
+        self.failures = self.failures.saturating_add(1);
+        self.next = self.next.wrapping_add(1);
+        self.state = State::BackOff(until);
+        until
+    }
+
+    /// The end of a pause: whether to connect now.
+    pub fn on_pause_over(&mut self, now: Time) -> bool {
+        let over = matches!(self.state, State::BackOff(until) if until <= now);
+        if over {
+            self.state = State::Idle;
+        }
+        over
+    }
+
+    /// The node said something; `news`: that changed the map.
+    pub fn heard(&mut self, news: bool) {
+        (self.failures, self.unheard) = (0, 0);
+        if news {
+            self.asks = 0;
+        }
+    }
+
+    /// A pool is unknown to an OSD: have the whole map sent.
+    pub fn want_everything(&mut self) {
+        self.everything = true;
+    }
+
+    /// Requests wait for news. Gives the time at which to look again, if none is set.
+    pub fn want_news(&mut self, env: &mut Env<'_>, have: Revision) -> Option<Time> {
+        if self.ask_at.is_some() {
+            return None;
+        }
+        self.ask(env, have);
+        self.ask_at
+    }
+
+    fn ask(&mut self, env: &mut Env<'_>, have: Revision) {
+        self.ask_at = Some(env.now + ASK.pause(env.rng, self.asks));
+        self.asks = self.asks.saturating_add(1);
+        self.unheard += 1;
+        self.subscribe(env, have);
+    }
+
+    fn subscribe(&mut self, env: &mut Env<'_>, have: Revision) {
+        if let State::Up(link) = self.state {
+            let have = if std::mem::take(&mut self.everything) { Revision(0) } else { have };
+            env.out.send(link, Message::Map(MapMessage::Subscribe { have }));
+        }
+    }
+
+    /// Time to look whether news is still wanted. Gives the time of the next look, or that of the next connection.
+    pub fn on_ask(&mut self, env: &mut Env<'_>, wanted: bool, have: Revision) -> Asked {
+        if self.ask_at.is_none_or(|at| at > env.now) {
+            return Asked::Nothing;
+        }
+        self.ask_at = None;
+        if !wanted {
+            self.asks = 0;
+            return Asked::Nothing;
+        }
+        let fruitless = self.asks > 0 && self.asks.is_multiple_of(ASKS_PER_NODE);
+        if let State::Up(link) = self.state
+            && (fruitless || self.unheard > 1)
+        {
+            env.out.push(Effect::Close(link));
+            let until = self.back_off(env);
+            self.ask_at = Some(env.now + ASK.pause(env.rng, self.asks));
+            self.asks = self.asks.saturating_add(1);
+            return Asked::Moved(until, self.ask_at.expect("set above"));
+        }
+        self.ask(env, have);
+        Asked::Again(self.ask_at.expect("set by ask"))
+    }
+}
+
+/// What came of a look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    /// No news is wanted.
+    Nothing,
+    /// Asked again; look again then.
+    Again(Time),
+    /// The node was left: connect to the next at the first time, look again at the second.
+    Moved(Time, Time),
+}
