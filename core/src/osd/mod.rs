@@ -1,5 +1,394 @@
-//! The OSD node.
+//! The OSD node: one store, the placement groups whose copies it holds, and their way to the world.
+//!
+//! Owns: the phases of a start, links to peers and clients, the session in the metadata store, the routing of messages
+//! to groups, heartbeats, reports. Does not own: what a group decides (`pg`), how copies are kept (`store`), who is
+//! placed where (`mon`).
+//!
+//! ```text
+//!            the store is open       the cluster map is read       told to stop
+//!  Opening -------------------> Reading ------------------> Running -----------> Stopping
+//!     |  the store fails           |  another cluster          |  the store fails
+//!     +----------------------------+---------------------------+----> dies
+//! ```
+//! Invariants: nothing of a peer or client is taken before the whole map was read linearizably; one link per peer; the
+//! session is registered only while the node runs.
 
+pub mod groups;
+mod heartbeat;
+mod metadata;
 pub mod peers;
 pub mod publish;
+mod report;
 pub mod session;
+
+use crate::id::{ClusterUuid, Incarnation, LinkId, OsdId, PgId, Session as ClientSession};
+use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaId, Node, PeerId, PeerName};
+use crate::map::cluster::ClusterMap;
+use crate::map::follow::Follower;
+use crate::map::serve::MapServer;
+use crate::map::{Global, PREFIX};
+use crate::msg::{Message, Refusal, Reply, Request, RequestOp};
+use crate::pg::Wish;
+use crate::pg::host::NodeView;
+use crate::pg::msg::PgMessage;
+use crate::store::{ObjectStore, StoreState};
+use crate::time::{Duration, Time};
+use groups::Groups;
+use peers::{Change, Peers};
+use publish::Publisher;
+use session::Session;
+use std::collections::BTreeMap;
+
+/// Objects that an OSD recovers at a time as primary: enough to keep a disk busy, few enough that a client's request
+/// waits behind some hundred microseconds of them.
+const RECOVERY_PLACES: u32 = 8;
+
+/// What an OSD is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its number.
+    pub osd: OsdId,
+    /// The cluster that it belongs to; another one's map ends it.
+    pub cluster: ClusterUuid,
+    /// This start, drawn at random.
+    pub incarnation: Incarnation,
+    /// `host:port` at which it listens for peers and clients.
+    pub address: String,
+    /// The host it runs on, as a name in the placement tree.
+    pub host: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Reading,
+    Running,
+    Stopping,
+    Dead,
+}
+
+/// What clients did, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ClientCounters {
+    /// Reads that arrived.
+    pub read_ops: u64,
+    /// Writes, zeroes and deletions that arrived.
+    pub write_ops: u64,
+    /// Bytes asked for.
+    pub read_bytes: u64,
+    /// Bytes of writes.
+    pub write_bytes: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Osd<S> {
+    config: Config,
+    phase: Phase,
+    groups: Groups<S>,
+    map: ClusterMap,
+    follower: Follower,
+    server: MapServer,
+    session: Option<Session>,
+    publisher: Publisher,
+    wishes: BTreeMap<PgId, Wish>,
+    peers: Peers,
+    clients: BTreeMap<LinkId, ClientSession>,
+    heartbeat_due: Time,
+    report: report::Schedule,
+    counters: ClientCounters,
+    runtime_counters: BTreeMap<&'static str, u64>,
+    next_meta: u64,
+}
+
+impl<S: ObjectStore> Osd<S> {
+    /// A node on a store that is open or being opened. It begins to work with its first tick.
+    pub fn new(config: Config, store: S, now: Time) -> Self {
+        let node = NodeView {
+            osd: config.osd,
+            store: store.uuid(),
+            incarnation: config.incarnation,
+            started: now,
+            lease: Duration::ZERO,
+            peers: BTreeMap::new(),
+        };
+        let prefixes = ["config/", "osd/state/", "pg/map/"].map(|part| format!("{PREFIX}{part}"));
+        Osd {
+            phase: Phase::Opening,
+            groups: Groups::new(store, node, RECOVERY_PLACES),
+            map: ClusterMap::default(),
+            follower: Follower::new(prefixes.to_vec()),
+            server: MapServer::new(),
+            session: None,
+            publisher: Publisher::default(),
+            wishes: BTreeMap::new(),
+            peers: Peers::new(config.osd, Duration::secs(1), now),
+            clients: BTreeMap::new(),
+            heartbeat_due: now,
+            report: report::Schedule::new(now),
+            counters: ClientCounters::default(),
+            runtime_counters: BTreeMap::new(),
+            next_meta: 0,
+            config,
+        }
+    }
+
+    /// Its groups, for those who look on.
+    pub fn groups(&self) -> &Groups<S> {
+        &self.groups
+    }
+
+    /// Its groups, to reach the store from outside (faults in simulation, closing in production).
+    pub fn groups_mut(&mut self) -> &mut Groups<S> {
+        &mut self.groups
+    }
+
+    /// Its view of the cluster.
+    pub fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    /// Whether it is registered and serves.
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running && self.session.as_ref().is_some_and(|session| session.lease().is_some())
+    }
+
+    /// Figures of the runtime, to be published with the others.
+    pub fn set_counters(&mut self, counters: &[(&'static str, u64)]) {
+        self.runtime_counters.extend(counters.iter().copied());
+    }
+
+    /// Ends the session, so that peers need not find out; the process may end when the effects are carried out.
+    pub fn stop(&mut self, env: &mut Env<'_>) {
+        if let Some(session) = &mut self.session {
+            session.end(env, next_meta_id(&mut self.next_meta));
+        }
+        self.phase = Phase::Stopping;
+    }
+
+    fn message(&mut self, env: &mut Env<'_>, from: LinkId, msg: Message) {
+        match msg {
+            Message::Pg(message) => self.peer_message(env, from, message),
+            Message::Request(request) => self.request(env, from, request),
+            Message::Map(message) => self.server.handle(env, &self.map, from, message),
+            Message::Reply(_) => Groups::<S>::mark(env, "osd: a reply that nobody asked for"),
+        }
+    }
+
+    fn peer_message(&mut self, env: &mut Env<'_>, from: LinkId, message: PgMessage) {
+        let Some(osd) = self.peers.osd(from) else {
+            return Groups::<S>::mark(env, "osd: message of a peer on a link that is not in use");
+        };
+        self.peers.heard(from, env.now);
+        match message {
+            PgMessage::Heartbeat { sent, lease, groups } => self.heartbeat(env, from, sent, lease, &groups),
+            PgMessage::HeartbeatAck { sent, groups } => self.heartbeat_ack(env, osd, sent, &groups),
+            PgMessage::SubOp { pg, attempt, call, op } => {
+                self.create_group(env, pg);
+                self.groups.with(env, pg, |pg, host| pg.sub_op(host, osd, attempt, call, op));
+            }
+            PgMessage::SubReply { pg, attempt, call, reply } => {
+                self.groups.with(env, pg, |pg, host| pg.sub_reply(host, osd, attempt, call, reply));
+            }
+            PgMessage::Stray { pg, .. } => {
+                self.groups.with(env, pg, |pg, host| pg.stray(host, osd));
+            }
+        }
+    }
+
+    fn request(&mut self, env: &mut Env<'_>, from: LinkId, request: Request) {
+        let Some(session) = self.clients.get(&from).copied() else {
+            return Groups::<S>::mark(env, "osd: request on a link that is not a client's");
+        };
+        let Some(pool) = self.map.pool(request.object.pool) else {
+            return refuse(env, from, &request, Refusal::NoSuchPool);
+        };
+        let pg = request.object.pg(pool.pg_count);
+        if !self.groups.contains(pg) {
+            return refuse(env, from, &request, Refusal::NotPrimary);
+        }
+        self.count(&request.op);
+        self.groups.with(env, pg, |pg, host| pg.request(host, from, session, request));
+    }
+
+    fn count(&mut self, op: &RequestOp) {
+        let counters = &mut self.counters;
+        match op {
+            RequestOp::Read { len, .. } => {
+                counters.read_ops += 1;
+                counters.read_bytes += u64::from(*len);
+            }
+            RequestOp::Write { data, .. } => {
+                counters.write_ops += 1;
+                counters.write_bytes += u64::from(data.len());
+            }
+            RequestOp::Zero { .. } | RequestOp::Delete { .. } => counters.write_ops += 1,
+            RequestOp::BlockStatus { .. } | RequestOp::Sync => {}
+        }
+    }
+
+    fn link(&mut self, env: &mut Env<'_>, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { link, peer, opened } => self.link_up(env, link, peer, opened),
+            LinkEvent::Down { link } => self.link_down(env, link),
+            LinkEvent::Failed { target: PeerName::Osd(osd), refused } => self.peers.failed(env, osd, refused),
+            LinkEvent::Failed { target: PeerName::Seed(_), .. } => {}
+        }
+    }
+
+    fn link_up(&mut self, env: &mut Env<'_>, link: LinkId, peer: PeerId, opened: Option<PeerName>) {
+        match (peer, opened) {
+            (PeerId::Osd(osd, _), Some(PeerName::Osd(expected))) if osd != expected => {
+                env.out.push(Effect::Close(link));
+                self.peers.failed(env, expected, false);
+            }
+            (PeerId::Osd(osd, incarnation), _) if osd != self.config.osd => {
+                self.peers.link_up(env, link, osd, incarnation, opened.is_some());
+            }
+            (PeerId::Client(session), None) => {
+                self.clients.insert(link, session);
+            }
+            _ => {
+                env.out.push(Effect::Close(link));
+                if let Some(PeerName::Osd(expected)) = opened {
+                    self.peers.failed(env, expected, false);
+                }
+            }
+        }
+    }
+
+    fn link_down(&mut self, env: &mut Env<'_>, link: LinkId) {
+        self.server.link_down(link);
+        if self.clients.remove(&link).is_some() {
+            self.groups.with_all(env, |pg, host| pg.client_gone(host, link));
+        } else {
+            self.peers.link_down(env, link);
+        }
+    }
+
+    /// Tells groups and the monitor what the peers' links say.
+    fn peer_changes(&mut self, env: &mut Env<'_>) {
+        while self.peers.has_changes() {
+            for change in self.peers.take_changes() {
+                match change {
+                    Change::Up(osd, incarnation) => {
+                        let link = self.peers.link(osd).map(|link| (link, incarnation));
+                        self.groups.set_peer(env, osd, self.map.osd_state(osd).is_some(), link);
+                    }
+                    Change::Down(osd) => {
+                        self.groups.set_peer(env, osd, self.map.osd_state(osd).is_some(), None);
+                    }
+                    Change::Accused(osd, accusation) => self.report_accusation(env, osd, accusation),
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, env: &mut Env<'_>) {
+        let mut ids = || next_meta_id(&mut self.next_meta);
+        self.follower.tick(env, &mut ids);
+        if let Some(session) = &mut self.session {
+            session.tick(env, &mut ids);
+        }
+        self.groups.tick(env);
+        if self.phase == Phase::Running {
+            self.peers.tick(env);
+            self.server.tick(env, &self.map);
+            self.beat_if_due(env);
+            self.report_if_due(env);
+        }
+    }
+
+    /// Everything that follows from an input, until nothing is left to hand out.
+    fn settle(&mut self, env: &mut Env<'_>) {
+        self.follow_store(env);
+        self.groups.settle(env, &mut || next_meta_id(&mut self.next_meta));
+        self.peer_changes(env);
+        self.groups.settle(env, &mut || next_meta_id(&mut self.next_meta));
+        self.publish_wishes();
+        let lease = self.session.as_ref().and_then(Session::lease);
+        self.publisher.set_lease(lease);
+        if self.phase == Phase::Running {
+            self.publisher.pump(env, &mut || next_meta_id(&mut self.next_meta));
+        }
+    }
+
+    fn follow_store(&mut self, env: &mut Env<'_>) {
+        match (self.groups.store().state(), self.phase) {
+            (StoreState::Failed(reason), Phase::Opening | Phase::Reading | Phase::Running) => self.die(env, reason),
+            (StoreState::Open { .. }, Phase::Opening) => {
+                self.groups.node_mut().store = self.groups.store().uuid();
+                self.phase = Phase::Reading;
+                self.follower.start(env, &mut || next_meta_id(&mut self.next_meta));
+            }
+            _ => {}
+        }
+    }
+
+    fn die(&mut self, env: &mut Env<'_>, reason: String) {
+        self.phase = Phase::Dead;
+        env.out.push(Effect::Die(format!("osd.{}: {reason}", self.config.osd)));
+    }
+
+    fn set_global(&mut self, global: &Global) {
+        self.groups.node_mut().lease = Duration::millis(global.lease_ms);
+        self.peers.set_silence(Duration::millis(global.heartbeat_timeout_ms));
+    }
+}
+
+fn next_meta_id(next: &mut u64) -> MetaId {
+    *next += 1;
+    MetaId(*next)
+}
+
+fn refuse(env: &mut Env<'_>, to: LinkId, request: &Request, refusal: Refusal) {
+    env.out.send(to, Message::Reply(Reply { id: request.id, outcome: Err(refusal) }));
+}
+
+fn log(env: &mut Env<'_>, level: Level, text: String) {
+    env.out.push(Effect::Observe(Event::Log(level, text)));
+}
+
+impl<S: ObjectStore> Node for Osd<S> {
+    fn handle(&mut self, env: &mut Env<'_>, input: Input) {
+        if matches!(self.phase, Phase::Dead | Phase::Stopping) {
+            return;
+        }
+        match input {
+            Input::Io { id, done } => self.groups.store_mut().handle_io(env, id, done),
+            Input::Meta(event) => self.metadata(env, event),
+            Input::Tick => self.tick(env),
+            Input::Link(LinkEvent::Up { link, .. }) if self.phase != Phase::Running => {
+                env.out.push(Effect::Close(link));
+            }
+            Input::Link(event) => self.link(env, event),
+            Input::Message { from, msg } => self.message(env, from, msg),
+        }
+        self.settle(env);
+    }
+
+    fn end_of_round(&mut self, env: &mut Env<'_>) {
+        if !matches!(self.phase, Phase::Dead) {
+            self.groups.store_mut().end_of_round(env);
+            self.settle(env);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let running = self.phase == Phase::Running;
+        let session = self.session.as_ref().and_then(Session::next_deadline);
+        let peers = self.peers.next_deadline().filter(|_| running);
+        let server = self.server.next_deadline().filter(|_| running);
+        let beat = self.beat_deadline().filter(|_| running);
+        let report = self.report_deadline().filter(|_| running);
+        let publisher = self.publisher.next_deadline().filter(|_| running);
+        let deadlines =
+            [self.follower.next_deadline(), self.groups.next_deadline(), session, peers, server, beat, report];
+        deadlines.into_iter().chain([publisher]).flatten().min()
+    }
+
+    fn check(&self) {
+        self.groups.check();
+        self.server.check();
+    }
+}

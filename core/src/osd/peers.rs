@@ -90,6 +90,11 @@ impl Peers {
         Peers { own, silence, table, by_link, last_tick: now, changes: Vec::new() }
     }
 
+    /// Another time-out from now on.
+    pub fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
+    }
+
     /// Changes since the last call, in order.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
@@ -131,6 +136,7 @@ impl Peers {
         if osd == self.own || (!wanted && !self.table.contains_key(&osd)) {
             return;
         }
+        let first_sight = !self.table.contains_key(&osd);
         let peer = self.table.entry(osd).or_insert_with(Peer::new);
         let moved = peer.place != place;
         (peer.place, peer.wanted) = (place, wanted);
@@ -140,6 +146,11 @@ impl Peers {
             if gone {
                 self.accuse(osd, None);
             }
+        }
+        if first_sight && self.own > osd {
+            // Both see each other at the same time: the one with the lower number goes first.
+            self.table.get_mut(&osd).expect("inserted above").link = Link::Pausing { until: env.now + PAUSE_MIN };
+            return;
         }
         self.open_if_wanted(env, osd, moved);
     }

@@ -25,7 +25,8 @@ struct Value {
 pub struct Publisher {
     wanted: BTreeMap<String, Value>,
     dirty: BTreeSet<String>,
-    in_flight: Option<(MetaId, Vec<String>)>,
+    /// The transaction under way: its keys, and whether each is deleted.
+    in_flight: Option<(MetaId, Vec<(String, bool)>)>,
     lease: Option<u64>,
     paused_until: Time,
 }
@@ -45,6 +46,12 @@ impl Publisher {
         if self.wanted.remove(key).is_some() {
             self.dirty.insert(key.to_string());
         }
+    }
+
+    /// Leaves a key to whoever writes it next; what this OSD wrote there may stay.
+    pub fn forget(&mut self, key: &str) {
+        self.wanted.remove(key);
+        self.dirty.remove(key);
     }
 
     /// Keys set at present that begin with `prefix`.
@@ -79,7 +86,8 @@ impl Publisher {
         let id = next_id();
         let request = Request::Txn(Txn { compare: Vec::new(), success, failure: Vec::new() });
         env.out.push(Effect::Meta(MetaOp::Request { id, request }));
-        self.in_flight = Some((id, keys));
+        let keys = keys.into_iter().map(|key| (self.wanted.contains_key(&key), key));
+        self.in_flight = Some((id, keys.map(|(put, key)| (key, !put)).collect()));
     }
 
     /// Takes a response; false if it is not the publisher's.
@@ -88,7 +96,9 @@ impl Publisher {
             return false;
         };
         if result.is_err() {
-            self.dirty.extend(keys);
+            let matters = |(key, deleted): &(String, bool)| *deleted || self.wanted.contains_key(key);
+            let again = keys.into_iter().filter(matters).map(|(key, _)| key);
+            self.dirty.extend(again.collect::<Vec<_>>());
             self.paused_until = env.now + PAUSE;
         }
         true
@@ -177,6 +187,17 @@ mod tests {
         world.publisher.set("a".into(), b"1".to_vec(), false);
         assert_eq!(world.pump(), vec![], "nothing changed");
         assert_eq!(world.publisher.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_forgotten_key_is_not_deleted_by_a_retry() {
+        let mut world = World::new();
+        world.publisher.set("a".into(), b"1".to_vec(), false);
+        assert_eq!(world.pump().len(), 1);
+        world.publisher.forget("a");
+        world.answer(Err(MetaError::Unknown));
+        world.now = world.now + PAUSE;
+        assert_eq!(world.pump(), vec![]);
     }
 
     #[test]

@@ -410,7 +410,8 @@ pub enum StoreState {
 }
 
 /// Use of a store, for status and statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct StoreStats {
     /// Bytes for data.
     pub total_bytes: u64,

@@ -1,0 +1,160 @@
+//! What the OSD does with news from the metadata store.
+
+use super::peers::Place;
+use super::session::Session;
+use super::{Osd, Phase, log, next_meta_id};
+use crate::id::{HashRange, OsdId, PgId};
+use crate::io::{Env, Level, MetaEvent};
+use crate::map::cluster::Changes;
+use crate::map::follow::Followed;
+use crate::map::parse::Key;
+use crate::map::{OsdState, PgMap, keys};
+use crate::store::{ObjectStore, StoreState};
+use std::collections::BTreeSet;
+
+impl<S: ObjectStore> Osd<S> {
+    /// An event of the metadata store.
+    pub(super) fn metadata(&mut self, env: &mut Env<'_>, event: MetaEvent) {
+        let mut ids = || next_meta_id(&mut self.next_meta);
+        match self.follower.handle(env, event, &mut ids) {
+            Ok(Some(followed)) => self.map_news(env, &followed),
+            Ok(None) => {}
+            Err(MetaEvent::Response { id, result }) => {
+                let session = self.session.as_mut();
+                let taken = session.is_some_and(|session| session.handle(env, id, &result, &mut ids))
+                    || self.publisher.handle(env, id, &result);
+                if !taken {
+                    self.groups.meta_done(env, id, result);
+                }
+            }
+            Err(MetaEvent::Watch { .. } | MetaEvent::WatchLost { .. }) => {}
+        }
+    }
+
+    fn map_news(&mut self, env: &mut Env<'_>, followed: &Followed) {
+        let changes = self.map.apply(followed);
+        for error in &changes.errors {
+            log(env, Level::Error, format!("{error}; the last good value stays in force"));
+        }
+        if changes.keys.contains(&Key::Global) && !self.global_changed(env) {
+            return;
+        }
+        if self.phase == Phase::Reading {
+            return self.run_if_ready(env);
+        }
+        self.osds_changed(env, &changes);
+        let touched: BTreeSet<PgId> = changes.pgs.clone();
+        self.maps_changed(env, &touched);
+        self.server.changed(env, &self.map, &changes);
+    }
+
+    /// Takes over `config/global`; false if it ends this node.
+    fn global_changed(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(global) = self.map.global().cloned() else { return true };
+        if global.cluster != self.config.cluster {
+            let (ours, theirs) = (self.config.cluster, global.cluster);
+            self.die(env, format!("the store belongs to cluster {ours}, but the metadata store to {theirs}"));
+            return false;
+        }
+        self.set_global(&global);
+        true
+    }
+
+    /// Begins to work, once the map was read and the cluster exists.
+    fn run_if_ready(&mut self, env: &mut Env<'_>) {
+        let Some(global) = self.map.global().cloned() else {
+            return log(env, Level::Info, "waiting for the cluster to be initialised (config/global)".into());
+        };
+        self.phase = Phase::Running;
+        let key = keys::osd_state(self.config.osd);
+        let mut session = Session::new(key, self.own_state(), global.session_ttl_s);
+        session.start(env, next_meta_id(&mut self.next_meta));
+        self.session = Some(session);
+        let everything = Changes {
+            keys: self.map.osd_states().map(|(osd, _)| Key::OsdState(osd)).collect(),
+            pgs: self.map.pg_maps().map(|(pg, _)| pg).collect(),
+            errors: Vec::new(),
+        };
+        self.osds_changed(env, &everything);
+        self.maps_changed(env, &everything.pgs);
+        self.server.changed(env, &self.map, &everything);
+    }
+
+    fn own_state(&self) -> OsdState {
+        let store = self.groups.store();
+        OsdState {
+            address: self.config.address.clone(),
+            store: store.uuid(),
+            incarnation: self.config.incarnation,
+            host: self.config.host.clone(),
+            size_bytes: store.stats().total_bytes,
+            trusted: store.state() == StoreState::Open { trusted: true },
+        }
+    }
+
+    fn osds_changed(&mut self, env: &mut Env<'_>, changes: &Changes) {
+        for key in &changes.keys {
+            match key {
+                Key::OsdState(osd) if *osd == self.config.osd => self.own_key_changed(env),
+                Key::OsdState(osd) => self.osd_changed(env, *osd),
+                _ => {}
+            }
+        }
+    }
+
+    fn own_key_changed(&mut self, env: &mut Env<'_>) {
+        let own = self.config.incarnation;
+        let ours = self.map.osd_state(self.config.osd).is_some_and(|state| state.incarnation == own);
+        if !ours && let Some(session) = &mut self.session {
+            session.key_lost(env);
+        }
+    }
+
+    fn osd_changed(&mut self, env: &mut Env<'_>, osd: OsdId) {
+        let state = self.map.osd_state(osd);
+        let place = state.map(|state| Place { address: state.address.clone(), incarnation: state.incarnation });
+        let up = place.is_some();
+        self.peers.set(env, osd, place, up);
+        let link = self.peers.link(osd).zip(self.peers.incarnation(osd));
+        self.groups.set_peer(env, osd, up, link);
+    }
+
+    fn maps_changed(&mut self, env: &mut Env<'_>, pgs: &BTreeSet<PgId>) {
+        for id in pgs {
+            if !self.groups.contains(*id) && self.is_concerned(*id) {
+                self.create_group(env, *id);
+            } else {
+                self.tell_map(env, *id);
+            }
+        }
+    }
+
+    /// Whether this OSD is to serve the group, or holds copies of it.
+    fn is_concerned(&self, id: PgId) -> bool {
+        let own = self.config.osd;
+        let named = |map: &PgMap| map.acting.iter().flatten().any(|member| member.osd == own);
+        if self.map.pg_map(id).is_some_and(|(map, _)| named(map)) {
+            return true;
+        }
+        self.map.pool(id.pool).is_some_and(|pool| {
+            let range = HashRange::of_pg(id.number, pool.pg_count);
+            id.number.0 < pool.pg_count && !self.groups.store().roles(id.pool, range).is_empty()
+        })
+    }
+
+    /// Makes a group, unless it is here or its pool is unknown, and tells it its map.
+    pub(super) fn create_group(&mut self, env: &mut Env<'_>, id: PgId) {
+        if self.groups.contains(id) {
+            return;
+        }
+        let Some(pool) = self.map.pool(id.pool).filter(|pool| id.number.0 < pool.pg_count) else { return };
+        self.groups.create(id, pool);
+        self.tell_map(env, id);
+    }
+
+    fn tell_map(&mut self, env: &mut Env<'_>, id: PgId) {
+        if let Some((map, revision)) = self.map.pg_map(id) {
+            self.groups.with(env, id, |pg, host| pg.map_changed(host, map, revision));
+        }
+    }
+}
