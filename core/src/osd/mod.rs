@@ -21,6 +21,9 @@ pub mod publish;
 mod report;
 pub mod session;
 
+#[cfg(test)]
+mod tests;
+
 use crate::id::{ClusterUuid, Incarnation, LinkId, OsdId, PgId, Session as ClientSession};
 use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaId, Node, PeerId, PeerName};
 use crate::map::cluster::ClusterMap;
