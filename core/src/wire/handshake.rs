@@ -110,6 +110,11 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl Refused {
+    /// Whether the node that was looked for is certainly not at this address any more: a listening port has one owner.
+    pub fn proves_absence(self) -> bool {
+        matches!(self, Refused::WrongPeer(_) | Refused::Myself)
+    }
+
     fn code(self) -> u16 {
         match self {
             Refused::NotAshlar => 2,
