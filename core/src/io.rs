@@ -40,7 +40,7 @@ pub struct Env<'a> {
 }
 
 /// Effects of one call, in order of emission (the order means nothing but on one link).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Effects {
     /// Drained by the runtime after each call; its capacity is reused.
     pub queue: Vec<Effect>,

@@ -1,0 +1,539 @@
+//! One thread, one event heap, no ticks: nodes, hosts, disks, connections and virtual time.
+//!
+//! [`World`] executes the effects of nodes and gives them their inputs. Its methods are of three classes: *building*
+//! ([`World::add_host`], [`World::add_node`]), *stepping* ([`World::step`]), and *acting* (faults, and calls into a node by
+//! [`World::with`]). It is `Clone`: a run can be forked at any event.
+//!
+//! Invariants: an event for a process that died since is dropped (each carries the number of the process's start);
+//! events of equal time happen in the order in which they were scheduled; nothing depends on addresses or hash order.
+
+mod clock;
+mod meta;
+mod net;
+mod power;
+mod trace;
+
+pub use clock::Clock;
+pub use meta::{MetaFaults, MetaModel, Outage};
+pub use net::ConnId;
+pub use trace::{Recorder, TraceHash};
+
+use ashlar_core::buf::BufPool;
+use ashlar_core::id::Incarnation;
+use ashlar_core::io::{Device, Effect, Effects, Env, Event, Input, IoId, MetaEvent, Node, PeerId};
+use ashlar_core::msg::Message;
+use ashlar_core::rng::Rng;
+use ashlar_core::time::{Duration, Time};
+use ashlar_faultinject::disk::{SimDisk, Ticket};
+use ashlar_faultinject::link::{Fabric, HostId, LinkModel};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A process's place, for the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// The process alone: killed, or it gave up.
+    Process,
+    /// Its host lost power.
+    Power,
+}
+
+/// A state machine that the world can run, end and start again.
+pub trait Machine: Node + Clone {
+    /// What outlives the process: its configuration, and state that is kept elsewhere than on simulated disks.
+    type Spec: Clone;
+
+    /// Starts the process.
+    fn start(spec: &mut Self::Spec, incarnation: Incarnation, env: &mut Env<'_>) -> Self;
+    /// Ends the process; what survives goes into the specification.
+    fn halt(self, spec: &mut Self::Spec, how: Halt, rng: &mut Rng);
+    /// Who it says it is when it connects.
+    fn peer(&self) -> PeerId;
+}
+
+/// Something that happens at a point of time.
+#[derive(Clone, Debug)]
+enum Happening {
+    Deliver { conn: ConnId, from: usize },
+    ConnectTimeout { conn: ConnId },
+    GiveUp { conn: ConnId, end: usize },
+    Disk { node: NodeId, boot: u32, device: Device, io: IoId, ticket: Ticket },
+    Tick { node: NodeId, boot: u32 },
+    Meta(meta::MetaHappening),
+    MetaEvent { node: NodeId, boot: u32, event: MetaEvent },
+    Resume { node: NodeId, pause: u64 },
+    PowerOn { host: HostId },
+    Start { node: NodeId },
+    Call(u64),
+}
+
+/// What a step was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// A node took an input.
+    Node(NodeId),
+    /// A call that was scheduled by [`World::call_at`].
+    Call(u64),
+    /// Nothing that a node noticed.
+    World,
+}
+
+/// What an observer sees.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When, in the world's time.
+    pub at: Time,
+    /// Who.
+    pub node: NodeId,
+    /// What.
+    pub what: Sight,
+}
+
+/// See [`Observed`].
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// The node told it.
+    Event(Event),
+    /// The node sent a message that the world was asked to watch for.
+    Sent {
+        /// To whom.
+        to: PeerId,
+        /// The message.
+        msg: Message,
+    },
+    /// The node stopped itself.
+    Died(String),
+}
+
+#[derive(Clone, Debug)]
+struct Host {
+    powered: bool,
+}
+
+#[derive(Clone)]
+struct Slot<M: Machine> {
+    host: HostId,
+    spec: M::Spec,
+    machine: Option<M>,
+    /// Counts starts; events carry it.
+    boot: u32,
+    rng: Rng,
+    clock: Clock,
+    tick_at: Option<Time>,
+    paused: bool,
+    pauses: u64,
+    backlog: Vec<Happening>,
+    disks: [Option<SimDisk>; 2],
+}
+
+/// How the world treats nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// `check()` of a node is called after one in so many of its inputs (1: after each).
+    pub check_every: u64,
+    /// Passed over every message sent, in place of it: the wire's encoder and decoder, when they take part.
+    pub codec: Option<fn(Message, &mut BufPool) -> Message>,
+    /// Which messages [`World::take_observed`] reports.
+    pub watch: fn(&Message) -> bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { check_every: 1, codec: None, watch: |_| false }
+    }
+}
+
+/// The world. See the module's header.
+#[derive(Clone)]
+pub struct World<M: Machine> {
+    now: Time,
+    order: u64,
+    heap: BinaryHeap<Reverse<(Time, u64, u32)>>,
+    happenings: Vec<Option<Happening>>,
+    free: Vec<u32>,
+    nodes: Vec<Slot<M>>,
+    hosts: Vec<Host>,
+    net: net::Net,
+    meta: meta::MetaWorld,
+    bufs: BufPool,
+    rng: Rng,
+    effects: Effects,
+    options: Options,
+    observed: Vec<Observed>,
+    trace: TraceHash,
+    recorder: Option<Recorder>,
+    inputs: u64,
+}
+
+impl<M: Machine> World<M> {
+    /// A world without nodes, at time 0.
+    pub fn new(seed: u64, links: LinkModel, meta: MetaModel, options: Options) -> Self {
+        let mut rng = Rng::new(seed);
+        World {
+            now: Time(0),
+            order: 0,
+            heap: BinaryHeap::new(),
+            happenings: Vec::new(),
+            free: Vec::new(),
+            nodes: Vec::new(),
+            hosts: Vec::new(),
+            net: net::Net::new(links, rng.fork()),
+            meta: meta::MetaWorld::new(meta, rng.fork()),
+            bufs: BufPool::new(),
+            rng,
+            effects: Effects::default(),
+            options,
+            observed: Vec::new(),
+            trace: TraceHash::default(),
+            recorder: None,
+            inputs: 0,
+        }
+    }
+
+    /// Adds a host, powered on.
+    pub fn add_host(&mut self) -> HostId {
+        self.hosts.push(Host { powered: true });
+        HostId(u32::try_from(self.hosts.len() - 1).expect("few hosts"))
+    }
+
+    /// Adds a process, not yet started.
+    pub fn add_node(&mut self, host: HostId, spec: M::Spec, clock: Clock) -> NodeId {
+        let rng = self.rng.fork();
+        self.nodes.push(Slot {
+            host,
+            spec,
+            machine: None,
+            boot: 0,
+            rng,
+            clock,
+            tick_at: None,
+            paused: false,
+            pauses: 0,
+            backlog: Vec::new(),
+            disks: [None, None],
+        });
+        NodeId(u32::try_from(self.nodes.len() - 1).expect("few nodes"))
+    }
+
+    /// Gives a process a disk.
+    pub fn add_disk(&mut self, node: NodeId, device: Device, model: ashlar_faultinject::disk::DiskModel) {
+        self.nodes[node.index()].disks[device_index(device)] = Some(SimDisk::new(model, &mut self.bufs));
+    }
+
+    /// Where peers connect to.
+    pub fn address(node: NodeId) -> String {
+        format!("node{}:1", node.0)
+    }
+
+    /// The world's time; no node sees it.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> u64 {
+        self.trace.events()
+    }
+
+    /// Hash of everything that happened so far.
+    pub fn trace(&self) -> TraceHash {
+        self.trace
+    }
+
+    /// All processes, running or not.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + use<M> {
+        (0..u32::try_from(self.nodes.len()).expect("few nodes")).map(NodeId)
+    }
+
+    /// The running process.
+    pub fn node(&self, node: NodeId) -> Option<&M> {
+        self.nodes[node.index()].machine.as_ref()
+    }
+
+    /// What outlives the process.
+    pub fn spec(&self, node: NodeId) -> &M::Spec {
+        &self.nodes[node.index()].spec
+    }
+
+    /// What outlives the process, to be changed by an operator.
+    pub fn spec_mut(&mut self, node: NodeId) -> &mut M::Spec {
+        &mut self.nodes[node.index()].spec
+    }
+
+    /// The host of a process.
+    pub fn host_of(&self, node: NodeId) -> HostId {
+        self.nodes[node.index()].host
+    }
+
+    /// A disk of a process.
+    pub fn disk_mut(&mut self, node: NodeId, device: Device) -> Option<&mut SimDisk> {
+        self.nodes[node.index()].disks[device_index(device)].as_mut()
+    }
+
+    /// The paths between hosts.
+    pub fn fabric(&self) -> &Fabric {
+        self.net.fabric()
+    }
+
+    /// Payload buffers.
+    pub fn bufs(&mut self) -> &mut BufPool {
+        &mut self.bufs
+    }
+
+    /// Keeps the last events as text from now on.
+    pub fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// The recorder.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// Adds a line to the recorder.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(self.trace.events(), self.now, text());
+        }
+    }
+
+    /// What was seen since the last call.
+    pub fn take_observed(&mut self) -> Vec<Observed> {
+        std::mem::take(&mut self.observed)
+    }
+
+    /// Makes [`World::step`] return [`Stepped::Call`] at that time.
+    pub fn call_at(&mut self, at: Time, token: u64) {
+        self.schedule(at, Happening::Call(token));
+    }
+
+    /// When the next event is due.
+    pub fn next_event(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Time passes without events, up to `at` (never beyond the next event).
+    pub fn advance_to(&mut self, at: Time) {
+        let limit = self.next_event().unwrap_or(at);
+        self.now = self.now.max(at.min(limit));
+    }
+
+    fn schedule(&mut self, at: Time, what: Happening) {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.happenings[place as usize] = Some(what);
+                place
+            }
+            None => {
+                self.happenings.push(Some(what));
+                u32::try_from(self.happenings.len() - 1).expect("bounded queues")
+            }
+        };
+        self.order += 1;
+        self.heap.push(Reverse((at.max(self.now), self.order, place)));
+    }
+
+    /// Lets the next event happen. `None`: nothing is left to happen.
+    pub fn step(&mut self) -> Option<Stepped> {
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        let what = self.happenings[place as usize].take().expect("each place is scheduled once");
+        self.free.push(place);
+        self.now = at;
+        Some(self.happen(what))
+    }
+
+    fn happen(&mut self, what: Happening) -> Stepped {
+        let Some(what) = self.hold_back_if_paused(what) else { return Stepped::World };
+        match what {
+            Happening::Deliver { conn, from } => return self.deliver(conn, from),
+            Happening::ConnectTimeout { conn } => return self.connect_timeout(conn),
+            Happening::GiveUp { conn, end } => return self.give_up(conn, end),
+            Happening::Disk { node, boot, device, io, ticket } => return self.disk_done(node, boot, device, io, ticket),
+            Happening::Tick { node, boot } => return self.tick(node, boot),
+            Happening::Meta(what) => self.meta_happens(what),
+            Happening::MetaEvent { node, boot, event } => {
+                if self.alive(node, boot) {
+                    self.trace.mix(&[6, self.now.0, u64::from(node.0)]);
+                    return self.input(node, Input::Meta(event));
+                }
+            }
+            Happening::Resume { node, pause } => {
+                if self.nodes[node.index()].pauses == pause {
+                    self.resume(node);
+                }
+            }
+            Happening::PowerOn { host } => self.power_on(host),
+            Happening::Start { node } => self.start(node),
+            Happening::Call(token) => return Stepped::Call(token),
+        }
+        Stepped::World
+    }
+
+    /// A stopped process takes nothing; what is meant for it waits outside, in order.
+    fn hold_back_if_paused(&mut self, what: Happening) -> Option<Happening> {
+        let node = match &what {
+            Happening::Deliver { conn, from } => self.net.node_at(*conn, 1 - from),
+            Happening::Disk { node, .. } | Happening::Tick { node, .. } | Happening::MetaEvent { node, .. } => Some(*node),
+            _ => None,
+        };
+        match node {
+            Some(node) if self.nodes[node.index()].paused => {
+                self.nodes[node.index()].backlog.push(what);
+                None
+            }
+            _ => Some(what),
+        }
+    }
+
+    fn alive(&self, node: NodeId, boot: u32) -> bool {
+        let slot = &self.nodes[node.index()];
+        slot.boot == boot && slot.machine.is_some()
+    }
+
+    fn tick(&mut self, node: NodeId, boot: u32) -> Stepped {
+        let slot = &mut self.nodes[node.index()];
+        if slot.boot != boot || slot.machine.is_none() || slot.tick_at.is_none_or(|at| at > self.now) {
+            return Stepped::World;
+        }
+        slot.tick_at = None;
+        self.trace.mix(&[1, self.now.0, u64::from(node.0)]);
+        self.input(node, Input::Tick)
+    }
+
+    fn disk_done(&mut self, node: NodeId, boot: u32, device: Device, io: IoId, ticket: Ticket) -> Stepped {
+        if !self.alive(node, boot) {
+            return Stepped::World;
+        }
+        let slot = &mut self.nodes[node.index()];
+        let disk = slot.disks[device_index(device)].as_mut().expect("the request was taken by this disk");
+        if let Some(until) = disk.held_until(self.now) {
+            self.schedule(until, Happening::Disk { node, boot, device, io, ticket });
+            return Stepped::World;
+        }
+        let Some(done) = disk.complete(ticket, &mut self.rng, &mut self.bufs) else { return Stepped::World };
+        self.trace.mix(&[2, self.now.0, u64::from(node.0), io.0]);
+        self.input(node, Input::Io { id: io, done })
+    }
+
+    /// Gives a node an input.
+    fn input(&mut self, node: NodeId, input: Input) -> Stepped {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(self.trace.events(), self.now, format!("{} <- {input:?}", recorder_name(node)));
+        }
+        self.with(node, |machine, env| machine.handle(env, input));
+        Stepped::Node(node)
+    }
+
+    /// Calls into a running process (an API of it, such as a client's), and executes what it asks for.
+    ///
+    /// # Panics
+    /// If the process does not run.
+    pub fn with<R>(&mut self, node: NodeId, call: impl FnOnce(&mut M, &mut Env<'_>) -> R) -> R {
+        let slot = &mut self.nodes[node.index()];
+        let machine = slot.machine.as_mut().expect("a call into a running process");
+        let now = slot.clock.local(self.now);
+        let mut env = Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut self.effects };
+        let result = call(machine, &mut env);
+        self.inputs += 1;
+        if self.inputs.is_multiple_of(self.options.check_every) {
+            machine.check();
+        }
+        self.execute(node);
+        self.arm_tick(node);
+        result
+    }
+
+    fn arm_tick(&mut self, node: NodeId) {
+        let slot = &mut self.nodes[node.index()];
+        let Some(deadline) = slot.machine.as_ref().and_then(|machine| machine.next_deadline()) else { return };
+        let at = slot.clock.world(deadline).max(self.now);
+        if slot.tick_at.is_none_or(|armed| at < armed) {
+            slot.tick_at = Some(at);
+            let boot = slot.boot;
+            self.schedule(at, Happening::Tick { node, boot });
+        }
+    }
+
+    fn execute(&mut self, node: NodeId) {
+        let mut queue = std::mem::take(&mut self.effects.queue);
+        self.trace.mix(&[3, queue.len() as u64]);
+        for effect in queue.drain(..) {
+            if self.nodes[node.index()].machine.is_none() {
+                continue; // It died by an effect before this one.
+            }
+            self.record_effect(node, &effect);
+            match effect {
+                Effect::Send { to, msg } => self.send(node, to, msg),
+                Effect::Connect { target, address } => self.connect(node, target, &address),
+                Effect::Close(link) => self.close(node, link),
+                Effect::Io { id, op } => self.disk_request(node, id, op),
+                Effect::Meta(op) => self.meta_request(node, op),
+                Effect::Observe(event) => self.observe(node, Sight::Event(event)),
+                Effect::Die(reason) => {
+                    self.observe(node, Sight::Died(reason));
+                    self.kill(node);
+                }
+            }
+        }
+        self.effects.queue = queue;
+    }
+
+    fn record_effect(&mut self, node: NodeId, effect: &Effect) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(self.trace.events(), self.now, format!("{} -> {effect:?}", recorder_name(node)));
+        }
+    }
+
+    fn observe(&mut self, node: NodeId, what: Sight) {
+        self.observed.push(Observed { at: self.now, node, what });
+    }
+
+    fn disk_request(&mut self, node: NodeId, io: IoId, op: ashlar_core::io::DiskOp) {
+        use ashlar_core::io::DiskOp;
+        let device = match &op {
+            DiskOp::Read { device, .. }
+            | DiskOp::Write { device, .. }
+            | DiskOp::Flush { device }
+            | DiskOp::Discard { device, .. } => *device,
+        };
+        let slot = &mut self.nodes[node.index()];
+        let boot = slot.boot;
+        let disk = slot.disks[device_index(device)].as_mut().expect("the node was given this device");
+        let (ticket, delay) = disk.submit(&mut self.rng, op);
+        self.schedule(self.now + delay, Happening::Disk { node, boot, device, io, ticket });
+    }
+
+    /// After how long something happens, at random.
+    pub fn draw(&mut self, low: Duration, high: Duration) -> Duration {
+        Duration(self.rng.between(low.0, high.0))
+    }
+
+    /// The generator of whoever drives the world.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+}
+
+fn device_index(device: Device) -> usize {
+    match device {
+        Device::Data => 0,
+        Device::Log => 1,
+    }
+}
+
+fn recorder_name(node: NodeId) -> String {
+    format!("node {}", node.0)
+}
+
+#[cfg(test)]
+mod tests;
