@@ -14,7 +14,7 @@ mod power;
 mod trace;
 
 pub use clock::Clock;
-pub use meta::{MetaFaults, MetaModel, Outage};
+pub use meta::{META_HOST, MetaFaults, MetaModel};
 pub use net::ConnId;
 pub use trace::{Recorder, TraceHash};
 

@@ -86,10 +86,6 @@ impl Net {
         self.conns.get(&conn).map(|conn| conn.ends[end].node)
     }
 
-    pub(super) fn model(&self) -> LinkModel {
-        self.model
-    }
-
     pub(super) fn draw_delay(&mut self) -> ashlar_core::time::Duration {
         self.model.delay(&mut self.rng, 0)
     }
@@ -139,7 +135,7 @@ impl<M: Machine> World<M> {
     /// Puts a packet on its way.
     fn push(&mut self, conn: ConnId, from: usize, packet: Packet) {
         let bytes = match &packet {
-            Packet::Message(msg) => crate::world::net::weight(msg),
+            Packet::Message(msg) => weight(msg),
             _ => 0,
         };
         let delay = self.net.model.delay(&mut self.net.rng, bytes);
@@ -354,6 +350,7 @@ impl<M: Machine> World<M> {
         change(&mut self.net.fabric);
         self.note(|| "the network's paths change".to_string());
         self.resume_pipes();
+        self.meta_paths_changed();
     }
 
     /// All connections with both ends up, oldest first.
@@ -451,7 +448,7 @@ fn message_code(msg: &Message) -> u64 {
 }
 
 /// Bytes of a message's payload, as far as they matter for its delay.
-pub(super) fn weight(msg: &Message) -> u64 {
+fn weight(msg: &Message) -> u64 {
     use ashlar_core::msg::{Answer, Reply, Request, RequestOp};
     match msg {
         Message::Request(Request { op: RequestOp::Write { data, .. }, .. }) => u64::from(data.len()),
