@@ -6,8 +6,8 @@ use crate::id::{ClientId, ClusterUuid, Epoch, Incarnation, InodeId, LinkId, Obje
 use crate::id::{Session, StoreUuid};
 use crate::io::{Effect, Effects, Env, Input, LinkEvent, MetaError, MetaEvent, MetaId, MetaOp, Node, PeerId};
 use crate::map::{OsdState, keys};
-use crate::meta::{Retention, Store};
 use crate::meta::{Keys, Request as MetaRequest, Response, Span, Txn, TxnOp, Watcher};
+use crate::meta::{Retention, Store};
 use crate::msg::{Class, Message, Refusal, Request, RequestOp};
 use crate::rng::Rng;
 use crate::store::model::ModelStore;

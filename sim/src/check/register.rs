@@ -90,8 +90,7 @@ fn clusters(initial: Value, ops: &[Op]) -> Result<BTreeMap<Value, Cluster>, Viol
             Kind::Write(value) => (value, false),
             Kind::Read(value) => (value, true),
         };
-        let fresh =
-            Cluster { value, write_start: None, first_end: NEVER, last_start: 0, ops: Vec::new(), read: false };
+        let fresh = Cluster { value, write_start: None, first_end: NEVER, last_start: 0, ops: Vec::new(), read: false };
         let cluster = clusters.entry(value).or_insert(fresh);
         if !is_read {
             assert!(cluster.write_start.is_none(), "value {value:x} is written twice");
@@ -136,10 +135,13 @@ type States = BTreeSet<(Value, u64)>;
 
 /// Checks a register whose values may repeat.
 pub fn check_any(initial: Value, ops: &[Op]) -> Result<Result<(), Violation>, TooConcurrent> {
-    let seen: BTreeSet<Value> = ops.iter().filter_map(|op| match op.kind {
-        Kind::Read(value) => Some(value),
-        Kind::Write(_) => None,
-    }).collect();
+    let seen: BTreeSet<Value> = ops
+        .iter()
+        .filter_map(|op| match op.kind {
+            Kind::Read(value) => Some(value),
+            Kind::Write(_) => None,
+        })
+        .collect();
     let matters = |op: &&Op| !matches!(op.kind, Kind::Write(value) if op.end.is_none() && !seen.contains(&value));
     let ops: Vec<Op> = ops.iter().filter(matters).copied().collect();
     let mut instants: Vec<(u64, usize, bool)> = Vec::new();
@@ -153,7 +155,8 @@ pub fn check_any(initial: Value, ops: &[Op]) -> Result<Result<(), Violation>, To
         if starts {
             walk.start(&ops[index])?;
         } else if !walk.end(&ops[index])? {
-            let what = format!("no order of the operations explains operation {}: {:?}", ops[index].id, ops[index].kind);
+            let what =
+                format!("no order of the operations explains operation {}: {:?}", ops[index].id, ops[index].kind);
             let around = ops.iter().filter(|op| op.start < ops[index].end.unwrap_or(NEVER)).map(|op| op.id);
             let mut around: Vec<u32> = around.collect();
             let from = around.len().saturating_sub(12);

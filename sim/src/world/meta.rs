@@ -205,7 +205,7 @@ impl<M: Machine> World<M> {
         let (ppm, rng) = (self.meta.faults.unknown_ppm, &mut self.meta.rng);
         if ppm > 0 && rng.chance(ppm, 1_000_000) {
             let fate = rng.below(3);
-            let late = timeout + Duration(rng.below(timeout.0));
+            let late = Duration(timeout.0 + rng.below(timeout.0));
             self.meta_answer(node, boot, id, Err(MetaError::Unknown), timeout);
             let after = match fate {
                 0 => return, // Lost.

@@ -69,6 +69,7 @@ enum Happening {
     GiveUp { conn: ConnId, end: usize },
     Disk { node: NodeId, boot: u32, device: Device, io: IoId, ticket: Ticket },
     Tick { node: NodeId, boot: u32 },
+    EndOfRound { node: NodeId, boot: u32 },
     Meta(meta::MetaHappening),
     MetaEvent { node: NodeId, boot: u32, event: MetaEvent },
     Resume { node: NodeId, pause: u64 },
@@ -132,6 +133,7 @@ struct Slot<M: Machine> {
     tick_at: Option<Time>,
     paused: bool,
     pauses: u64,
+    round_open: bool,
     backlog: Vec<Happening>,
     disks: [Option<SimDisk>; 2],
 }
@@ -141,6 +143,8 @@ struct Slot<M: Machine> {
 pub struct Options {
     /// `check()` of a node is called after one in so many of its inputs (1: after each).
     pub check_every: u64,
+    /// Inputs of a node that come within so long make one round (0: each is a round).
+    pub gather: Duration,
     /// Passed over every message sent, in place of it: the wire's encoder and decoder, when they take part.
     pub codec: Option<fn(Message, &mut BufPool) -> Message>,
     /// Which messages [`World::take_observed`] reports.
@@ -149,7 +153,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { check_every: 1, codec: None, watch: |_| false }
+        Options { check_every: 1, gather: Duration::ZERO, codec: None, watch: |_| false }
     }
 }
 
@@ -219,6 +223,7 @@ impl<M: Machine> World<M> {
             tick_at: None,
             paused: false,
             pauses: 0,
+            round_open: false,
             backlog: Vec::new(),
             disks: [None, None],
         });
@@ -358,8 +363,11 @@ impl<M: Machine> World<M> {
             Happening::Deliver { conn, from } => return self.deliver(conn, from),
             Happening::ConnectTimeout { conn } => return self.connect_timeout(conn),
             Happening::GiveUp { conn, end } => return self.give_up(conn, end),
-            Happening::Disk { node, boot, device, io, ticket } => return self.disk_done(node, boot, device, io, ticket),
+            Happening::Disk { node, boot, device, io, ticket } => {
+                return self.disk_done(node, boot, device, io, ticket);
+            }
             Happening::Tick { node, boot } => return self.tick(node, boot),
+            Happening::EndOfRound { node, boot } => self.end_round(node, boot),
             Happening::Meta(what) => self.meta_happens(what),
             Happening::MetaEvent { node, boot, event } => {
                 if self.alive(node, boot) {
@@ -383,7 +391,10 @@ impl<M: Machine> World<M> {
     fn hold_back_if_paused(&mut self, what: Happening) -> Option<Happening> {
         let node = match &what {
             Happening::Deliver { conn, from } => self.net.node_at(*conn, 1 - from),
-            Happening::Disk { node, .. } | Happening::Tick { node, .. } | Happening::MetaEvent { node, .. } => Some(*node),
+            Happening::Disk { node, .. }
+            | Happening::Tick { node, .. }
+            | Happening::EndOfRound { node, .. }
+            | Happening::MetaEvent { node, .. } => Some(*node),
             _ => None,
         };
         match node {
@@ -444,13 +455,39 @@ impl<M: Machine> World<M> {
         let now = slot.clock.local(self.now);
         let mut env = Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut self.effects };
         let result = call(machine, &mut env);
+        // A round has one input, unless inputs are gathered.
+        let gather = self.options.gather;
+        if gather == Duration::ZERO {
+            machine.end_of_round(&mut env);
+        } else if !std::mem::replace(&mut slot.round_open, true) {
+            let (boot, after) = (slot.boot, Duration(slot.rng.below(gather.0)));
+            self.schedule(self.now + after, Happening::EndOfRound { node, boot });
+        }
+        self.after_input(node);
+        result
+    }
+
+    fn end_round(&mut self, node: NodeId, boot: u32) {
+        if !self.alive(node, boot) {
+            return;
+        }
+        let slot = &mut self.nodes[node.index()];
+        slot.round_open = false;
+        let machine = slot.machine.as_mut().expect("alive");
+        let now = slot.clock.local(self.now);
+        machine.end_of_round(&mut Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut self.effects });
+        self.after_input(node);
+    }
+
+    fn after_input(&mut self, node: NodeId) {
         self.inputs += 1;
-        if self.inputs.is_multiple_of(self.options.check_every) {
+        if self.inputs.is_multiple_of(self.options.check_every)
+            && let Some(machine) = &self.nodes[node.index()].machine
+        {
             machine.check();
         }
         self.execute(node);
         self.arm_tick(node);
-        result
     }
 
     fn arm_tick(&mut self, node: NodeId) {

@@ -110,18 +110,13 @@ impl<M: Machine> World<M> {
         let slot = &self.nodes[node.index()];
         let Some(machine) = &slot.machine else { return };
         let hello = machine.peer();
-        let here = End {
-            node,
-            boot: slot.boot,
-            host: slot.host,
-            state: EndState::Opening,
-            peer: None,
-            giving_up: false,
-        };
+        let here =
+            End { node, boot: slot.boot, host: slot.host, state: EndState::Opening, peer: None, giving_up: false };
         // A name that leads nowhere behaves as a host that does not answer.
         let there = known.unwrap_or(node);
         let there_slot = &self.nodes[there.index()];
-        let there = End { node: there, boot: 0, host: there_slot.host, state: EndState::Opening, peer: None, giving_up: false };
+        let there =
+            End { node: there, boot: 0, host: there_slot.host, state: EndState::Opening, peer: None, giving_up: false };
         self.net.opened += 1;
         let conn = ConnId(self.net.opened);
         let black_hole = [known.is_none(), false];
@@ -331,7 +326,12 @@ impl<M: Machine> World<M> {
 
     /// Paths may have opened: what waits sets out again.
     pub(super) fn resume_pipes(&mut self) {
-        let stuck: Vec<(ConnId, usize)> = self.net.conns.iter().flat_map(|(id, conn)| [(*id, 0), (*id, 1)].into_iter().filter(|(_, from)| conn.pipes[*from].is_stuck())).collect();
+        let stuck: Vec<(ConnId, usize)> = self
+            .net
+            .conns
+            .iter()
+            .flat_map(|(id, conn)| [(*id, 0), (*id, 1)].into_iter().filter(|(_, from)| conn.pipes[*from].is_stuck()))
+            .collect();
         for (conn, from) in stuck {
             if !self.path_open(&self.net.conns[&conn], from) {
                 continue;
@@ -390,8 +390,13 @@ impl<M: Machine> World<M> {
 
     /// A process is gone. With its host still up, the kernel tells the peers; some of what was under way is lost.
     pub(super) fn drop_connections(&mut self, node: NodeId, boot: u32, kernel_tells: bool) {
-        let ends = |conn: &Conn| (0..2).find(|end| conn.ends[*end].node == node && conn.ends[*end].boot == boot && conn.ends[*end].state != EndState::Gone);
-        let mine: Vec<(ConnId, usize)> = self.net.conns.iter().filter_map(|(id, conn)| ends(conn).map(|end| (*id, end))).collect();
+        let ends = |conn: &Conn| {
+            (0..2).find(|end| {
+                conn.ends[*end].node == node && conn.ends[*end].boot == boot && conn.ends[*end].state != EndState::Gone
+            })
+        };
+        let mine: Vec<(ConnId, usize)> =
+            self.net.conns.iter().filter_map(|(id, conn)| ends(conn).map(|end| (*id, end))).collect();
         for (conn, end) in mine {
             let record = self.net.conns.get_mut(&conn).expect("just seen");
             record.ends[end].state = EndState::Gone;

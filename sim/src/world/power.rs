@@ -18,6 +18,7 @@ impl<M: Machine> World<M> {
         slot.boot += 1;
         slot.tick_at = None;
         slot.paused = false;
+        slot.round_open = false;
         slot.backlog.clear();
         let now = slot.clock.local(self.now);
         let mut env = Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut self.effects };
@@ -25,7 +26,9 @@ impl<M: Machine> World<M> {
         self.trace.mix(&[8, self.now.0, u64::from(node.0)]);
         self.note(|| format!("node {} starts", node.0));
         self.execute(node);
-        self.arm_tick(node);
+        let boot = self.nodes[node.index()].boot;
+        self.nodes[node.index()].tick_at = Some(self.now);
+        self.schedule(self.now, Happening::Tick { node, boot });
     }
 
     /// Starts a process after a while.
