@@ -17,6 +17,7 @@ pub mod io;
 pub mod limits;
 pub mod map;
 pub mod meta;
+pub mod mon;
 pub mod msg;
 pub mod osd;
 pub mod pg;

@@ -5,7 +5,7 @@
 //! kept until a good one comes; revisions are those of the good value.
 
 use super::follow::Followed;
-use super::parse::{Key, Value, ValueError, parse_value};
+use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
     FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
     Pool, Pools, Tree, Wish,
@@ -112,7 +112,9 @@ impl ClusterMap {
         if self.values.get(&key).is_some_and(|kept| kept.mod_revision >= kv.mod_revision) {
             return;
         }
-        match parse_value(key, &kv.key, &kv.value) {
+        let old = self.value(key);
+        let checked = parse_value(key, &kv.key, &kv.value);
+        match checked.and_then(|new| check_change(&kv.key, old, &new).map(|()| new)) {
             Ok(value) => {
                 self.errors.remove(&key);
                 self.replace(key, value, kv, changes);
@@ -161,6 +163,11 @@ impl ClusterMap {
     /// Values that are refused now; the last good ones are in force.
     pub fn errors(&self) -> impl Iterator<Item = &ValueError> {
         self.errors.values()
+    }
+
+    /// Whether a key's present value is refused.
+    pub fn is_refused(&self, key: Key) -> bool {
+        self.errors.contains_key(&key)
     }
 
     /// Revision of a key's last (good) change; 0: the key does not exist.

@@ -193,6 +193,30 @@ pub fn check_pool(pool: &Pool) -> Result<(), String> {
     ensure(!pool.failure_domain.is_empty(), || "failure_domain is empty; use \"host\" or another level".into())
 }
 
+/// Checks a new value against the one that it replaces.
+///
+/// What says where a pool's data is, or how it is cut, cannot change under the data. Whoever starts later sees the new
+/// value only, so tools have to check as well, before they write.
+pub fn check_change(name: &str, old: Option<&Value>, new: &Value) -> Result<(), ValueError> {
+    let (Some(Value::Pools(old)), Value::Pools(new)) = (old, new) else { return Ok(()) };
+    for (id, before) in &old.0 {
+        let Some(after) = new.0.get(id) else { continue };
+        check_pool_change(before, after)
+            .map_err(|reason| ValueError { key: name.to_string(), reason: format!("pool {id}: {reason}") })?;
+    }
+    Ok(())
+}
+
+fn check_pool_change(old: &Pool, new: &Pool) -> Result<(), String> {
+    let fixed = |field: &str, old: u32, new: u32| {
+        ensure(old == new, || format!("{field} changes from {old} to {new}, but its data is there; set it back"))
+    };
+    fixed("pg_count", old.pg_count, new.pg_count)?;
+    fixed("block_size", old.block_size, new.block_size)?;
+    fixed("parity_chunks", u32::from(old.parity_chunks), u32::from(new.parity_chunks))?;
+    ensure(old.scheme == new.scheme, || "scheme changes, but its data is there; set it back".into())
+}
+
 fn check_sizes(pool: &Pool) -> Result<(), String> {
     let (size, minsize) = (pool.pg_size, pool.pg_minsize);
     ensure((1..=PG_SIZE_MAX).contains(&size), || format!("pg_size is {size}; use 1 to {PG_SIZE_MAX}"))?;

@@ -1,0 +1,232 @@
+//! Who serves a group: from its target, who is up, and who holds its data. Pure functions.
+//!
+//! Owns the choice of acting members and primary, and the epoch. Does not own the target, nor verdicts.
+//!
+//! Invariants: acting members are up and never share a failure domain; the epoch rises by one with every change of
+//! members, incarnations or primary, and only then; while members that hold everything are up, enough of them act
+//! (`pg_minsize`, but always leaving room for one new member); members that stay keep their slots; a primary that can
+//! stay stays.
+//!
+//! A group moves to a new target in steps: new members come in beside enough old ones, get the data, the history is
+//! trimmed (then they hold everything too), and the next ones follow.
+
+use crate::id::{Epoch, OsdId, StoreUuid};
+use crate::map::{ActingMember, History, PgMap, Pool, Wish};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An OSD that may act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usable {
+    /// As maps name it.
+    pub member: ActingMember,
+    /// Its failure domain on the pool's level.
+    pub domain: String,
+}
+
+/// OSDs that may act.
+pub type UsableOsds = BTreeMap<OsdId, Usable>;
+
+/// What is known of a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// Its pool.
+    pub pool: &'a Pool,
+    /// Its present map; `None`: it is new.
+    pub map: Option<&'a PgMap>,
+    /// Where placement wants it.
+    pub target: &'a [Option<OsdId>],
+    /// What its primary recorded.
+    pub history: Option<&'a History>,
+    /// What its primary wishes.
+    pub wish: Option<&'a Wish>,
+}
+
+/// OSDs by how many groups they are primary of.
+pub type Load = BTreeMap<OsdId, u32>;
+
+impl Group<'_> {
+    /// The map that the group should have now. `load` is brought up to date.
+    pub fn next_map(&self, usable: &UsableOsds, load: &mut Load) -> PgMap {
+        let acting = self.members(usable);
+        let old_primary = self.map.and_then(|map| map.primary);
+        let same = self.map.is_some_and(|map| map.acting == acting);
+        let primary = if same { old_primary } else { self.primary(usable, &acting, load) };
+        if primary != old_primary {
+            count_primary(load, old_primary, primary);
+        }
+        let epoch = if same { self.epoch() } else { Epoch(self.epoch().0 + 1) };
+        PgMap { epoch, target: self.target.to_vec(), acting, primary }
+    }
+
+    /// The present epoch. A group without a map goes on where its history stopped, if it has one.
+    fn epoch(&self) -> Epoch {
+        let recorded = self.history.map_or(Epoch(0), |history| history.last);
+        self.map.map_or(recorded, |map| map.epoch)
+    }
+
+    /// Members, after what the primary wishes. What cannot be granted without falling below `pg_minsize` is granted
+    /// against the primary that wishes, and if that does not help either, not at all.
+    fn members(&self, usable: &UsableOsds) -> Vec<Option<ActingMember>> {
+        let enough =
+            |members: &[Option<ActingMember>]| members.iter().flatten().count() >= usize::from(self.pool.pg_minsize);
+        if let Some(wish) = self.wish.filter(|wish| wish_in_force(wish, self.map, usable)) {
+            for without in [&wish.without[..], &[wish.by]] {
+                let members = self.choose(&without_osds(usable, without));
+                if enough(&members) {
+                    return members;
+                }
+            }
+        }
+        self.choose(usable)
+    }
+
+    fn choose(&self, usable: &UsableOsds) -> Vec<Option<ActingMember>> {
+        let size = usize::from(self.pool.pg_size);
+        let holders = self.holders(usable);
+        let mut draft = Draft::new(size, usable);
+        self.target.iter().flatten().for_each(|osd| draft.add(*osd));
+        self.keep_holders(&mut draft, &holders);
+        self.prefer_present(&holders).for_each(|osd| draft.add(osd));
+        arrange(self.map, &draft.chosen, usable, size)
+    }
+
+    /// Brings in members that hold everything, in place of new ones, until there are enough of them.
+    fn keep_holders(&self, draft: &mut Draft<'_>, holders: &BTreeSet<OsdId>) {
+        let wanted = usize::from(self.pool.pg_minsize.min(self.pool.pg_size - 1)).min(holders.len());
+        for osd in self.prefer_present(holders) {
+            let present = draft.chosen.iter().filter(|chosen| holders.contains(chosen)).count();
+            if present >= wanted {
+                return;
+            }
+            draft.insert(osd, holders);
+        }
+    }
+
+    /// Holders, those that act at present first, so that nothing changes in vain.
+    fn prefer_present<'b>(&'b self, holders: &'b BTreeSet<OsdId>) -> impl Iterator<Item = OsdId> + 'b {
+        let acts = |osd: &OsdId| self.map.is_some_and(|map| map.acting.iter().flatten().any(|m| m.osd == *osd));
+        let acting = holders.iter().copied().filter(move |osd| acts(osd));
+        acting.chain(holders.iter().copied().filter(move |osd| !acts(osd)))
+    }
+
+    /// Usable OSDs that hold every object's newest version, as far as the history says: members of the base and of
+    /// every interval since. Empty if there are none, or if nothing was ever recorded.
+    fn holders(&self, usable: &UsableOsds) -> BTreeSet<OsdId> {
+        let Some(history) = self.history else { return BTreeSet::new() };
+        let stores: BTreeMap<OsdId, StoreUuid> = usable.values().map(|u| (u.member.osd, u.member.store)).collect();
+        let base = (history.base_epoch > Epoch(0)).then_some(&history.base_set);
+        let sets = base.into_iter().chain(history.sets.iter().map(|(_, set)| set));
+        let mut holders: BTreeSet<OsdId> =
+            if history.sets.is_empty() && base.is_none() { BTreeSet::new() } else { stores.keys().copied().collect() };
+        for set in sets {
+            holders.retain(|osd| set.iter().any(|member| member.osd == *osd && stores[osd] == member.store));
+        }
+        holders
+    }
+
+    /// The present primary if it still acts and holds the data, else the member that is primary of the fewest groups,
+    /// among those that hold the data if there are any: it serves reads from its own store.
+    fn primary(&self, usable: &UsableOsds, acting: &[Option<ActingMember>], load: &Load) -> Option<OsdId> {
+        let members: Vec<OsdId> = acting.iter().flatten().map(|member| member.osd).collect();
+        let holders = self.holders(usable);
+        let mut eligible: Vec<OsdId> = members.iter().copied().filter(|osd| holders.contains(osd)).collect();
+        if eligible.is_empty() {
+            eligible = members;
+        }
+        let present = self.map.and_then(|map| map.primary).filter(|osd| eligible.contains(osd));
+        present.or_else(|| eligible.into_iter().min_by_key(|osd| (load.get(osd).copied().unwrap_or(0), *osd)))
+    }
+
+    /// Whether the group is where it should be, and all its members hold everything.
+    pub fn is_settled(&self) -> bool {
+        let (Some(map), Some(history)) = (self.map, self.history) else { return false };
+        let acting: BTreeSet<(OsdId, StoreUuid)> = map.acting.iter().flatten().map(|m| (m.osd, m.store)).collect();
+        let base: BTreeSet<(OsdId, StoreUuid)> = history.base_set.iter().map(|m| (m.osd, m.store)).collect();
+        let target: BTreeSet<OsdId> = self.target.iter().flatten().copied().collect();
+        let trimmed = history.base_epoch == map.epoch && history.last == map.epoch && history.sets.len() == 1;
+        trimmed && base == acting && acting.iter().map(|(osd, _)| *osd).collect::<BTreeSet<_>>() == target
+    }
+}
+
+/// Whether a wish still binds: its author is the group's primary, in the same incarnation.
+pub fn wish_in_force(wish: &Wish, map: Option<&PgMap>, usable: &UsableOsds) -> bool {
+    let Some(map) = map else { return false };
+    let by = map.acting.iter().flatten().find(|member| member.osd == wish.by);
+    let named = by.is_some_and(|member| member.incarnation == wish.incarnation);
+    let alive = usable.get(&wish.by).is_some_and(|usable| usable.member.incarnation == wish.incarnation);
+    named && alive && map.primary == Some(wish.by) && wish.epoch <= map.epoch
+}
+
+/// Moves one primary in the books.
+pub fn count_primary(load: &mut Load, old: Option<OsdId>, new: Option<OsdId>) {
+    if let Some(count) = old.and_then(|osd| load.get_mut(&osd)) {
+        *count = count.saturating_sub(1);
+    }
+    if let Some(osd) = new {
+        *load.entry(osd).or_default() += 1;
+    }
+}
+
+fn without_osds(usable: &UsableOsds, without: &[OsdId]) -> UsableOsds {
+    usable.iter().filter(|(osd, _)| !without.contains(osd)).map(|(osd, usable)| (*osd, usable.clone())).collect()
+}
+
+/// Members being chosen: usable, of different domains, at most `size`.
+struct Draft<'a> {
+    size: usize,
+    usable: &'a UsableOsds,
+    chosen: Vec<OsdId>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(size: usize, usable: &'a UsableOsds) -> Self {
+        Draft { size, usable, chosen: Vec::new() }
+    }
+
+    /// The chosen member of the same domain; the OSD itself if it is chosen.
+    fn rival(&self, osd: OsdId) -> Option<OsdId> {
+        let domain = &self.usable.get(&osd)?.domain;
+        self.chosen.iter().copied().find(|other| self.usable[other].domain == *domain)
+    }
+
+    /// Adds an OSD if there is room.
+    fn add(&mut self, osd: OsdId) {
+        if self.chosen.len() < self.size && self.usable.contains_key(&osd) && self.rival(osd).is_none() {
+            self.chosen.push(osd);
+        }
+    }
+
+    /// Adds a holder; it takes the place of its rival or, if there is no room, of the last member that is no holder.
+    fn insert(&mut self, osd: OsdId, holders: &BTreeSet<OsdId>) {
+        let full = self.chosen.len() >= self.size;
+        let last_new = || self.chosen.iter().copied().rfind(|other| !holders.contains(other));
+        let out = self.rival(osd).or_else(|| if full { last_new() } else { None });
+        match out {
+            Some(out) if holders.contains(&out) => {}
+            Some(out) => {
+                self.chosen.retain(|other| *other != out);
+                self.add(osd);
+            }
+            None => self.add(osd),
+        }
+    }
+}
+
+/// Puts members into slots: those that act at present stay where they are.
+fn arrange(map: Option<&PgMap>, chosen: &[OsdId], usable: &UsableOsds, size: usize) -> Vec<Option<ActingMember>> {
+    let mut slots: Vec<Option<ActingMember>> = vec![None; size];
+    let mut new: Vec<OsdId> = Vec::new();
+    for osd in chosen {
+        let present = map.and_then(|map| map.acting.iter().position(|m| m.is_some_and(|m| m.osd == *osd)));
+        match present.filter(|slot| *slot < size) {
+            Some(slot) => slots[slot] = Some(usable[osd].member),
+            None => new.push(*osd),
+        }
+    }
+    let free = slots.iter_mut().filter(|slot| slot.is_none());
+    free.zip(new).for_each(|(slot, osd)| *slot = Some(usable[&osd].member));
+    slots
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! The monitor node: watches everything, leads if it can, gives verdicts, places groups, writes their maps; serves
+//! maps to clients whether it leads or not.
+//!
+//! Owns no state that cannot be read again: a monitor that starts, or leads for the first time, begins from the
+//! metadata store. What it keeps besides is when OSDs were first seen down, and placements that are being written.
+//!
+//! | method | class |
+//! | --- | --- |
+//! | [`Mon::start`], [`Mon::stop`] | called once each, by the daemon or the simulator |
+//! | [`Node::handle`] | all events |
+//! | [`Mon::is_leading`], [`Mon::map`] | for observers |
+//!
+//! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `targets` (where groups should live) -> `acting` (who
+//! serves them) -> `plan` (what differs) -> `writer` (one transaction at a time, each comparing leadership and
+//! revisions).
+
+pub mod acting;
+pub mod leadership;
+pub mod plan;
+pub mod targets;
+pub mod verdict;
+pub mod writer;
+
+use crate::id::{ClusterUuid, Incarnation, OsdId};
+use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaError, MetaEvent, MetaId, Node};
+use crate::map::follow::{Followed, Follower};
+use crate::map::parse::Key;
+use crate::map::serve::MapServer;
+use crate::map::{Changes, ClusterMap, Leader, PREFIX};
+use crate::meta::Response;
+use crate::msg::Message;
+use crate::time::{Duration, Time};
+use leadership::Leadership;
+use plan::Situation;
+use std::collections::{BTreeMap, BTreeSet};
+use targets::Targets;
+use verdict::up_osds;
+use writer::{Writer, Written};
+
+/// What a monitor reads and watches, below [`PREFIX`].
+const FOLLOWED: [&str; 6] = ["config/", "osd/", "pg/map/", "pg/history/", "pg/wish/", "mon/"];
+/// Primaries are moved for balance at most this often: each move stops its group for a peering.
+const BALANCE_PERIOD: Duration = Duration::secs(2);
+
+/// What a monitor is told at its start.
+#[derive(Clone, Debug)]
+pub struct MonConfig {
+    /// This start.
+    pub incarnation: Incarnation,
+    /// Where it serves maps.
+    pub address: String,
+    /// The cluster that it belongs to; it ends if the metadata store says another.
+    pub cluster: ClusterUuid,
+    /// Time to live of its leadership.
+    pub session_ttl_s: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Mon {
+    config: MonConfig,
+    follower: Follower,
+    map: ClusterMap,
+    server: MapServer,
+    leadership: Leadership,
+    targets: Targets,
+    writer: Writer,
+    /// OSDs that are not up, and since when we know.
+    down_since: BTreeMap<OsdId, Time>,
+    was_leading: bool,
+    /// The map changed, or time passed, since the last plan that had nothing to write.
+    plan_due: bool,
+    /// The map changed since primaries were last balanced.
+    balance_due: bool,
+    balance_at: Time,
+    next_id: u64,
+}
+
+impl Mon {
+    /// A monitor that does nothing until started.
+    pub fn new(config: MonConfig) -> Self {
+        let value = Leader { incarnation: config.incarnation, address: config.address.clone() };
+        let leadership = Leadership::new(value, config.session_ttl_s);
+        Mon {
+            config,
+            follower: Follower::new(FOLLOWED.iter().map(|part| format!("{PREFIX}{part}")).collect()),
+            map: ClusterMap::default(),
+            server: MapServer::new(),
+            leadership,
+            targets: Targets::default(),
+            writer: Writer::default(),
+            down_since: BTreeMap::new(),
+            was_leading: false,
+            plan_due: false,
+            balance_due: false,
+            balance_at: Time(0),
+            next_id: 0,
+        }
+    }
+
+    /// Begins: reads the metadata store and asks for leadership.
+    pub fn start(&mut self, env: &mut Env<'_>) {
+        let Mon { follower, leadership, next_id, .. } = self;
+        follower.start(env, &mut || fresh(next_id));
+        leadership.start(env, fresh(next_id));
+    }
+
+    /// Ends on purpose: another monitor can lead at once.
+    pub fn stop(&mut self, env: &mut Env<'_>) {
+        self.leadership.end(env, fresh(&mut self.next_id));
+    }
+
+    /// Whether this monitor leads, as far as it knows.
+    pub fn is_leading(&self) -> bool {
+        self.leadership.guard().is_some()
+    }
+
+    /// What it knows of the cluster.
+    pub fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    fn meta(&mut self, env: &mut Env<'_>, event: MetaEvent) {
+        match event {
+            MetaEvent::Response { id, ref result } => {
+                let Mon { leadership, next_id, .. } = self;
+                if leadership.handle(env, id, result, &mut || fresh(next_id)) {
+                    return;
+                }
+                match self.writer.handle(env.now, id, result) {
+                    Some(written) => self.written(env, written, result),
+                    None => self.follow(env, event),
+                }
+            }
+            MetaEvent::Watch { .. } | MetaEvent::WatchLost { .. } => self.follow(env, event),
+        }
+    }
+
+    fn follow(&mut self, env: &mut Env<'_>, event: MetaEvent) {
+        let Mon { follower, next_id, .. } = self;
+        let Ok(Some(followed)) = follower.handle(env, event, &mut || fresh(next_id)) else { return };
+        let changes = self.map.apply(&followed);
+        self.server.changed(env, &self.map, &changes);
+        self.plan_due = true;
+        self.balance_due = true;
+        if let Followed::Full { revision, .. } = followed {
+            self.writer.read_anew(revision);
+        }
+        self.changed(env, &changes);
+    }
+
+    fn changed(&mut self, env: &mut Env<'_>, changes: &Changes) {
+        for error in &changes.errors {
+            log(env, Level::Error, format!("{error} (the last good value stays in force)"));
+        }
+        if let Some(global) = self.map.global()
+            && global.cluster != self.config.cluster
+        {
+            let (here, there) = (self.config.cluster, global.cluster);
+            let text = format!("this monitor is of cluster {here}, the metadata store of {there}: check --meta");
+            return env.out.push(Effect::Die(text));
+        }
+        let leader = self.map.leader().map(|(leader, _)| leader.incarnation);
+        if changes.keys.contains(&Key::Leader) && leader != Some(self.config.incarnation) {
+            let Mon { leadership, next_id, .. } = self;
+            leadership.ask(env, &mut || fresh(next_id));
+        }
+    }
+
+    fn written(&mut self, env: &mut Env<'_>, written: Written, result: &Result<Response, MetaError>) {
+        let Written::Failed(reason) = written else { return };
+        let text = match reason {
+            Some(reason) => format!("the metadata store refused a transaction: {reason}"),
+            None => format!("a transaction failed, reading everything again: {}", outcome(result)),
+        };
+        log(env, Level::Warn, text);
+        self.targets.forget();
+        self.plan_due = true;
+        let Mon { follower, leadership, next_id, .. } = self;
+        follower.start(env, &mut || fresh(next_id));
+        leadership.ask(env, &mut || fresh(next_id));
+    }
+
+    /// Does what the leader has to do now.
+    fn lead(&mut self, env: &mut Env<'_>) {
+        let guard = self.leadership.guard();
+        self.note_leadership(env, guard.is_some());
+        let (Some(guard), true) = (guard, self.follower.is_current()) else { return };
+        if self.own_deadline().is_some_and(|at| at <= env.now) {
+            self.plan_due = true;
+        }
+        if !self.plan_due || !self.writer.is_ready(env.now, &self.map) {
+            return;
+        }
+        let writes = self.plan(env);
+        if writes.is_empty() {
+            self.plan_due = false;
+        } else {
+            self.writer.send(env, fresh(&mut self.next_id), guard, writes);
+        }
+    }
+
+    fn plan(&mut self, env: &mut Env<'_>) -> Vec<plan::Write> {
+        let up = up_osds(&self.map);
+        note_down(&mut self.down_since, env, &self.map, &up.keys().copied().collect());
+        for placed in self.targets.update(env.now, &self.map) {
+            let text = format!("placed pool {}: {} moved, {} filled", placed.pool, placed.moves, placed.filled);
+            env.out.push(Effect::Observe(Event::Log(Level::Info, text)));
+        }
+        let balance = self.balance_due && self.balance_at <= env.now;
+        if balance {
+            self.balance_due = false;
+            self.balance_at = env.now + BALANCE_PERIOD;
+        }
+        let expired = expired(&self.down_since, &self.map, env.now);
+        let situation = Situation { map: &self.map, up: &up, expired: &expired, targets: &self.targets, balance };
+        situation.plan()
+    }
+
+    /// A monitor that leads anew knows nothing from before.
+    fn note_leadership(&mut self, env: &mut Env<'_>, leading: bool) {
+        if self.was_leading == leading {
+            return;
+        }
+        self.was_leading = leading;
+        self.targets = Targets::default();
+        self.down_since.clear();
+        self.plan_due = true;
+        let text = if leading { "this monitor leads now" } else { "this monitor does not lead any more" };
+        log(env, Level::Info, text.into());
+    }
+
+    /// When there is something to plan without any news.
+    fn own_deadline(&self) -> Option<Time> {
+        let balance = self.balance_due.then_some(self.balance_at);
+        [self.targets.next_deadline(), self.expired_at(), balance].into_iter().flatten().min()
+    }
+
+    /// When the next OSD will have been down for too long.
+    fn expired_at(&self) -> Option<Time> {
+        let limit = out_time(&self.map);
+        let waits = |(osd, _): &(&OsdId, &Time)| may_go_out(&self.map, **osd);
+        self.down_since.iter().filter(waits).map(|(_, since)| *since + limit).min()
+    }
+}
+
+impl Node for Mon {
+    fn handle(&mut self, env: &mut Env<'_>, input: Input) {
+        match input {
+            Input::Message { from, msg: Message::Map(message) } => self.server.handle(env, &self.map, from, message),
+            Input::Message { from, msg } => {
+                log(env, Level::Warn, format!("{from:?} sent a message that is not for monitors: {msg:?}"));
+                env.out.push(Effect::Close(from));
+            }
+            Input::Link(LinkEvent::Down { link }) => self.server.link_down(link),
+            Input::Link(LinkEvent::Up { .. } | LinkEvent::Failed { .. }) => {}
+            Input::Io { id, .. } => panic!("monitor: {id:?} completed, but monitors have no disks"),
+            Input::Meta(event) => self.meta(env, event),
+            Input::Tick => {
+                let Mon { follower, leadership, next_id, .. } = self;
+                follower.tick(env, &mut || fresh(next_id));
+                leadership.tick(env, &mut || fresh(next_id));
+                self.server.tick(env, &self.map);
+            }
+        }
+        self.lead(env);
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let leading = self.is_leading() && self.follower.is_current();
+        // While a transaction is under way, its answer is what we wait for.
+        let own = self.own_deadline().filter(|_| self.writer.is_idle());
+        let own = [own, self.writer.next_deadline()].into_iter().flatten().filter(|_| leading);
+        let parts = [self.follower.next_deadline(), self.leadership.next_deadline(), self.server.next_deadline()];
+        parts.into_iter().flatten().chain(own).min()
+    }
+
+    fn check(&self) {
+        self.server.check();
+    }
+}
+
+fn fresh(next_id: &mut u64) -> MetaId {
+    *next_id += 1;
+    MetaId(*next_id)
+}
+
+/// Notes who went down, and forgets who came up.
+fn note_down(down: &mut BTreeMap<OsdId, Time>, env: &mut Env<'_>, map: &ClusterMap, up: &BTreeSet<OsdId>) {
+    let known: BTreeSet<OsdId> = map.osd_records().map(|(osd, _)| osd).chain(up.iter().copied()).collect();
+    down.retain(|osd, _| known.contains(osd) && !up.contains(osd));
+    for osd in known.difference(up) {
+        down.entry(*osd).or_insert(env.now);
+    }
+}
+
+/// OSDs that have been down for so long that their data is copied elsewhere.
+fn expired(down: &BTreeMap<OsdId, Time>, map: &ClusterMap, now: Time) -> BTreeSet<OsdId> {
+    let late = |(osd, since): &(&OsdId, &Time)| may_go_out(map, **osd) && **since + out_time(map) <= now;
+    down.iter().filter(late).map(|(osd, _)| *osd).collect()
+}
+
+/// Whether an OSD that stays down would be taken out.
+fn may_go_out(map: &ClusterMap, osd: OsdId) -> bool {
+    let counts = !map.osd_config(osd).noout && !map.is_refused(Key::OsdRecord(osd));
+    counts && map.osd_record(osd).is_some_and(|record| !record.out)
+}
+
+fn out_time(map: &ClusterMap) -> Duration {
+    map.global().map_or(Duration(u64::MAX), |global| Duration::secs(global.osd_out_time_s))
+}
+
+fn outcome(result: &Result<Response, MetaError>) -> &'static str {
+    match result {
+        Ok(_) => "somebody else changed a key, or leads",
+        Err(MetaError::Unknown) => "its outcome is unknown",
+        Err(MetaError::Unavailable) => "the metadata store cannot be reached",
+        Err(MetaError::Refused(_)) => "it was refused",
+    }
+}
+
+fn log(env: &mut Env<'_>, level: Level, text: String) {
+    env.out.push(Effect::Observe(Event::Log(level, text)));
+}
+
+#[cfg(test)]
+mod tests;

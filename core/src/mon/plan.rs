@@ -1,0 +1,190 @@
+//! What the leader has to write now: a pure function of the cluster map, verdicts and targets.
+//!
+//! Owns the comparison of what is with what should be. Does not own when it is made, nor the writing.
+//! Invariant: every write names the revision of the value that it was worked out from.
+
+use super::acting::{Group, Load, Usable, UsableOsds, count_primary, wish_in_force};
+use super::targets::Targets;
+use crate::id::{Epoch, OsdId, PgId, PgNumber, PoolId};
+use crate::map::parse::Key;
+use crate::map::place::domains;
+use crate::map::{ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, keys};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Primaries moved for balance at a time, as a part of a pool's groups: each move stops a group for a peering.
+const BALANCE_PART: usize = 16;
+
+/// A key to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub key: Key,
+    /// Its new value; `None`: deleted.
+    pub value: Option<Vec<u8>>,
+    /// Revision of the present value; 0: there is none.
+    pub revision: u64,
+}
+
+/// What a plan starts from.
+pub struct Situation<'a> {
+    /// Everything that was read.
+    pub map: &'a ClusterMap,
+    /// OSDs that are up.
+    pub up: &'a BTreeMap<OsdId, &'a OsdState>,
+    /// OSDs that have been down for too long.
+    pub expired: &'a BTreeSet<OsdId>,
+    /// Where placement wants groups.
+    pub targets: &'a Targets,
+    /// Whether primaries may be moved for balance now.
+    pub balance: bool,
+}
+
+impl Situation<'_> {
+    /// Everything that differs from what should be; the most urgent first.
+    pub fn plan(&self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for (id, pool) in self.map.pools() {
+            self.plan_pool(id, pool, &mut writes);
+        }
+        self.plan_records(&mut writes);
+        self.plan_wishes(&mut writes);
+        writes
+    }
+
+    fn plan_pool(&self, id: PoolId, pool: &Pool, writes: &mut Vec<Write>) {
+        let usable = self.usable(pool);
+        let mut load = self.load(id);
+        let mut maps = self.next_maps(id, pool, &usable, &mut load);
+        if self.balance {
+            self.balance_primaries(id, pool, &mut maps, &mut load);
+        }
+        let mut chunks: BTreeMap<u32, PgMapChunk> = BTreeMap::new();
+        for (number, map) in maps {
+            chunks.entry(number.0 / PGS_PER_CHUNK).or_default().0.insert(number, map);
+        }
+        for (chunk, maps) in chunks {
+            self.plan_chunk(id, chunk, maps, writes);
+        }
+    }
+
+    /// OSDs that may act: up, and with a store that can be trusted.
+    fn usable(&self, pool: &Pool) -> UsableOsds {
+        let trusted = self.up.iter().filter(|(_, state)| state.trusted);
+        let usable = |(osd, state): (&OsdId, &&OsdState)| {
+            let member = ActingMember { osd: *osd, store: state.store, incarnation: state.incarnation };
+            let domain = domains::domain(self.map.tree(), *osd, &state.host, &pool.failure_domain);
+            (*osd, Usable { member, domain })
+        };
+        trusted.map(usable).collect()
+    }
+
+    fn load(&self, pool: PoolId) -> Load {
+        let mut load = Load::new();
+        for (_, map) in self.map.pg_maps().filter(|(pg, _)| pg.pool == pool) {
+            count_primary(&mut load, None, map.primary);
+        }
+        load
+    }
+
+    fn next_maps(&self, id: PoolId, pool: &Pool, usable: &UsableOsds, load: &mut Load) -> BTreeMap<PgNumber, PgMap> {
+        let mut maps = BTreeMap::new();
+        for number in (0..pool.pg_count).map(PgNumber) {
+            if let Some(group) = self.group(PgId { pool: id, number }, pool) {
+                maps.insert(number, group.next_map(usable, load));
+            }
+        }
+        maps
+    }
+
+    /// What is known of a group; `None`: it is new and has no place yet.
+    fn group<'b>(&'b self, pg: PgId, pool: &'b Pool) -> Option<Group<'b>> {
+        let map = self.map.pg_map(pg).map(|(map, _)| map);
+        let target = self.targets.target(pg).or(map.map(|map| map.target.as_slice()))?;
+        Some(Group { pool, map, target, history: self.map.history(pg), wish: self.map.wish(pg) })
+    }
+
+    /// Moves some primaries from OSDs that have more than others, once everything else is done.
+    fn balance_primaries(&self, id: PoolId, pool: &Pool, maps: &mut BTreeMap<PgNumber, PgMap>, load: &mut Load) {
+        let settled = |(number, next): (&PgNumber, &PgMap)| {
+            let group = self.group(PgId { pool: id, number: *number }, pool);
+            group.is_some_and(|group| group.map == Some(next) && group.is_settled())
+        };
+        if !maps.iter().all(settled) {
+            return;
+        }
+        let mut left = maps.len().div_ceil(BALANCE_PART);
+        for map in maps.values_mut() {
+            let Some(better) = less_loaded(map, load).filter(|_| left > 0) else { continue };
+            left -= 1;
+            count_primary(load, map.primary, Some(better));
+            map.primary = Some(better);
+            map.epoch = Epoch(map.epoch.0 + 1);
+        }
+    }
+
+    fn plan_chunk(&self, pool: PoolId, chunk: u32, mut maps: PgMapChunk, writes: &mut Vec<Write>) {
+        let key = Key::PgMap(pool, chunk);
+        let (present, revision) = self.map.pg_chunk(pool, chunk);
+        // Groups above pg_count are nobody's; they stay as they are.
+        for (number, map) in present.iter().flat_map(|chunk| &chunk.0) {
+            maps.0.entry(*number).or_insert_with(|| map.clone());
+        }
+        if present != Some(&maps) && !self.map.is_refused(key) {
+            let value = Some(json(&maps));
+            writes.push(Write { name: keys::pg_map(pool, chunk), key, value, revision: revision.0 });
+        }
+    }
+
+    /// What is remembered of each OSD that is up, and who is out.
+    fn plan_records(&self, writes: &mut Vec<Write>) {
+        for (osd, state) in self.map.osd_states() {
+            let out = if self.up.contains_key(&osd) {
+                false
+            } else {
+                self.expired.contains(&osd) || self.map.osd_record(osd).is_some_and(|record| record.out)
+            };
+            let record = OsdRecord { host: state.host.clone(), size_bytes: state.size_bytes, out };
+            self.plan_record(osd, record, writes);
+        }
+        for (osd, record) in self.map.osd_records().filter(|(osd, _)| self.map.osd_state(*osd).is_none()) {
+            let out = record.out || self.expired.contains(&osd);
+            self.plan_record(osd, OsdRecord { out, ..record.clone() }, writes);
+        }
+    }
+
+    fn plan_record(&self, osd: OsdId, record: OsdRecord, writes: &mut Vec<Write>) {
+        let key = Key::OsdRecord(osd);
+        if self.map.osd_record(osd) != Some(&record) && !self.map.is_refused(key) {
+            let (value, revision) = (Some(json(&record)), self.map.mod_revision(key));
+            writes.push(Write { name: keys::osd_record(osd), key, value, revision });
+        }
+    }
+
+    /// Wishes that bind no more are deleted. Their epoch tells: one of an epoch to come is left alone.
+    fn plan_wishes(&self, writes: &mut Vec<Write>) {
+        for (pg, wish, revision) in self.map.wishes() {
+            let Some(pool) = self.map.pool(pg.pool) else { continue };
+            let map = self.map.pg_map(pg).map(|(map, _)| map);
+            let past = map.is_some_and(|map| wish.epoch < map.epoch);
+            if past && !wish_in_force(wish, map, &self.usable(pool)) {
+                let (name, key) = (keys::pg_wish(pg), Key::Wish(pg));
+                writes.push(Write { name, key, value: None, revision: revision.0 });
+            }
+        }
+    }
+}
+
+/// A member that is primary of at least two groups fewer than the primary.
+fn less_loaded(map: &PgMap, load: &Load) -> Option<OsdId> {
+    let of = |osd: OsdId| load.get(&osd).copied().unwrap_or(0);
+    let present = of(map.primary?);
+    let members = map.acting.iter().flatten().map(|member| member.osd);
+    members.filter(|osd| of(*osd) + 1 < present).min_by_key(|osd| (of(*osd), *osd))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data has a JSON form")
+}
