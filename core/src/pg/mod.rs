@@ -2,20 +2,57 @@
 //!
 //! [`Pg`] is one group on one OSD: its member side always, its primary side while the map names this OSD. It is driven
 //! by the OSD node, which owns links, timers, the store and the metadata store, and lends them as [`host::Host`].
+//!
+//! Owns: who is primary here and when an attempt begins and ends; requests that came before the group was served.
+//! Does not own: the attempt itself (primary.rs and the files that it names), the member side (member.rs).
+//!
+//! Invariants: there is a primary side only under the epoch of the newest map known here, and only if that map names
+//! this very start of this OSD (so never at an epoch which the map had before this start). Every request is answered
+//! exactly once, unless its client's connection ended.
 
+mod calls;
+pub mod choose;
+mod compare;
+pub mod history;
 pub mod host;
+mod lease;
+mod member;
 pub mod msg;
+mod ops;
+mod peering;
+mod post;
+mod primary;
+mod read;
+mod recover;
+mod requests;
+mod roster;
+mod trim;
+mod write;
 
-use crate::id::{Attempt, Epoch, Incarnation, LinkId, OsdId, PgId, Revision, Session};
+#[cfg(test)]
+mod tests;
+
+use crate::id::{Attempt, Epoch, HashRange, LinkId, OsdId, PgId, Revision, Session, Version};
 use crate::io::MetaError;
-use crate::map::{PgMap, Pool};
+use crate::map::{ActingMember, PgMap, Pool, Scheme};
 use crate::meta;
-use crate::msg::Request;
+use crate::msg::{Fact, Message, Refusal, Reply, Request};
+use crate::pg::msg::PgMessage;
+use crate::slab::Key;
 use crate::store::{ObjectStore, StoreError, StoreReply};
 use crate::time::{Duration, Time};
 use host::Host;
+use member::{Caller, MemberSide};
 use msg::{SubOp, SubReply};
+use post::{Local, Post};
+use primary::{Cx, Primary, Rules, Stage, Wishes};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// Requests held back until the group is served; more are told to come again.
+const HELD_MAX: usize = 1024;
+/// Between two reports of copies that are here without need.
+const STRAY_PAUSE: Duration = Duration::secs(5);
 
 /// What a group wanted of the store; opaque to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +66,35 @@ pub enum StorePurpose {
         /// Its attempt.
         attempt: Attempt,
     },
+    /// Making durable what was accepted before a query.
+    Join {
+        /// The primary.
+        to: OsdId,
+        /// Its call.
+        call: u64,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// A write of a primary.
+    Write {
+        /// The primary.
+        to: OsdId,
+        /// Its call.
+        call: u64,
+        /// Its attempt.
+        attempt: Attempt,
+        /// The version that it makes.
+        version: Version,
+    },
+    /// A client's read.
+    Read {
+        /// The operation.
+        op: Key<ops::Op>,
+        /// The attempt in which it began.
+        attempt: Attempt,
+    },
+    /// Something whose end nobody waits for.
+    Forget,
 }
 
 /// A primary's wish for a new epoch without some members, as long as it stands.
@@ -65,24 +131,185 @@ pub struct Summary {
 #[derive(Clone, Debug)]
 pub struct Pg {
     id: PgId,
+    rules: Rules,
+    map: PgMap,
+    map_revision: Revision,
+    member: MemberSide,
+    primary: Option<Box<Primary>>,
+    /// Attempts of this process.
+    attempts: u64,
+    post: Post,
+    wishes: Wishes,
+    /// Requests that wait for the group to be served.
+    held: VecDeque<(LinkId, Request)>,
+    heartbeat_members: Vec<OsdId>,
+    stray_at: Time,
 }
 
 impl Pg {
     /// A group of which nothing is known yet.
     pub fn new(id: PgId, pool: &Pool) -> Self {
-        let _ = pool;
-        Pg { id }
+        let rules = Rules {
+            k: u32::from(pool.data_chunks()),
+            minsize: u32::from(pool.pg_minsize),
+            replicated: pool.scheme == Scheme::Replicated,
+            object_bytes: pool.object_bytes(),
+            range: HashRange::of_pg(id.number, pool.pg_count),
+        };
+        Pg {
+            id,
+            rules,
+            map: PgMap::default(),
+            map_revision: Revision(0),
+            member: MemberSide::new(id.pool, rules.range),
+            primary: None,
+            attempts: 0,
+            post: Post::new(id),
+            wishes: Wishes::new(),
+            held: VecDeque::new(),
+            heartbeat_members: Vec::new(),
+            stray_at: Time(0),
+        }
     }
 
     /// The map of the group, as of `revision` (the chunk key's modification revision), when it is first known and
     /// whenever the chunk changed.
-    pub fn map_changed<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, map: &PgMap, revision: Revision) {}
+    pub fn map_changed<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, map: &PgMap, revision: Revision) {
+        if revision <= self.map_revision && self.map_revision != Revision(0) {
+            return;
+        }
+        self.map_revision = revision;
+        self.member.heard(map.epoch);
+        if map.epoch > self.map.epoch {
+            self.stop(host, map.epoch);
+            if map.primary != Some(host.node.osd) {
+                self.wishes.clear();
+            }
+            self.map = map.clone();
+            self.begin_attempt(host);
+            self.report_stray(host);
+        } else {
+            self.map = map.clone();
+            if let Some(primary) = &mut self.primary {
+                primary.map_revision = primary.map_revision.max(revision.0);
+            }
+        }
+        self.finish_call(host);
+    }
+
+    /// Ends the primary side; every operation is settled.
+    fn stop<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, epoch: Epoch) {
+        let refusal = Refusal::WrongEpoch(epoch);
+        if let Some(mut primary) = self.primary.take() {
+            primary.settle(host, refusal);
+            if primary.is_active() {
+                host.observe(Fact::Deactivated { pg: self.id, epoch: primary.attempt.epoch });
+            }
+        }
+        self.heartbeat_members.clear();
+        for (link, request) in self.held.drain(..) {
+            let reply = Reply { id: request.id, outcome: Err(refusal) };
+            host.env.out.send(link, Message::Reply(reply));
+        }
+    }
+
+    /// Begins to peer, if the map names this start of this OSD as primary.
+    fn begin_attempt<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        let me = host.node.osd;
+        let acting: Vec<ActingMember> = self.map.acting.iter().copied().flatten().collect();
+        let own = acting.iter().find(|member| member.osd == me);
+        let is_named = self.map.primary == Some(me)
+            && own.is_some_and(|own| own.incarnation == host.node.incarnation && own.store == host.node.store);
+        let enough = acting.len() >= self.rules.minsize as usize;
+        if !is_named || !enough || !self.rules.replicated || self.member.fence() > self.map.epoch {
+            return;
+        }
+        self.attempts += 1;
+        let attempt = Attempt { epoch: self.map.epoch, incarnation: host.node.incarnation, counter: self.attempts };
+        let token = host.env.rng.next_u64();
+        self.primary = Some(Box::new(Primary::new(self.id, attempt, self.rules, acting, host.now())));
+        self.with_primary(host, |primary, cx| primary.begin(cx, token));
+    }
+
+    fn with_primary<S: ObjectStore>(
+        &mut self,
+        host: &mut Host<'_, '_, S>,
+        act: impl FnOnce(&mut Primary, &mut Cx<'_, '_, '_, S>),
+    ) {
+        if let Some(primary) = &mut self.primary {
+            let mut cx = Cx { host, post: &mut self.post, member: &self.member, wishes: &mut self.wishes };
+            act(primary, &mut cx);
+        }
+    }
+
+    /// Ends every call from outside: messages to ourselves are delivered, then the primary side is looked at.
+    fn finish_call<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        loop {
+            while let Some(local) = self.post.next_local() {
+                let me = host.node.osd;
+                match local {
+                    Local::Op(attempt, call, op) => {
+                        self.member.sub_op(host, &mut self.post, Caller { to: me, call, attempt }, op);
+                    }
+                    Local::Reply(attempt, call, reply) => self.take_reply(host, me, attempt, call, reply),
+                }
+            }
+            if !self.review(host) {
+                return;
+            }
+        }
+    }
+
+    /// Looks whether the primary side ended or became active. True: something happened.
+    fn review<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) -> bool {
+        let Some(primary) = &self.primary else { return false };
+        if self.member.fence() > primary.attempt.epoch {
+            host.mark("a primary is fenced by a higher epoch");
+            self.stop(host, self.member.fence());
+            return true;
+        }
+        match primary.stage {
+            Stage::Over(at) if at <= host.now() => {
+                let mut over = self.primary.take().expect("looked at above");
+                over.settle(host, Refusal::Again);
+                self.begin_attempt(host);
+                true
+            }
+            Stage::Active => self.start_serving(host),
+            _ => false,
+        }
+    }
+
+    fn start_serving<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) -> bool {
+        if self.heartbeat_members.is_empty() {
+            let others = self.map.acting.iter().flatten().map(|member| member.osd);
+            self.heartbeat_members = others.filter(|osd| *osd != host.node.osd).collect();
+        }
+        let mut any = false;
+        while let Some((link, request)) = self.held.pop_front() {
+            any = true;
+            self.with_primary(host, |primary, cx| primary.request(cx, link, &request));
+        }
+        any
+    }
 
     /// A connection to another OSD is there (again).
-    pub fn peer_up<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, osd: OsdId) {}
+    pub fn peer_up<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, osd: OsdId) {
+        if self.wishes.get(&osd).is_some_and(|grievance| grievance.until.is_none()) {
+            self.wishes.remove(&osd);
+        }
+        self.with_primary(host, |primary, cx| primary.peer_up(cx, osd));
+        if self.map.primary == Some(osd) {
+            self.report_stray(host);
+        }
+        self.finish_call(host);
+    }
 
     /// The connection to another OSD is gone.
-    pub fn peer_down<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, osd: OsdId) {}
+    pub fn peer_down<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, osd: OsdId) {
+        self.with_primary(host, |primary, cx| primary.peer_down(cx, osd));
+        self.finish_call(host);
+    }
 
     /// A primary wants something of this member.
     pub fn sub_op<S: ObjectStore>(
@@ -93,6 +320,12 @@ impl Pg {
         call: u64,
         op: SubOp,
     ) {
+        let leaves = matches!(op, SubOp::Leave);
+        if leaves && self.map.acting.iter().flatten().any(|member| member.osd == host.node.osd) {
+            return host.mark("a late order to leave");
+        }
+        self.member.sub_op(host, &mut self.post, Caller { to: from, call, attempt }, op);
+        self.finish_call(host);
     }
 
     /// A member answered this primary.
@@ -104,10 +337,41 @@ impl Pg {
         call: u64,
         reply: SubReply,
     ) {
+        self.take_reply(host, from, attempt, call, reply);
+        self.finish_call(host);
+    }
+
+    fn take_reply<S: ObjectStore>(
+        &mut self,
+        host: &mut Host<'_, '_, S>,
+        from: OsdId,
+        attempt: Attempt,
+        call: u64,
+        reply: SubReply,
+    ) {
+        if self.primary.as_ref().is_none_or(|primary| primary.attempt != attempt) {
+            return host.mark("a reply to an attempt that is over");
+        }
+        self.with_primary(host, |primary, cx| primary.sub_reply(cx, from, call, reply));
     }
 
     /// An OSD holds copies although it is not in the acting set.
-    pub fn stray<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, from: OsdId) {}
+    pub fn stray<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, from: OsdId) {
+        self.with_primary(host, |primary, cx| primary.stray(cx, from));
+        self.finish_call(host);
+    }
+
+    /// Tells the primary of copies that are here although this OSD is not in the acting set.
+    fn report_stray<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        let acts = self.map.acting.iter().flatten().any(|member| member.osd == host.node.osd);
+        let Some(primary) = self.map.primary else { return };
+        if acts || host.store.roles(self.id.pool, self.rules.range).is_empty() {
+            return;
+        }
+        host.send(primary, PgMessage::Stray { pg: self.id, epoch: self.map.epoch });
+        self.stray_at = host.now() + STRAY_PAUSE;
+        host.wake(self.id, self.stray_at);
+    }
 
     /// A client's request, on a link whose other end is `session`.
     pub fn request<S: ObjectStore>(
@@ -117,10 +381,40 @@ impl Pg {
         session: Session,
         request: Request,
     ) {
+        if let Some(refusal) = self.refusal(host, session, &request) {
+            let reply = Reply { id: request.id, outcome: Err(refusal) };
+            return host.env.out.send(link, Message::Reply(reply));
+        }
+        if self.primary.as_ref().is_some_and(|primary| primary.is_active()) {
+            self.with_primary(host, |primary, cx| primary.request(cx, link, &request));
+        } else {
+            self.held.push_back((link, request));
+        }
+        self.finish_call(host);
+    }
+
+    /// Why a request is not even looked at.
+    fn refusal<S: ObjectStore>(&self, host: &Host<'_, '_, S>, session: Session, request: &Request) -> Option<Refusal> {
+        if session != request.id.session {
+            return Some(Refusal::Fenced);
+        }
+        let inside = request.object.pool == self.id.pool && self.rules.range.contains(request.object.hash());
+        match self.map.epoch {
+            _ if !inside => Some(Refusal::BadRequest),
+            epoch if request.epoch < epoch => Some(Refusal::WrongEpoch(epoch)),
+            epoch if request.epoch > epoch => Some(Refusal::Again),
+            _ if self.map.primary != Some(host.node.osd) => Some(Refusal::NotPrimary),
+            _ if self.held.len() >= HELD_MAX => Some(Refusal::Again),
+            _ => None,
+        }
     }
 
     /// A client's connection is gone.
-    pub fn client_gone<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, link: LinkId) {}
+    pub fn client_gone<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, link: LinkId) {
+        self.held.retain(|(from, _)| *from != link);
+        self.with_primary(host, |primary, cx| primary.client_gone(cx, link));
+        self.finish_call(host);
+    }
 
     /// A store operation finished.
     pub fn store_done<S: ObjectStore>(
@@ -129,6 +423,24 @@ impl Pg {
         purpose: StorePurpose,
         result: Result<StoreReply, StoreError>,
     ) {
+        match purpose {
+            StorePurpose::SubOp { to, call, attempt } => {
+                self.post.reply(host, to, attempt, call, member::reply_of(result));
+            }
+            StorePurpose::Join { to, call, attempt } => {
+                self.member.joined(host, &mut self.post, Caller { to, call, attempt }, result);
+            }
+            StorePurpose::Write { to, call, attempt, version } => {
+                self.member.written(host, &mut self.post, Caller { to, call, attempt }, version, result);
+            }
+            StorePurpose::Read { op, attempt } => {
+                if self.primary.as_ref().is_some_and(|primary| primary.attempt == attempt) {
+                    self.with_primary(host, |primary, cx| primary.read_done(cx, op, result));
+                }
+            }
+            StorePurpose::Forget => {}
+        }
+        self.finish_call(host);
     }
 
     /// The metadata store answered.
@@ -138,28 +450,43 @@ impl Pg {
         token: u64,
         result: Result<meta::Response, MetaError>,
     ) {
+        if self.primary.as_ref().is_some_and(|primary| primary.meta_token == Some(token)) {
+            self.with_primary(host, |primary, cx| primary.meta_done(cx, result));
+            self.finish_call(host);
+        }
     }
 
     /// A deadline passed, or nothing happened.
-    pub fn tick<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {}
+    pub fn tick<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        let now = host.now();
+        self.wishes.retain(|_, grievance| grievance.until.is_none_or(|until| until > now));
+        self.with_primary(host, |primary, cx| primary.tick(cx));
+        if self.stray_at <= now {
+            self.report_stray(host);
+        }
+        self.finish_call(host);
+    }
 
     /// A recovery slot is free for this group.
-    pub fn recover<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {}
+    pub fn recover<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        self.with_primary(host, |primary, cx| primary.recover(cx));
+        self.finish_call(host);
+    }
 
     /// The attempt under which this OSD serves the group, if it does: to be renewed with every member of
     /// [`Pg::heartbeat_members`].
     pub fn serving(&self) -> Option<Attempt> {
-        None
+        self.primary.as_ref().filter(|primary| primary.is_active()).map(|primary| primary.attempt)
     }
 
-    /// The other acting members, with which heartbeats are exchanged.
+    /// The other acting members, with which heartbeats are exchanged while the group is served.
     pub fn heartbeat_members(&self) -> &[OsdId] {
-        &[]
+        &self.heartbeat_members
     }
 
     /// As a member: a primary asks for a read lease; true: granted.
     pub fn grant_lease(&mut self, now: Time, attempt: Attempt, lease: Duration) -> bool {
-        false
+        self.member.grant_lease(now, attempt, lease)
     }
 
     /// As a primary: a member granted what was asked at `sent` (this node's clock).
@@ -170,18 +497,47 @@ impl Pg {
         attempt: Attempt,
         sent: Time,
     ) {
+        if self.serving() == Some(attempt) {
+            self.with_primary(host, |primary, cx| primary.lease_granted(cx, from, sent));
+            self.finish_call(host);
+        }
     }
 
     /// What this primary wishes for; to be written to the metadata store when it changed.
     pub fn wish(&self) -> Option<Wish> {
-        None
+        let first = self.wishes.values().next()?;
+        let without = self.wishes.keys().copied().collect();
+        Some(Wish { epoch: self.map.epoch, without, reason: first.reason.to_owned() })
     }
 
     /// What this primary says of the group; `None` if this OSD is not its primary.
     pub fn summary(&self) -> Option<Summary> {
-        None
+        let primary = self.primary.as_ref()?;
+        let counts = primary.unclean.counts();
+        let waits_for = if primary.stage == Stage::Query { primary.waits_for() } else { Vec::new() };
+        let state = match primary.stage {
+            Stage::Active => "active",
+            _ if !waits_for.is_empty() => "incomplete",
+            _ => "peering",
+        };
+        Some(Summary {
+            epoch: self.map.epoch,
+            state: state.to_owned(),
+            clean: primary.is_active() && primary.unclean.is_empty() && primary.trim.is_done(),
+            degraded: counts.degraded,
+            misplaced: counts.misplaced,
+            unfound: counts.unfound,
+            waits_for,
+        })
     }
 
     /// Panics if an invariant is broken.
-    pub fn check(&self) {}
+    pub fn check(&self) {
+        if let Some(primary) = &self.primary {
+            assert_eq!(primary.attempt.epoch, self.map.epoch, "{:?}: primary of another epoch", self.id);
+            assert!(self.member.fence() <= self.map.epoch, "{:?}: a fenced primary", self.id);
+            assert!(primary.is_active() || primary.ops.len() == 0, "{:?}: operations before activation", self.id);
+            primary.ops.check();
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Wire forms of messages between the OSDs of a placement group.
 
-use super::codec::{Wire, wire_enum, wire_newtype};
+use super::codec::{wire_enum, wire_newtype};
 use crate::pg::msg::{Change, PgMessage, Purpose, Refused, SubOp, SubReply};
 use crate::store::Mode;
 use crate::time::Time;

@@ -1,0 +1,281 @@
+//! The member side of a group: carries out what the primary of the joined attempt asks.
+//!
+//! Owns the fence, the joined attempt and the lease that was granted; all in memory, so that after a restart nothing
+//! but a query is taken. Does not own copies (the store does), nor any decision about versions.
+//!
+//! Invariants: an attempt's sub-operations are carried out only while it is the joined one and its epoch is not below
+//! the fence. A sub-operation that comes a second time changes nothing and is answered when the first one is durable.
+
+use crate::id::{Attempt, CopyId, Epoch, HashRange, OsdId, PoolId, Role, Version};
+use crate::pg::StorePurpose;
+use crate::pg::host::Host;
+use crate::pg::lease::Grant;
+use crate::pg::msg::{Change, Purpose, Refused, SubOp, SubReply};
+use crate::pg::post::Post;
+use crate::planted::{Bug, planted};
+use crate::store::{Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
+use crate::time::{Duration, Time};
+
+/// Copies in one listing: some 20 KiB of message.
+pub const LISTING_COPIES: usize = 128;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct MemberSide {
+    pool: PoolId,
+    range: HashRange,
+    fence: Epoch,
+    joined: Option<Attempt>,
+    grant: Grant,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The primary.
+    pub to: OsdId,
+    /// Its call.
+    pub call: u64,
+    /// Its attempt.
+    pub attempt: Attempt,
+}
+
+impl MemberSide {
+    /// A member that has just started.
+    pub fn new(pool: PoolId, range: HashRange) -> Self {
+        MemberSide { pool, range, fence: Epoch(0), joined: None, grant: Grant::default() }
+    }
+
+    /// The highest epoch heard of.
+    pub fn fence(&self) -> Epoch {
+        self.fence
+    }
+
+    /// An epoch was heard of.
+    pub fn heard(&mut self, epoch: Epoch) {
+        self.fence = self.fence.max(epoch);
+    }
+
+    /// Whether `attempt` is the one whose orders are carried out.
+    pub fn is_joined(&self, attempt: Attempt) -> bool {
+        planted(Bug::SkipFence) || (self.joined == Some(attempt) && attempt.epoch >= self.fence)
+    }
+
+    /// A primary asks for a lease; true: granted.
+    pub fn grant_lease(&mut self, now: Time, attempt: Attempt, lease: Duration) -> bool {
+        let granted = self.is_joined(attempt);
+        if granted {
+            self.grant.extend(now, attempt.epoch, lease);
+        }
+        granted
+    }
+
+    /// Carries out a sub-operation, or refuses it.
+    pub fn sub_op<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &mut Post, caller: Caller, op: SubOp) {
+        let admitted = match op {
+            SubOp::Query => self.join(caller.attempt),
+            SubOp::Leave => caller.attempt.epoch >= self.fence,
+            _ => self.is_joined(caller.attempt),
+        };
+        if admitted {
+            self.carry_out(host, post, caller, op);
+        } else {
+            host.mark("member refuses an attempt that it did not join");
+            let fence = self.fence.max(self.joined.map_or(Epoch(0), |joined| joined.epoch));
+            post.reply(host, caller.to, caller.attempt, caller.call, SubReply::Refused(Refused::Fenced(fence)));
+        }
+    }
+
+    /// Joins an attempt, unless a higher one was joined or heard of.
+    fn join(&mut self, attempt: Attempt) -> bool {
+        let newer = |joined: Attempt| joined.epoch == attempt.epoch && joined.counter > attempt.counter;
+        if attempt.epoch < self.fence || self.joined.is_some_and(newer) {
+            return false;
+        }
+        self.fence = attempt.epoch;
+        self.joined = Some(attempt);
+        true
+    }
+
+    fn carry_out<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &mut Post, caller: Caller, op: SubOp) {
+        let Caller { to, call, attempt } = caller;
+        let immediate = match op {
+            SubOp::Digest { role, range, bits } => Some(self.digests(host, role, range, bits)),
+            SubOp::List { role, range, after } => Some(self.listing(host, role, range, after)),
+            SubOp::Leave => Some(self.leave(host, post)),
+            SubOp::Install { purpose, copy, version, .. } => self.refuse_install(host, attempt, purpose, copy, version),
+            SubOp::Query | SubOp::Write { .. } | SubOp::Fetch { .. } | SubOp::Remove { .. } | SubOp::Purge { .. } => {
+                None
+            }
+        };
+        if let Some(reply) = immediate {
+            return post.reply(host, to, attempt, call, reply);
+        }
+        let purpose = match op {
+            SubOp::Query => StorePurpose::Join { to, call, attempt },
+            SubOp::Write { version, .. } => StorePurpose::Write { to, call, attempt, version },
+            _ => StorePurpose::SubOp { to, call, attempt },
+        };
+        let op = self.store_op(host, post, op);
+        host.submit(post.pg, purpose, op);
+    }
+
+    fn digests<S: ObjectStore>(&self, host: &Host<'_, '_, S>, role: Role, range: HashRange, bits: u32) -> SubReply {
+        let part = |index| host.store.digest(self.pool, role, range.part(index, bits));
+        SubReply::Digests((0..1u32 << bits.min(DIGEST_BITS_MAX)).map(part).collect())
+    }
+
+    fn listing<S: ObjectStore>(
+        &self,
+        host: &Host<'_, '_, S>,
+        role: Role,
+        range: HashRange,
+        after: Option<CopyId>,
+    ) -> SubReply {
+        let mut copies = Vec::new();
+        let more = host.store.list(self.pool, role, range, after, LISTING_COPIES, &mut copies);
+        SubReply::Listing { copies, more }
+    }
+
+    /// Whether (and how) an installation is refused. In resolve, nothing of the attempt's own epoch can be there yet:
+    /// if it is, the order is a late one.
+    fn refuse_install<S: ObjectStore>(
+        &self,
+        host: &Host<'_, '_, S>,
+        attempt: Attempt,
+        purpose: Purpose,
+        copy: CopyId,
+        version: Version,
+    ) -> Option<SubReply> {
+        let info = host.store.lookup(copy)?;
+        let newest = info.prepared.as_ref().or(info.committed.as_ref())?;
+        let refused = match purpose {
+            Purpose::Resolve => newest.version > version && newest.version.epoch >= attempt.epoch,
+            Purpose::Recovery => newest.version > version,
+            Purpose::Repair => newest.version != version,
+        };
+        refused.then_some(SubReply::Refused(Refused::WrongPredecessor(newest.version)))
+    }
+
+    /// The store operation that carries out a sub-operation. What is there already needs only to become durable.
+    fn store_op<S: ObjectStore>(&self, host: &Host<'_, '_, S>, post: &Post, op: SubOp) -> StoreOp {
+        match op {
+            SubOp::Write { copy, version, predecessor, mode, change, requests } => match change {
+                Change::Data { offset, data } => StoreOp::Write {
+                    copy,
+                    version,
+                    predecessor,
+                    offset,
+                    data: Some(data),
+                    mode,
+                    commits_predecessor: mode == Mode::Prepare,
+                    requests,
+                },
+                Change::Zero { offset, len } => StoreOp::Zero { copy, version, predecessor, offset, len, requests },
+                Change::Delete => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
+            },
+            SubOp::Install { purpose: Purpose::Recovery, copy, version, .. } if is_whole_at(host, copy, version) => {
+                StoreOp::Sync { pg: post.pg }
+            }
+            SubOp::Install { copy, version, predecessor, mode, content, requests, .. } => {
+                StoreOp::Replace { copy, version, predecessor, content, mode, requests }
+            }
+            SubOp::Fetch { copy, version } => StoreOp::ReadAll { copy, version: Some(version) },
+            SubOp::Remove { copy, version } => StoreOp::Remove { copy, version },
+            SubOp::Purge { copy, version } => StoreOp::Purge { copy, version },
+            SubOp::Query | SubOp::Digest { .. } | SubOp::List { .. } | SubOp::Leave => StoreOp::Sync { pg: post.pg },
+        }
+    }
+
+    /// Deletes some copies; the primary asks again until there are none.
+    fn leave<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &Post) -> SubReply {
+        let mut copies = Vec::new();
+        let mut more = false;
+        for role in host.store.roles(self.pool, self.range) {
+            more |= host.store.list(self.pool, role, self.range, None, LISTING_COPIES, &mut copies);
+        }
+        for info in &copies {
+            for version in [&info.prepared, &info.committed].into_iter().flatten() {
+                let op = StoreOp::Remove { copy: info.copy, version: version.version };
+                host.submit(post.pg, StorePurpose::Forget, op);
+            }
+        }
+        SubReply::Listing { copies: Vec::new(), more }
+    }
+
+    /// A write finished. If it was a repetition, its first try may still be under way: answer when that is durable.
+    pub fn written<S: ObjectStore>(
+        &mut self,
+        host: &mut Host<'_, '_, S>,
+        post: &mut Post,
+        caller: Caller,
+        version: Version,
+        result: Result<StoreReply, StoreError>,
+    ) {
+        let Caller { to, call, attempt } = caller;
+        match result {
+            Err(StoreError::WrongPredecessor(newest)) if newest >= version => {
+                host.submit(post.pg, StorePurpose::SubOp { to, call, attempt }, StoreOp::Sync { pg: post.pg });
+            }
+            result => post.reply(host, to, attempt, call, reply_of(result)),
+        }
+    }
+
+    /// What had been accepted before a query is durable now: say what there is.
+    pub fn joined<S: ObjectStore>(
+        &self,
+        host: &mut Host<'_, '_, S>,
+        post: &mut Post,
+        caller: Caller,
+        result: Result<StoreReply, StoreError>,
+    ) {
+        let reply = match result {
+            Ok(_) if self.is_joined(caller.attempt) => self.statement(host, caller.attempt),
+            Ok(_) => SubReply::Refused(Refused::Fenced(self.fence)),
+            Err(error) => SubReply::Refused(refusal(&error)),
+        };
+        post.reply(host, caller.to, caller.attempt, caller.call, reply);
+    }
+
+    fn statement<S: ObjectStore>(&self, host: &Host<'_, '_, S>, attempt: Attempt) -> SubReply {
+        let digest = |role: Role| (role, host.store.digest(self.pool, role, self.range));
+        let roles: Vec<(Role, Digest)> = host.store.roles(self.pool, self.range).into_iter().map(digest).collect();
+        SubReply::Joined {
+            store: host.node.store,
+            trusted: host.store.state() == StoreState::Open { trusted: true },
+            lease_left: self.grant.left_below(attempt.epoch, host.now(), host.node.started, host.node.lease),
+            roles,
+        }
+    }
+}
+
+/// Binary logarithm of the most parts of one digest request.
+pub const DIGEST_BITS_MAX: u32 = 8;
+
+/// The reply to a sub-operation whose store operation finished.
+pub fn reply_of(result: Result<StoreReply, StoreError>) -> SubReply {
+    match result {
+        Ok(StoreReply::Whole { version, predecessor, content, requests }) => {
+            SubReply::Whole { version, predecessor, content, requests }
+        }
+        Ok(StoreReply::Done | StoreReply::Read { .. }) => SubReply::Done,
+        Err(error) => SubReply::Refused(refusal(&error)),
+    }
+}
+
+fn refusal(error: &StoreError) -> Refused {
+    match error {
+        StoreError::WrongPredecessor(version) => Refused::WrongPredecessor(*version),
+        StoreError::NoSuchVersion => Refused::NoSuchVersion,
+        StoreError::NoSpace => Refused::NoSpace,
+        StoreError::BadChecksum => Refused::BadChecksum,
+        StoreError::Damaged { .. } => Refused::Damaged,
+        StoreError::WriteFailed | StoreError::Stopped | StoreError::BadRequest(_) => Refused::Failed,
+    }
+}
+
+fn is_whole_at<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, version: Version) -> bool {
+    let info = host.store.lookup(copy);
+    let newest = info.and_then(|info| info.prepared.or(info.committed));
+    newest.is_some_and(|newest| newest.version == version && !newest.damaged)
+}

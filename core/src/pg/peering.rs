@@ -1,0 +1,412 @@
+//! Peering: from the query to activation.
+//!
+//! Owns the stages before [`Stage::Active`] and what each of them waits for. Does not own the choice of versions
+//! (choose.rs), the search for differences (compare.rs), nor the moving of copies (recover.rs).
+//!
+//! Invariant: between an attempt's query and its record nothing is carried out on the members that answered, but this
+//! attempt's own orders; so what they stated stays true.
+
+use crate::id::{ObjectId, OsdId};
+use crate::io::{Level, MetaError};
+use crate::map::{History, PGS_PER_CHUNK, PgMapChunk, keys};
+use crate::meta;
+use crate::msg::Fact;
+use crate::pg::choose::{Choice, Held, Mask, Verdict, choose};
+use crate::pg::compare::{Asked, Comparison, Copies, Question};
+use crate::pg::history;
+use crate::pg::host::MetaCall;
+use crate::pg::lease::Lease;
+use crate::pg::msg::{SubOp, SubReply};
+use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
+use crate::pg::recover::Entry;
+use crate::pg::roster::{Roster, Statement};
+use crate::planted::{Bug, planted};
+use crate::store::ObjectStore;
+use crate::time::Duration;
+use smallvec::SmallVec;
+
+/// How long to wait for members that are up, but whose answers are not needed: less than a lease, so that failovers do
+/// not wait for it.
+const GRACE: Duration = Duration::millis(150);
+/// How long to wait for members without whom everything would have to be copied before serving.
+const GRACE_WEAK: Duration = Duration::millis(3_000);
+/// Pause before the metadata store is asked again.
+const META_PAUSE: Duration = Duration::millis(200);
+
+impl Primary {
+    /// Step 1: map and history at one revision.
+    pub fn begin<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, token: u64) {
+        self.meta_token = Some(token);
+        let request =
+            meta::Request::Txn(meta::Txn { compare: Vec::new(), success: self.reads().into(), failure: Vec::new() });
+        cx.host.meta.push(MetaCall { pg: self.pg, token, request });
+    }
+
+    fn reads(&self) -> [meta::TxnOp; 2] {
+        [self.map_key(), keys::pg_history(self.pg)].map(|key| meta::TxnOp::Range(meta::Keys::One(key)))
+    }
+
+    /// Key of the chunk that holds the group's map.
+    pub fn map_key(&self) -> String {
+        keys::pg_map(self.pg.pool, self.pg.number.0 / PGS_PER_CHUNK)
+    }
+
+    /// The metadata store answered the request that is awaited.
+    pub fn meta_done<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, result: Result<meta::Response, MetaError>) {
+        self.meta_token = None;
+        match self.stage {
+            Stage::ReadHistory => match result {
+                Ok(response) => self.history_read(cx, &response),
+                Err(_) => self.give_up(cx, META_PAUSE),
+            },
+            Stage::Record => self.record_done(cx, result),
+            Stage::Active => self.trim_done(cx, result),
+            _ => cx.host.mark("an answer of the metadata store that nobody waits for"),
+        }
+    }
+
+    fn history_read<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, response: &meta::Response) {
+        let Some((history, map_revision)) = self.parse_reads(cx, response) else {
+            return self.give_up(cx, META_PAUSE);
+        };
+        self.history = history;
+        self.map_revision = map_revision;
+        self.roster = Roster::new(&self.acting_members, &self.history.0);
+        self.enter(Stage::Query);
+        let now = cx.host.now();
+        self.look_again(cx, now + GRACE);
+        for osd in self.roster.osds() {
+            if !cx.host.node.is_connected(osd) {
+                self.note_absent(cx, osd);
+            }
+            self.query(cx, osd);
+        }
+    }
+
+    /// History with its revision, and the revision of the map; `None`: the map is not ours (any more), or what is
+    /// stored makes no sense.
+    pub fn parse_reads<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        response: &meta::Response,
+    ) -> Option<((History, u64), u64)> {
+        let meta::Response::Txn { results, .. } = response else { return None };
+        let [meta::TxnResult::Range(map), meta::TxnResult::Range(history)] = results.as_slice() else { return None };
+        let map = map.first()?;
+        let chunk: PgMapChunk = self.parse(cx, map)?;
+        if chunk.0.get(&self.pg.number)?.epoch != self.attempt.epoch {
+            return None;
+        }
+        let history = match history.first() {
+            Some(kv) => (self.parse(cx, kv)?, kv.mod_revision),
+            None => (History::default(), 0),
+        };
+        Some((history, map.mod_revision))
+    }
+
+    fn parse<S: ObjectStore, T: serde::de::DeserializeOwned>(
+        &self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        kv: &meta::KeyValue,
+    ) -> Option<T> {
+        let parsed = serde_json::from_slice(&kv.value);
+        parsed
+            .map_err(|error| cx.host.log(Level::Error, format!("{:?}: {} cannot be read: {error}", self.pg, kv.key)))
+            .ok()
+    }
+
+    /// Step 2: asks an OSD to join, if it has not answered yet. Without a connection it is asked when there is one.
+    pub fn query<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        let has_seat = self.roster.seats().iter().any(|seat| seat.member.osd == osd);
+        let answered = self.roster.seats().iter().any(|seat| seat.member.osd == osd && seat.statement.is_some());
+        if has_seat && !answered && cx.host.node.is_connected(osd) && !self.calls.waits_for(osd) {
+            self.calls.send(cx.host, cx.post, osd, SubOp::Query, Purpose::Query);
+        }
+    }
+
+    /// A member stated what it holds.
+    pub fn stated<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, from: OsdId, reply: SubReply) {
+        let SubReply::Joined { store, trusted, lease_left, roles } = reply else {
+            return self.complain(cx, from, "its store cannot take part in peering");
+        };
+        if self.stage != Stage::Query {
+            return cx.host.mark("a statement that came too late for its peering");
+        }
+        self.leases_end = self.leases_end.max(cx.host.now() + lease_left);
+        for member in self.roster.members(self.roster.mask(|seat| seat.member.osd == from)) {
+            let digest = roles.iter().find(|(role, _)| *role == member.role).map(|(_, digest)| *digest);
+            if member.store == store {
+                let digest = digest.unwrap_or_default();
+                self.roster.stated(&member, Statement { trusted, digest });
+            }
+        }
+        if !trusted && self.acting.iter().any(|member| member.osd == from) {
+            self.complain(cx, from, "its store has lost metadata");
+        }
+        self.consider_answers(cx);
+    }
+
+    /// Step 3: whether the answers suffice.
+    pub fn consider_answers<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let grounds = self.grounds();
+        let all_acting = self.acting_seats() & !self.roster.answered() == 0;
+        if !all_acting || !grounds.suffices() {
+            return;
+        }
+        self.full = grounds.is_weak(self.rules.minsize);
+        let grace = if self.full { GRACE_WEAK } else { GRACE };
+        let silent = self.roster.mask(|seat| seat.statement.is_none() && cx.host.node.is_up(seat.member.osd));
+        let end = self.attempt_started + grace;
+        if silent & !self.superseded_seats() != 0 && cx.host.now() < end {
+            return self.look_again(cx, end);
+        }
+        if self.full {
+            cx.host.mark("full attempt: a set lost too many members");
+        }
+        self.start_comparison(cx);
+    }
+
+    /// Seats of stores whose OSD answered with another store.
+    fn superseded_seats(&self) -> Mask {
+        let answered =
+            |osd: OsdId| self.roster.seats().iter().any(|seat| seat.member.osd == osd && seat.statement.is_some());
+        self.roster.mask(|seat| seat.statement.is_none() && answered(seat.member.osd))
+    }
+
+    fn grounds(&self) -> crate::pg::choose::Grounds {
+        self.roster.grounds(&self.history.0, self.rules.k, self.rules.replicated)
+    }
+
+    /// Whom the peering waits for, for people.
+    pub fn waits_for(&self) -> Vec<String> {
+        let acting = self.acting_seats() & !self.roster.answered();
+        let mut names: Vec<String> = self.roster.in_mask(acting).map(|(_, seat)| seat.member.osd.0).map(name).collect();
+        let grounds = self.grounds();
+        for (set, (epoch, members)) in grounds.sets.iter().zip(&self.history.0.sets) {
+            if grounds.strength(set & grounds.answered) < self.rules.k {
+                let any: Vec<String> = members.iter().map(|member| name(member.osd.0)).collect();
+                names.push(format!("one of {} (epoch {epoch})", any.join(", ")));
+            }
+        }
+        names
+    }
+
+    fn start_comparison<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let takes_part = self.roster.answered();
+        let digests: Vec<_> =
+            self.roster.in_mask(takes_part).filter_map(|(index, seat)| Some((index, seat.statement?.digest))).collect();
+        self.comparison = Comparison::new(self.rules.range, &digests);
+        self.enter(Stage::Compare);
+        self.ask_more(cx);
+    }
+
+    fn ask_more<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        for asked in self.comparison.next_questions() {
+            self.ask(cx, asked);
+        }
+        if self.comparison.is_done() {
+            self.start_resolve(cx);
+        }
+    }
+
+    fn ask<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, asked: Asked) {
+        let role = self.roster.role(asked.seat);
+        let op = match asked.question {
+            Question::Digests { range, bits } => SubOp::Digest { role, range, bits },
+            Question::List { range, after } => SubOp::List { role, range, after },
+        };
+        self.send(cx, asked.seat, op, Purpose::Compare { task: asked.task, seat: asked.seat });
+    }
+
+    /// A question of the comparison was answered.
+    pub fn compared<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, task: u32, seat: u8, reply: SubReply) {
+        if self.stage != Stage::Compare {
+            return cx.host.mark("an answer that came too late for its comparison");
+        }
+        match reply {
+            SubReply::Digests(digests) => self.comparison.digests(task, seat, digests),
+            SubReply::Listing { copies, more } => {
+                if let Some(asked) = self.comparison.listing(task, seat, copies, more) {
+                    return self.ask(cx, asked);
+                }
+            }
+            _ => return self.give_up(cx, RETRY_PAUSE),
+        }
+        while let Some(objects) = self.comparison.next_listed() {
+            for (object, copies) in objects {
+                if !self.judge(cx, object, &copies) {
+                    return;
+                }
+            }
+        }
+        self.ask_more(cx);
+    }
+
+    /// Step 4: chooses an object's version. False: the peering cannot go on.
+    fn judge<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, copies: &Copies) -> bool {
+        let held: SmallVec<[Held; 8]> = copies
+            .iter()
+            .flat_map(|(seat, info)| {
+                let versions = [&info.committed, &info.prepared].into_iter().flatten();
+                versions.map(|info| Held { seat: *seat, version: info.version, tombstone: info.tombstone })
+            })
+            .collect();
+        match choose(&self.grounds(), &held) {
+            Choice::Version { kept, certain, verdicts } => {
+                let version = kept.map_or_else(Default::default, |(version, _)| version);
+                cx.host.observe(Fact::Chosen { pg: self.pg, epoch: self.attempt.epoch, object, version });
+                let good =
+                    copies.iter().filter(|(_, info)| is_good(info, version)).fold(0, |m, (seat, _)| m | 1 << seat);
+                let doomed = |verdict| {
+                    let these = held.iter().zip(&verdicts).filter(move |(_, other)| **other == verdict);
+                    these.map(|(held, _)| (held.seat, held.version)).collect::<SmallVec<[_; 2]>>()
+                };
+                let (remove, later) = (doomed(Verdict::Remove), doomed(Verdict::RemoveLater));
+                self.note(object, version, good, certain && !self.full, remove, later);
+                true
+            }
+            Choice::Incomplete(version) => {
+                let text = format!("{:?}: {object:?} at {version} counts, but too few of its copies answered", self.pg);
+                cx.host.log(Level::Warn, text);
+                self.give_up(cx, Duration::secs(2));
+                false
+            }
+            Choice::Impossible(version) => {
+                let text = format!(
+                    "{:?}: {object:?} has version {version}, above the last recorded interval {}: the metadata store \
+                     has lost this group's history; the group stays inactive",
+                    self.pg, self.history.0.last
+                );
+                cx.host.log(Level::Error, text);
+                self.give_up(cx, Duration::secs(30));
+                false
+            }
+        }
+    }
+
+    /// Remembers an object that is not the same everywhere.
+    fn note(
+        &mut self,
+        object: ObjectId,
+        version: crate::id::Version,
+        good: Mask,
+        certain: bool,
+        mut remove: SmallVec<[(u8, crate::id::Version); 2]>,
+        mut later: SmallVec<[(u8, crate::id::Version); 2]>,
+    ) {
+        let acting = self.acting_seats();
+        if self.full {
+            remove.append(&mut later);
+        }
+        later.retain(|(seat, _)| acting >> *seat & 1 == 1);
+        let missing = if version.is_none() { 0 } else { acting & !good };
+        let install = !certain && missing != 0;
+        if install {
+            // An installation replaces whatever is there.
+            remove.retain(|(seat, _)| missing >> *seat & 1 == 0);
+        }
+        if missing != 0 || !remove.is_empty() || !later.is_empty() {
+            let resolve = install || !remove.is_empty();
+            self.unclean.insert(object, Entry::new(version, good, missing, remove, later, resolve, install));
+        }
+    }
+
+    /// Step 5.
+    fn start_resolve<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        self.enter(Stage::Resolve);
+        if planted(Bug::SkipResolve) {
+            self.unclean.forget_resolve();
+        }
+        self.resolve_more(cx);
+    }
+
+    /// Step 6.
+    pub fn record<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        self.enter(Stage::Record);
+        let answered = self.roster.members(self.roster.answered());
+        let history = if self.full {
+            history::trimmed(self.attempt.epoch, &self.acting_members)
+        } else {
+            history::narrowed(&self.history.0, self.attempt.epoch, &self.acting_members, &answered)
+        };
+        self.write_history(cx, history);
+    }
+
+    /// Writes history, if neither it nor the map changed.
+    pub fn write_history<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, history: History) {
+        let key = keys::pg_history(self.pg);
+        let value = serde_json::to_vec(&history).expect("plain data has a JSON form");
+        let request = meta::Request::Txn(meta::Txn {
+            compare: vec![
+                meta::Compare::ModRevision(self.map_key(), self.map_revision),
+                meta::Compare::ModRevision(key.clone(), self.history.1),
+            ],
+            success: vec![meta::TxnOp::Put { key, value, lease: 0 }],
+            failure: self.reads().into(),
+        });
+        self.trim.proposed = Some(history);
+        let token = cx.host.env.rng.next_u64();
+        self.meta_token = Some(token);
+        cx.host.meta.push(MetaCall { pg: self.pg, token, request });
+    }
+
+    /// Takes over what was written.
+    pub fn history_written<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, revision: u64) {
+        let history = self.trim.proposed.take().expect("a history was proposed");
+        cx.host.observe(Fact::Recorded { pg: self.pg, history: history.clone() });
+        self.history = (history, revision);
+    }
+
+    fn record_done<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, result: Result<meta::Response, MetaError>) {
+        match result {
+            Ok(meta::Response::Txn { succeeded: true, revision, .. }) => {
+                self.history_written(cx, revision);
+                self.enter(Stage::LeaseWait);
+                self.activate(cx);
+            }
+            Ok(response) => match self.parse_reads(cx, &response) {
+                Some((history, map_revision)) if history.1 == self.history.1 => {
+                    // Only other groups of the chunk changed.
+                    self.map_revision = map_revision;
+                    let proposed = self.trim.proposed.take().expect("a history was proposed");
+                    self.write_history(cx, proposed);
+                }
+                _ => self.give_up(cx, RETRY_PAUSE),
+            },
+            Err(_) => {
+                cx.host.mark("the reply to the record of an interval was lost");
+                self.give_up(cx, META_PAUSE);
+            }
+        }
+    }
+
+    /// Step 7.
+    pub fn activate<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        if cx.host.now() < self.leases_end && !planted(Bug::ActivateWithoutLeaseWait) {
+            return self.look_again(cx, self.leases_end);
+        }
+        self.enter(Stage::Active);
+        let me = cx.host.node.osd;
+        self.lease = Lease::new(self.acting.iter().map(|member| member.osd).filter(|osd| *osd != me));
+        self.trim.trimmed = self.is_trimmed();
+        let acting = self.acting.iter().map(|member| member.osd).collect();
+        cx.host.observe(Fact::Activated { pg: self.pg, epoch: self.attempt.epoch, acting });
+        let acting = self.acting_seats();
+        self.unclean.activate(acting);
+        self.recover(cx);
+        if self.trim.trimmed { self.clean_up(cx) } else { self.trim_if_clean(cx) }
+    }
+
+    fn is_trimmed(&self) -> bool {
+        self.history.0 == history::trimmed(self.attempt.epoch, &self.acting_members)
+    }
+}
+
+fn is_good(info: &crate::store::CopyInfo, version: crate::id::Version) -> bool {
+    let versions = [&info.committed, &info.prepared].into_iter().flatten();
+    !version.is_none() && versions.into_iter().any(|info| info.version == version && !info.damaged)
+}
+
+fn name(osd: u32) -> String {
+    format!("osd.{osd}")
+}

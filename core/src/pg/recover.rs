@@ -1,0 +1,429 @@
+//! Making objects whole: resolve before the record, recovery and rebalancing in the background afterwards.
+//!
+//! Owns the objects that are not the same everywhere, and the steps that make them so. Does not own the choice of
+//! versions, nor the order in which groups get slots (the OSD node's [`super::host::RecoverySlots`]).
+//!
+//! ```text
+//! Idle -> Removing (void and stale copies) -> Idle -> Fetching (a good copy) -> Installing (where it lacks) -> done
+//! ```
+//! In resolve only what must be done before the record is done; a step that fails leads to a new attempt. Later, it
+//! leads to another source, or to the wish for an epoch without the member that failed.
+
+use crate::id::{CopyId, ObjectId, OsdId, Version};
+use crate::pg::choose::Mask;
+use crate::pg::host::{Host, Urgency};
+use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
+use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
+use crate::store::{Mode, ObjectStore};
+use crate::time::Duration;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Objects resolved at a time: enough to hide round trips, few enough to bound memory.
+const RESOLVING: usize = 16;
+
+/// Pause after a member failed in resolve: the monitor should have had time to act on the complaint.
+const FAILURE_PAUSE: Duration = Duration::millis(1_000);
+
+/// Copies to remove: seat and version.
+pub type Doomed = SmallVec<[(u8, Version); 2]>;
+
+/// An object that is not the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The version that counts; none: the object does not exist.
+    pub version: Version,
+    /// Seats with a good copy of it.
+    pub good: Mask,
+    /// Acting seats without.
+    pub missing: Mask,
+    /// Copies to be removed before anything is installed.
+    remove: Doomed,
+    /// Copies to be removed once the group serves.
+    later: Doomed,
+    /// Something must be done before the record.
+    resolve: bool,
+    /// That includes the installation.
+    install: bool,
+    /// Seats whose copy of this very version is damaged.
+    repair: Mask,
+    /// An operation waits for it.
+    wanted: bool,
+    /// There is no good copy.
+    pub unfound: bool,
+    /// It has one of the OSD's slots.
+    slot: bool,
+    work: Work,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Idle,
+    Removing(u32),
+    Fetching(u8),
+    Installing(Mask),
+}
+
+/// A step, as a sub-operation's purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A copy is being removed.
+    Remove,
+    /// A copy is being fetched.
+    Fetch,
+    /// A copy is being installed.
+    Install,
+}
+
+impl Entry {
+    /// See the fields.
+    pub fn new(
+        version: Version,
+        good: Mask,
+        missing: Mask,
+        remove: Doomed,
+        later: Doomed,
+        resolve: bool,
+        install: bool,
+    ) -> Self {
+        let (repair, wanted, unfound, slot, work) = (0, false, false, false, Work::Idle);
+        Entry { version, good, missing, remove, later, resolve, install, repair, wanted, unfound, slot, work }
+    }
+
+    /// A copy that turned out to be damaged: of all acting members, only `seat` lacks it.
+    fn damaged(version: Version, acting: Mask, seat: u8) -> Self {
+        let bit = 1 << seat;
+        let entry = Entry::new(version, acting & !bit, bit, SmallVec::new(), SmallVec::new(), false, false);
+        Entry { repair: bit, ..entry }
+    }
+
+    fn urgency(&self, acting: Mask) -> Urgency {
+        if self.missing == 0 {
+            return Urgency::Misplaced;
+        }
+        let good = (self.good & acting).count_ones();
+        Urgency::Degraded(u8::try_from(good).expect("at most 64 seats"))
+    }
+}
+
+/// All such objects.
+#[derive(Clone, Debug, Default)]
+pub struct Unclean {
+    entries: BTreeMap<ObjectId, Entry>,
+    /// Before the record: what must be resolved and is not begun.
+    to_resolve: BTreeSet<ObjectId>,
+    resolving: usize,
+    /// Afterwards: what is not begun, most endangered first.
+    queue: BTreeSet<(Urgency, ObjectId)>,
+    active: bool,
+}
+
+/// Numbers for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Some acting member lacks it.
+    pub degraded: u64,
+    /// Only stale copies remain.
+    pub misplaced: u64,
+    /// No good copy is left.
+    pub unfound: u64,
+}
+
+impl Unclean {
+    /// Remembers an object.
+    pub fn insert(&mut self, object: ObjectId, entry: Entry) {
+        if entry.resolve {
+            self.to_resolve.insert(object);
+        }
+        self.entries.insert(object, entry);
+    }
+
+    /// A planted mistake: nothing must be done before the record.
+    pub fn forget_resolve(&mut self) {
+        self.to_resolve.clear();
+    }
+
+    /// The object, if it is not the same everywhere.
+    pub fn get(&self, object: ObjectId) -> Option<&Entry> {
+        self.entries.get(&object)
+    }
+
+    /// Whether all objects are whole.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// From now on everything is to be made whole.
+    pub fn activate(&mut self, acting: Mask) {
+        self.active = true;
+        for (object, entry) in &mut self.entries {
+            entry.resolve = false;
+            entry.remove.append(&mut entry.later);
+            self.queue.insert((entry.urgency(acting), *object));
+        }
+    }
+
+    /// Numbers for people.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for entry in self.entries.values() {
+            let count = match entry.missing {
+                _ if entry.unfound => &mut counts.unfound,
+                0 => &mut counts.misplaced,
+                _ => &mut counts.degraded,
+            };
+            *count += 1;
+        }
+        counts
+    }
+
+    /// The group is not served any more.
+    pub fn give_slots_back<S>(&mut self, host: &mut Host<'_, '_, S>) {
+        for entry in self.entries.values_mut() {
+            if std::mem::take(&mut entry.slot) {
+                host.recovery.give_back();
+            }
+        }
+    }
+}
+
+impl Primary {
+    /// Goes on with what must be done before the record.
+    pub fn resolve_more<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        while self.stage == Stage::Resolve && self.unclean.resolving < RESOLVING {
+            let Some(object) = self.unclean.to_resolve.pop_first() else { break };
+            self.unclean.resolving += 1;
+            self.work_step(cx, object);
+        }
+        if self.stage == Stage::Resolve && self.unclean.resolving == 0 {
+            self.record(cx);
+        }
+    }
+
+    /// Begins to recover objects, as far as there are slots.
+    pub fn recover<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        while self.stage == Stage::Active {
+            let Some(&(urgency, object)) = self.unclean.queue.first() else { break };
+            if !cx.host.recovery.take(urgency, self.pg) {
+                break;
+            }
+            self.unclean.queue.pop_first();
+            let entry = self.unclean.entries.get_mut(&object).expect("queued objects have entries");
+            entry.slot = true;
+            self.work_step(cx, object);
+        }
+    }
+
+    /// An operation waits for an object: it is recovered at once.
+    pub fn recover_now<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let acting = self.acting_seats();
+        let Some(entry) = self.unclean.entries.get_mut(&object) else { return };
+        entry.wanted = true;
+        if self.unclean.queue.remove(&(entry.urgency(acting), object)) {
+            self.work_step(cx, object);
+        }
+    }
+
+    /// A copy of an acting member turned out to be damaged.
+    pub fn damage_found<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: ObjectId,
+        version: Version,
+        seat: u8,
+    ) {
+        let acting = self.acting_seats();
+        if self.unclean.get(object).is_none() {
+            cx.host.mark("a damaged copy is to be repaired");
+            let entry = Entry::damaged(version, acting, seat);
+            self.unclean.queue.insert((entry.urgency(acting), object));
+            self.unclean.insert(object, entry);
+        } else if let Some(entry) = self.unclean.entries.get_mut(&object) {
+            entry.good &= !(1 << seat);
+            if acting >> seat & 1 == 1 {
+                entry.missing |= 1 << seat;
+                entry.repair |= 1 << seat;
+            }
+        }
+    }
+
+    /// Decides what is next for an object that has no step under way.
+    fn work_step<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let resolving = self.stage == Stage::Resolve;
+        let Some(entry) = self.unclean.entries.get_mut(&object) else { return };
+        debug_assert_eq!(entry.work, Work::Idle);
+        if !entry.remove.is_empty() {
+            entry.work = Work::Removing(u32::try_from(entry.remove.len()).expect("few"));
+            for (seat, version) in std::mem::take(&mut entry.remove) {
+                let copy = CopyId { object, role: self.roster.role(seat) };
+                let purpose = Purpose::Recover { object, seat, step: Step::Remove };
+                self.send(cx, seat, SubOp::Remove { copy, version }, purpose);
+            }
+        } else if entry.missing == 0 || (resolving && !entry.install) {
+            self.work_done(cx, object);
+        } else {
+            self.fetch(cx, object);
+        }
+    }
+
+    fn fetch<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        let own = self.roster.acting_seat(cx.host.node.osd).filter(|seat| entry.good >> seat & 1 == 1);
+        let connected = |(_, seat): &(u8, &crate::pg::roster::Seat)| cx.host.node.is_connected(seat.member.osd);
+        let other = self.roster.in_mask(entry.good).find(connected).map(|(index, _)| index);
+        let Some(seat) = own.or(other) else { return self.no_source(cx, object) };
+        entry.work = Work::Fetching(seat);
+        let (copy, version) = (CopyId { object, role: self.roster.role(seat) }, entry.version);
+        let purpose = Purpose::Recover { object, seat, step: Step::Fetch };
+        self.send(cx, seat, SubOp::Fetch { copy, version }, purpose);
+    }
+
+    /// No good copy is within reach: it waits for a connection, or for good.
+    fn no_source<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let acting = self.acting_seats();
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        entry.unfound = entry.good == 0;
+        let unfound = entry.unfound;
+        if std::mem::take(&mut entry.slot) {
+            cx.host.recovery.give_back();
+        }
+        if self.stage == Stage::Resolve {
+            // What nobody can read is served to nobody: there is no need to make it certain.
+            if unfound {
+                cx.host.mark("an uncertain object without a good copy");
+                return self.resolved(cx, object);
+            }
+            return self.give_up(cx, RETRY_PAUSE);
+        }
+        if unfound {
+            cx.host.mark("no good copy of an object is left");
+        } else {
+            self.unclean.queue.insert((entry.urgency(acting), object));
+        }
+        self.wake_object(cx, object);
+    }
+
+    /// A step of an object's recovery was answered.
+    pub fn recovered<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: ObjectId,
+        seat: u8,
+        step: Step,
+        reply: SubReply,
+    ) {
+        if !matches!(self.stage, Stage::Resolve | Stage::Active) {
+            return cx.host.mark("a step of recovery that came too late");
+        }
+        let Some(entry) = self.unclean.entries.get_mut(&object) else {
+            return cx.host.mark("a step of recovery of an object that is whole");
+        };
+        match (step, reply, entry.work) {
+            (Step::Remove, SubReply::Done, Work::Removing(left)) => {
+                entry.work = if left == 1 { Work::Idle } else { Work::Removing(left - 1) };
+                if left == 1 {
+                    self.work_step(cx, object);
+                }
+            }
+            (Step::Fetch, SubReply::Whole { version, predecessor, content, requests }, Work::Fetching(from))
+                if from == seat && version == entry.version =>
+            {
+                entry.work = Work::Installing(entry.missing);
+                let (missing, repair) = (entry.missing, entry.repair);
+                for seat in (0..64u8).filter(|seat| missing >> seat & 1 == 1) {
+                    let purpose = self.install_purpose(repair >> seat & 1 == 1);
+                    let copy = CopyId { object, role: self.roster.role(seat) };
+                    let (mode, content, requests) = (Mode::Plain, content.clone(), requests.clone());
+                    let op = SubOp::Install { purpose, copy, version, predecessor, mode, content, requests };
+                    self.send(cx, seat, op, Purpose::Recover { object, seat, step: Step::Install });
+                }
+            }
+            (Step::Fetch, SubReply::Refused(Refused::Damaged | Refused::NoSuchVersion), Work::Fetching(from))
+                if from == seat =>
+            {
+                entry.work = Work::Idle;
+                let version = entry.version;
+                self.damage_found(cx, object, version, seat);
+                self.work_step(cx, object);
+            }
+            (Step::Install, SubReply::Done, Work::Installing(left)) => {
+                let bit = 1 << seat;
+                entry.missing &= !bit;
+                entry.repair &= !bit;
+                entry.good |= bit;
+                entry.work = if left == bit { Work::Idle } else { Work::Installing(left & !bit) };
+                if left == bit {
+                    self.work_step(cx, object);
+                }
+            }
+            (Step::Fetch, _, Work::Idle | Work::Installing(_)) => {
+                cx.host.mark("a source answered after it was given up")
+            }
+            (step, reply, _) => self.recovery_failed(cx, seat, step, &reply),
+        }
+    }
+
+    fn install_purpose(&self, repair: bool) -> InstallPurpose {
+        match self.stage {
+            Stage::Resolve => InstallPurpose::Resolve,
+            _ if repair => InstallPurpose::Repair,
+            _ => InstallPurpose::Recovery,
+        }
+    }
+
+    /// A member failed to do its part. The object stays as it is until the next epoch, or the next attempt.
+    fn recovery_failed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, seat: u8, step: Step, reply: &SubReply) {
+        let reason = match (step, reply) {
+            (_, SubReply::Refused(Refused::NoSpace)) => "it has no space for a copy",
+            (Step::Fetch, _) => "it cannot send a copy",
+            (Step::Install, _) => "it cannot store a copy",
+            (Step::Remove, _) => "it cannot remove a copy",
+        };
+        let osd = self.roster.osd(seat);
+        self.complain(cx, osd, reason);
+        if self.stage == Stage::Resolve {
+            self.give_up(cx, FAILURE_PAUSE);
+        }
+    }
+
+    /// Nothing is left to do for an object, at this stage.
+    fn work_done<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        if self.stage == Stage::Resolve {
+            return self.resolved(cx, object);
+        }
+        let entry = self.unclean.entries.remove(&object).expect("being worked on");
+        if entry.slot {
+            cx.host.recovery.give_back();
+        }
+        self.wake_object(cx, object);
+        self.recover(cx);
+        self.trim_if_clean(cx);
+    }
+
+    fn resolved<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        self.unclean.resolving -= 1;
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        entry.resolve = false;
+        if entry.missing == 0 && entry.later.is_empty() {
+            self.unclean.entries.remove(&object);
+        }
+        if self.unclean.resolving < RESOLVING / 2 {
+            self.resolve_more(cx);
+        }
+    }
+
+    /// Another source for what was being fetched from an OSD that is out of reach.
+    pub fn source_lost<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        let seats = self.roster.mask(|seat| seat.member.osd == osd);
+        let from_there = |(_, entry): &(&ObjectId, &Entry)| match entry.work {
+            Work::Fetching(from) => seats >> from & 1 == 1,
+            _ => false,
+        };
+        let objects: Vec<ObjectId> = self.unclean.entries.iter().filter(from_there).map(|(id, _)| *id).collect();
+        for object in objects {
+            cx.host.mark("a source of recovery was lost");
+            self.unclean.entries.get_mut(&object).expect("listed above").work = Work::Idle;
+            self.work_step(cx, object);
+        }
+    }
+}

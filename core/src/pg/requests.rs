@@ -1,0 +1,109 @@
+//! Requests that versions include: each write takes effect once, however often it is sent.
+//!
+//! Owns the rules of the list that is stored with a version, and what each session has seen of this group's answers.
+//! Does not own the list's storage (the store keeps it with the version).
+
+use crate::id::{RequestId, Requests, Session, Version};
+use crate::limits::REQUESTS_PER_OBJECT;
+use crate::planted::{Bug, planted};
+use std::collections::BTreeMap;
+
+/// How far each session has seen answers of this group, as far as this primary was told. Only of use within an epoch:
+/// what was sent under an older one is refused by its epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    seen: BTreeMap<Session, u64>,
+}
+
+impl Sessions {
+    /// A request arrived that says `seen`. False: the request itself is a late duplicate, its answer was seen.
+    pub fn arrived(&mut self, id: RequestId, seen: u64) -> bool {
+        let known = self.seen.entry(id.session).or_default();
+        *known = (*known).max(seen);
+        id.number > *known
+    }
+
+    fn has_seen(&self, id: RequestId) -> bool {
+        self.seen.get(&id.session).is_some_and(|seen| id.number <= *seen)
+    }
+
+    /// The list of the version after one that includes `base`; `None`: no room, as long as the client has not seen
+    /// more answers.
+    pub fn extended(&self, base: &Requests, id: RequestId) -> Option<Requests> {
+        let mut list: Requests = base.iter().copied().filter(|other| !self.has_seen(*other)).collect();
+        if list.len() >= REQUESTS_PER_OBJECT {
+            // Sessions that ended leave their last requests behind; the oldest of them has the least to ask.
+            let place = list.iter().position(|other| other.session != id.session)?;
+            list.remove(place);
+        }
+        list.push(id);
+        Some(list)
+    }
+}
+
+/// What is known of a request, by the list of the object's newest version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It was not carried out.
+    New,
+    /// It was carried out, and made this version or one of those before.
+    Included(Version),
+    /// A newer session of its client wrote the object: the request must not be carried out any more.
+    Superseded,
+}
+
+/// Looks a request up in the list stored with `version`.
+pub fn look_up(list: &Requests, version: Version, id: RequestId) -> Known {
+    if planted(Bug::DropRequestNumbers) {
+        return Known::New;
+    }
+    if let Some(later) = list.iter().rev().position(|other| *other == id) {
+        // Each version adds one request at the end, so its own version is at least so many steps back.
+        let seq = version.seq.saturating_sub(later as u64);
+        return Known::Included(Version { epoch: version.epoch, seq });
+    }
+    let newer =
+        |other: &RequestId| other.session.client == id.session.client && other.session.number > id.session.number;
+    if list.iter().any(newer) { Known::Superseded } else { Known::New }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClientId, Epoch};
+
+    fn id(client: u64, session: u64, number: u64) -> RequestId {
+        RequestId { session: Session { client: ClientId(client), number: session }, number }
+    }
+
+    #[test]
+    fn a_request_is_included_once_until_its_answer_was_seen() {
+        let mut sessions = Sessions::default();
+        assert!(sessions.arrived(id(1, 1, 1), 0));
+        let list = sessions.extended(&Requests::new(), id(1, 1, 1)).unwrap();
+        let version = Version { epoch: Epoch(3), seq: 7 };
+        assert_eq!(look_up(&list, version, id(1, 1, 1)), Known::Included(version));
+        assert_eq!(look_up(&list, version, id(1, 1, 2)), Known::New);
+        assert!(sessions.arrived(id(1, 1, 2), 1));
+        assert!(!sessions.arrived(id(1, 1, 1), 0));
+        let list = sessions.extended(&list, id(1, 1, 2)).unwrap();
+        assert_eq!(list.as_slice(), [id(1, 1, 2)]);
+    }
+
+    #[test]
+    fn an_older_session_is_refused() {
+        let list = Requests::from_slice(&[id(1, 2, 1)]);
+        assert_eq!(look_up(&list, Version::NONE, id(1, 1, 9)), Known::Superseded);
+        assert_eq!(look_up(&list, Version::NONE, id(2, 1, 9)), Known::New);
+    }
+
+    #[test]
+    fn a_full_list_forgets_ended_sessions_but_never_its_own() {
+        let sessions = Sessions::default();
+        let full: Requests = (0..REQUESTS_PER_OBJECT as u64).map(|n| id(n, 1, 1)).collect();
+        let next = sessions.extended(&full, id(99, 1, 1)).unwrap();
+        assert_eq!((next.len(), next[0]), (REQUESTS_PER_OBJECT, id(1, 1, 1)));
+        let own: Requests = (0..REQUESTS_PER_OBJECT as u64).map(|n| id(1, 1, n)).collect();
+        assert_eq!(sessions.extended(&own, id(1, 1, 100)), None);
+    }
+}

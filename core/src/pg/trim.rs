@@ -1,0 +1,177 @@
+//! After recovery: trimming the history, dropping tombstones, removing copies outside the acting set.
+//!
+//! Owns the order of these: nothing is dropped or removed before the history is trimmed. Does not own recovery.
+//!
+//! ```text
+//! all objects whole -> history trimmed -> members outside leave; tombstones below the base are purged
+//! ```
+
+use crate::id::{CopyId, OsdId, RequestId, Role};
+use crate::io::MetaError;
+use crate::map::History;
+use crate::meta;
+use crate::pg::history;
+use crate::pg::msg::{SubOp, SubReply};
+use crate::pg::ops::Kind;
+use crate::pg::primary::{Cx, Primary, Purpose};
+use crate::planted::{Bug, planted};
+use crate::store::{CopyInfo, ObjectStore};
+use crate::time::Duration;
+use std::collections::BTreeSet;
+
+/// Pause before the history is written again after a failure.
+const PAUSE: Duration = Duration::millis(500);
+/// Tombstones looked for, and purged, at a time: background work that shares the members with clients.
+const PURGES: usize = 32;
+/// Pages of copies looked at before other events have their turn: well below a millisecond of work.
+const PAGES: usize = 32;
+/// Until the search for tombstones goes on.
+const SCAN_PAUSE: Duration = Duration::millis(5);
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Trim {
+    /// The history being written (or last written without a known result).
+    pub proposed: Option<History>,
+    /// The history is trimmed at this epoch.
+    pub trimmed: bool,
+    /// OSDs outside the acting set that are removing their copies.
+    leaving: BTreeSet<OsdId>,
+    purging: usize,
+    purge_after: Option<CopyId>,
+    purge_done: bool,
+}
+
+impl Trim {
+    /// Whether nothing is left to be removed, as far as is known.
+    pub fn is_done(&self) -> bool {
+        self.trimmed && self.leaving.is_empty()
+    }
+}
+
+impl Primary {
+    /// Trims if every object is whole on all acting members.
+    pub fn trim_if_clean<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let whole = self.unclean.is_empty() || planted(Bug::TrimTooEarly);
+        if !self.is_active() || !whole || self.trim.trimmed || self.meta_token.is_some() {
+            return;
+        }
+        self.write_history(cx, history::trimmed(self.attempt.epoch, &self.acting_members));
+    }
+
+    /// The metadata store answered: to a trim, or to the question how an earlier one ended.
+    pub fn trim_done<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, result: Result<meta::Response, MetaError>) {
+        match result {
+            Ok(meta::Response::Txn { succeeded: true, revision, results }) if results.len() == 1 => {
+                self.trimmed(cx, revision);
+            }
+            Ok(response) => {
+                let Some((history, map_revision)) = self.parse_reads(cx, &response) else {
+                    return cx.host.mark("a trim was overtaken by a new epoch");
+                };
+                self.map_revision = map_revision;
+                if Some(&history.0) == self.trim.proposed.as_ref() {
+                    cx.host.mark("a trim had succeeded although its reply was lost");
+                    self.trimmed(cx, history.1);
+                } else {
+                    let at = cx.host.now() + PAUSE;
+                    self.look_again(cx, at);
+                }
+            }
+            Err(_) => {
+                let at = cx.host.now() + PAUSE;
+                self.look_again(cx, at);
+            }
+        }
+    }
+
+    fn trimmed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, revision: u64) {
+        self.history_written(cx, revision);
+        self.trim.trimmed = true;
+        self.clean_up(cx);
+    }
+
+    /// The pause after a failed trim, or between two looks for tombstones, is over.
+    pub fn trim_again<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        if self.trim.trimmed { self.purge_more(cx) } else { self.trim_if_clean(cx) }
+    }
+
+    /// What may be dropped once the history is trimmed.
+    pub fn clean_up<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let acting: Vec<OsdId> = self.acting.iter().map(|member| member.osd).collect();
+        let outside = |(_, seat): &(u8, &crate::pg::roster::Seat)| !acting.contains(&seat.member.osd);
+        let holders = self.roster.mask(|seat| seat.statement.is_some_and(|said| said.digest.count > 0));
+        let osds: Vec<OsdId> = self.roster.in_mask(holders).filter(outside).map(|(_, seat)| seat.member.osd).collect();
+        for osd in osds {
+            self.send_away(cx, osd);
+        }
+        self.purge_more(cx);
+    }
+
+    fn send_away<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        if cx.host.node.is_connected(osd) && self.trim.leaving.insert(osd) {
+            self.calls.send(cx.host, cx.post, osd, SubOp::Leave, Purpose::Leave);
+        }
+    }
+
+    /// An OSD outside the acting set says that it holds copies.
+    pub fn stray<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, from: OsdId) {
+        let acts = self.acting.iter().any(|member| member.osd == from);
+        if self.is_active() && self.trim.trimmed && !acts {
+            self.send_away(cx, from);
+        }
+    }
+
+    /// An OSD removed (some of) its copies.
+    pub fn left<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, from: OsdId, reply: SubReply) {
+        self.trim.leaving.remove(&from);
+        if let SubReply::Listing { more: true, .. } = reply {
+            self.send_away(cx, from);
+        }
+    }
+
+    /// Drops tombstones below the base, some at a time, each as an operation on its object.
+    fn purge_more<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        for _ in 0..PAGES {
+            if self.trim.purging != 0 || self.trim.purge_done {
+                return;
+            }
+            self.purge_page(cx);
+        }
+        let at = cx.host.now() + SCAN_PAUSE;
+        self.look_again(cx, at);
+    }
+
+    fn purge_page<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let mut copies = Vec::new();
+        let (role, after) = (self.own_role(cx), self.trim.purge_after);
+        let more = cx.host.store.list(self.pg.pool, role, self.rules.range, after, PURGES, &mut copies);
+        self.trim.purge_after = copies.last().map(|info| info.copy);
+        self.trim.purge_done = !more;
+        let base = self.history.0.base_epoch;
+        let old = |info: &CopyInfo| {
+            let committed = info.committed.as_ref().filter(|_| info.prepared.is_none())?;
+            (committed.tombstone && committed.version.epoch < base).then_some(committed.version)
+        };
+        // Counted by one more, so that what ends at once does not begin the next page from within this one.
+        self.trim.purging += 1;
+        for (copy, version) in copies.iter().filter_map(|info| Some((info.copy, old(info)?))) {
+            self.trim.purging += 1;
+            let object = self.ops.push(RequestId::default(), None, copy.object, Kind::Purge { version });
+            self.object_step(cx, object);
+        }
+        self.trim.purging -= 1;
+    }
+
+    /// A purge ended.
+    pub fn purged<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        self.trim.purging -= 1;
+        self.purge_more(cx);
+    }
+
+    /// The role of this OSD's own copies.
+    pub fn own_role<S: ObjectStore>(&self, cx: &Cx<'_, '_, '_, S>) -> Role {
+        let seat = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
+        self.roster.role(seat)
+    }
+}

@@ -1,0 +1,446 @@
+//! Clients' operations: admission, order within an object, and writes.
+//!
+//! Owns what an object's queue does next ([`Primary::object_step`] decides from the records alone) and the writing of
+//! versions. Does not own reads (read.rs), nor the list of included requests (requests.rs).
+//!
+//! Rules: writes of an object start in order of arrival and may be under way together; one that overlaps an operation
+//! before it that has not begun waits for it, and so does a read for every write before it that it overlaps. A write
+//! starts only when all acting members are at its predecessor, and is acknowledged, in order, when all have it durable.
+
+use crate::id::{CopyId, LinkId, ObjectId, Requests, Version};
+use crate::limits::SECTOR_BYTES;
+use crate::msg::{Answer, Fact, Refusal, Request, RequestOp};
+use crate::pg::msg::{Change, Refused, SubOp, SubReply};
+use crate::pg::ops::{Kind, Object, Op, State};
+use crate::pg::primary::{Cx, Primary, Purpose};
+use crate::pg::requests::{Known, look_up};
+use crate::planted::{Bug, planted};
+use crate::slab::Key;
+use crate::store::{Mode, ObjectStore};
+
+/// Operations of a group under way or waiting; more are told to come again.
+pub const OPS_PER_PG: usize = 4096;
+/// How often a body that was damaged on its way is sent again before its member is given up.
+const DAMAGED_MAX: u8 = 3;
+
+/// What a request asks for, if it makes sense.
+pub fn kind_of(request: &Request, object_bytes: u32) -> Result<Kind, Refusal> {
+    let check = |offset: u32, len: u32| {
+        let aligned = offset.is_multiple_of(SECTOR_BYTES) && len.is_multiple_of(SECTOR_BYTES);
+        let inside = u64::from(offset) + u64::from(len) <= u64::from(object_bytes);
+        if aligned && inside && len > 0 { Ok(()) } else { Err(Refusal::BadRequest) }
+    };
+    match &request.op {
+        RequestOp::Read { offset, len } => {
+            check(*offset, *len)?;
+            Ok(Kind::Read { offset: *offset, len: *len, status: false })
+        }
+        RequestOp::BlockStatus { offset, len } => {
+            check(*offset, *len)?;
+            Ok(Kind::Read { offset: *offset, len: *len, status: true })
+        }
+        RequestOp::Write { offset, data, expect } => {
+            check(*offset, data.len())?;
+            if !data.verify() {
+                return Err(Refusal::BadChecksum);
+            }
+            let change = Change::Data { offset: *offset, data: data.clone() };
+            Ok(Kind::Write { change, expect: *expect })
+        }
+        RequestOp::Zero { offset, len } => {
+            check(*offset, *len)?;
+            Ok(Kind::Write { change: Change::Zero { offset: *offset, len: *len }, expect: None })
+        }
+        RequestOp::Delete { expect } => Ok(Kind::Write { change: Change::Delete, expect: *expect }),
+        RequestOp::Sync => Err(Refusal::BadRequest),
+    }
+}
+
+/// What an operation may do now.
+enum Turn {
+    Start,
+    Wait,
+}
+
+impl Primary {
+    /// Takes a client's request for this epoch.
+    pub fn request<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, link: LinkId, request: &Request) {
+        if let RequestOp::Sync = request.op {
+            // Whatever was acknowledged is durable.
+            return self.answer(cx, Some(link), request.id, Ok(Answer::Synced));
+        }
+        let kind = match kind_of(request, self.rules.object_bytes) {
+            Ok(kind) => kind,
+            Err(refusal) => return self.answer(cx, Some(link), request.id, Err(refusal)),
+        };
+        if kind.is_write() {
+            if !self.sessions.arrived(request.id, request.seen) && !planted(Bug::DropRequestNumbers) {
+                return cx.host.mark("a late duplicate of a request whose answer was seen");
+            }
+            if self.take_over(link, request) {
+                return cx.host.mark("a retry of a request that is under way");
+            }
+        }
+        if self.ops.len() >= OPS_PER_PG {
+            return self.answer(cx, Some(link), request.id, Err(Refusal::Again));
+        }
+        let object = self.ops.push(request.id, Some(link), request.object, kind);
+        self.object_step(cx, object);
+    }
+
+    /// If the same request is under way, its answer goes to the newest link.
+    fn take_over(&mut self, link: LinkId, request: &Request) -> bool {
+        let Some(object) = self.ops.find(request.object) else { return false };
+        let same = |(_, op): &(Key<Op>, &Op)| op.id == request.id && op.kind.is_write();
+        let Some(key) = self.ops.queue(object).find(same).map(|(key, _)| key) else { return false };
+        self.ops.get_mut(key).expect("found in the queue").link = Some(link);
+        !planted(Bug::DropRequestNumbers)
+    }
+
+    /// A client's connection is gone: what it did not start is dropped.
+    pub fn client_gone<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, link: LinkId) {
+        let of_link: Vec<Key<Op>> =
+            self.ops.iter().filter(|(_, op)| op.link == Some(link)).map(|(key, _)| key).collect();
+        for key in of_link {
+            let op = self.ops.get_mut(key).expect("listed above");
+            op.link = None;
+            let object = op.object;
+            if let State::Waiting | State::Leasing { .. } = op.state {
+                self.ops.remove(key);
+                self.object_step(cx, object);
+            }
+        }
+    }
+
+    /// The object may go on.
+    pub fn wake_object<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        if let Some(key) = self.ops.find(object) {
+            self.object_step(cx, key);
+        }
+    }
+
+    /// Starts what may start, in the order of the queue.
+    pub fn object_step<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) {
+        if !self.ops.is_live(object) || !self.load(cx, object) {
+            return;
+        }
+        let mut next = self.ops.first(object);
+        while let Some(key) = next {
+            next = self.ops.after(key);
+            let op = self.ops.get(key).expect("in the queue");
+            if !matches!(op.state, State::Waiting) {
+                continue;
+            }
+            let is_write = op.kind.is_write();
+            match self.turn(object, key) {
+                Turn::Start if is_write => self.start_write(cx, object, key),
+                Turn::Start => self.start_read(cx, object, key),
+                Turn::Wait => {}
+            }
+        }
+    }
+
+    /// Whether an operation's turn has come, by those before it.
+    fn turn(&self, object: Key<Object>, key: Key<Op>) -> Turn {
+        let op = self.ops.get(key).expect("in the queue");
+        let record = self.ops.object(object);
+        let writable = self.unclean.get(record.id).is_none();
+        if op.kind.is_write() && !writable {
+            return Turn::Wait;
+        }
+        let alone = match &op.kind {
+            Kind::Write { expect, .. } => expect.is_some(),
+            Kind::Purge { .. } => true,
+            Kind::Read { .. } => false,
+        };
+        if alone && record.in_flight > 0 {
+            return Turn::Wait;
+        }
+        for (_, before) in self.ops.queue(object).take_while(|(other, _)| *other != key) {
+            let waiting = matches!(before.state, State::Waiting);
+            let writing = matches!(before.state, State::Writing { .. });
+            let purging = writing && matches!(before.kind, Kind::Purge { .. });
+            let blocks = if op.kind.is_write() {
+                purging || (waiting && (before.kind.is_write() || before.kind.overlaps(&op.kind)))
+            } else {
+                (waiting || writing) && before.kind.is_write() && before.kind.overlaps(&op.kind)
+            };
+            if blocks {
+                return Turn::Wait;
+            }
+        }
+        Turn::Start
+    }
+
+    /// Finds out the object's version; false: it must be recovered first, or cannot be.
+    fn load<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) -> bool {
+        let id = self.ops.object(object).id;
+        let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
+        if let Some(entry) = self.unclean.get(id) {
+            let whole_here = entry.good >> own & 1 == 1;
+            if entry.unfound {
+                self.refuse_all(cx, object, Refusal::Damaged);
+                return false;
+            }
+            self.recover_now(cx, id);
+            if !self.ops.is_live(object) || !(whole_here || self.unclean.get(id).is_none()) {
+                return false;
+            }
+        }
+        if self.ops.object(object).loaded {
+            return true;
+        }
+        let info = cx.host.store.lookup(CopyId { object: id, role: self.roster.role(own) });
+        let record = self.ops.object_mut(object);
+        record.loaded = true;
+        if let Some(committed) = info.and_then(|info| info.committed) {
+            record.newest = committed.version;
+            record.absent = committed.tombstone;
+            record.visible = if committed.tombstone { Version::NONE } else { committed.version };
+            record.requests = committed.requests;
+        }
+        true
+    }
+
+    /// Ends all operations of an object that have not begun.
+    fn refuse_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, refusal: Refusal) {
+        let waiting = |(_, op): &(Key<Op>, &Op)| matches!(op.state, State::Waiting);
+        let keys: Vec<Key<Op>> = self.ops.queue(object).filter(waiting).map(|(key, _)| key).collect();
+        for key in keys {
+            self.finish(cx, key, Err(refusal));
+        }
+    }
+
+    /// Ends an operation with an answer.
+    pub fn finish<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        key: Key<Op>,
+        outcome: Result<Answer, Refusal>,
+    ) {
+        let op = self.ops.remove(key);
+        self.answer(cx, op.link, op.id, outcome);
+        if let Kind::Purge { .. } = op.kind {
+            self.purged(cx);
+        }
+    }
+
+    fn start_write<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) {
+        let op = self.ops.get(key).expect("in the queue");
+        let record = self.ops.object(object);
+        let (change, expect) = match &op.kind {
+            Kind::Write { change, expect } => (change.clone(), *expect),
+            Kind::Purge { version } => {
+                let version = *version;
+                return self.start_purge(cx, object, key, version);
+            }
+            Kind::Read { .. } => unreachable!("reads are started by start_read"),
+        };
+        match look_up(&record.requests, record.newest, op.id) {
+            Known::New => {}
+            Known::Included(version) if record.in_flight == 0 => {
+                cx.host.mark("a retry of a request that was carried out");
+                return self.finish(cx, key, Ok(Answer::Written { version }));
+            }
+            // Included in a version that is not acknowledged yet: its own operation is gone only with its client.
+            Known::Included(_) => return,
+            Known::Superseded => return self.finish(cx, key, Err(Refusal::Fenced)),
+        }
+        if expect.is_some_and(|expect| expect != record.visible) {
+            let refusal = Refusal::VersionMismatch(record.visible);
+            return self.finish(cx, key, Err(refusal));
+        }
+        let removes = !matches!(change, Change::Data { .. });
+        if removes && record.absent {
+            if record.in_flight == 0 {
+                self.finish(cx, key, Ok(Answer::Written { version: Version::NONE }));
+            }
+            return;
+        }
+        let Some(requests) = self.sessions.extended(&record.requests, op.id) else {
+            return self.finish(cx, key, Err(Refusal::Again));
+        };
+        self.send_write(cx, object, key, change, requests);
+    }
+
+    /// Gives the next version and sends it to all acting members.
+    fn send_write<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: Key<Object>,
+        key: Key<Op>,
+        change: Change,
+        requests: Requests,
+    ) {
+        let floor = self.seq_floor;
+        let record = self.ops.object_mut(object);
+        let predecessor = record.newest;
+        let version = Version { epoch: self.attempt.epoch, seq: predecessor.seq.max(floor) + 1 };
+        let tombstone = matches!(change, Change::Delete);
+        let id = record.id;
+        record.newest = version;
+        record.absent = tombstone;
+        record.requests.clone_from(&requests);
+        record.in_flight += 1;
+        let seats = self.acting_seats();
+        let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
+        let left = if planted(Bug::AcknowledgeBeforeDurable) { 1 << own } else { seats };
+        let op = self.ops.get_mut(key).expect("in the queue");
+        op.state = State::Writing { version, tombstone, left, no_space: 0, damaged: 0 };
+        for seat in (0..64u8).filter(|seat| seats >> seat & 1 == 1) {
+            let copy = CopyId { object: id, role: self.roster.role(seat) };
+            let (change, requests) = (change.clone(), requests.clone());
+            let op = SubOp::Write { copy, version, predecessor, mode: Mode::Plain, change, requests };
+            self.send(cx, seat, op, Purpose::Write { op: key, seat });
+        }
+    }
+
+    fn start_purge<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: Key<Object>,
+        key: Key<Op>,
+        version: Version,
+    ) {
+        let record = self.ops.object_mut(object);
+        if record.newest != version || !record.absent {
+            return self.finish(cx, key, Ok(Answer::Synced));
+        }
+        let id = record.id;
+        record.newest = Version::NONE;
+        record.requests.clear();
+        record.in_flight += 1;
+        let seats = self.acting_seats();
+        let op = self.ops.get_mut(key).expect("in the queue");
+        op.state = State::Writing { version: Version::NONE, tombstone: true, left: seats, no_space: 0, damaged: 0 };
+        for seat in (0..64u8).filter(|seat| seats >> seat & 1 == 1) {
+            let copy = CopyId { object: id, role: self.roster.role(seat) };
+            self.send(cx, seat, SubOp::Purge { copy, version }, Purpose::Write { op: key, seat });
+        }
+    }
+
+    /// A member answered a write (or a purge).
+    pub fn confirmed<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        key: Key<Op>,
+        seat: u8,
+        sent: SubOp,
+        reply: SubReply,
+    ) {
+        let Some(object) = self.ops.get(key).map(|op| op.object) else {
+            return cx.host.mark("a member confirmed a write that is over");
+        };
+        let follows = self.has_predecessor_at(object, key, seat);
+        let op = self.ops.get_mut(key).expect("found above");
+        let State::Writing { left, no_space, damaged, .. } = &mut op.state else {
+            panic!("{:?}: {key:?} is not being written", self.pg)
+        };
+        match reply {
+            SubReply::Done => *left &= !(1 << seat),
+            SubReply::Refused(Refused::BadChecksum) if *damaged < DAMAGED_MAX => {
+                *damaged += 1;
+                cx.host.mark("a body was damaged between members");
+                return self.send(cx, seat, sent, Purpose::Write { op: key, seat });
+            }
+            SubReply::Refused(Refused::WrongPredecessor(_)) if follows => {
+                self.parked.push((seat, key, sent));
+                return;
+            }
+            SubReply::Refused(Refused::NoSpace) => {
+                *no_space |= 1 << seat;
+                return self.no_space(cx, object, key);
+            }
+            _ => {
+                let osd = self.roster.osd(seat);
+                return self.complain(cx, osd, "it cannot carry out a write");
+            }
+        }
+        self.unpark(cx, object, seat);
+        self.retire(cx, object);
+    }
+
+    /// Whether a write before this one has not been confirmed by the seat.
+    fn has_predecessor_at(&self, object: Key<Object>, key: Key<Op>, seat: u8) -> bool {
+        let unconfirmed = |op: &Op| matches!(op.state, State::Writing { left, .. } if left >> seat & 1 == 1);
+        self.ops.queue(object).take_while(|(other, _)| *other != key).any(|(_, op)| unconfirmed(op))
+    }
+
+    /// What a member refused since an earlier write had been damaged on its way is sent again.
+    fn unpark<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, seat: u8) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let parked = std::mem::take(&mut self.parked);
+        for (at, key, sent) in parked {
+            let Some(op) = self.ops.get(key) else { continue };
+            if at == seat && op.object == object {
+                self.send(cx, seat, sent, Purpose::Write { op: key, seat });
+            } else {
+                self.parked.push((at, key, sent));
+            }
+        }
+    }
+
+    /// Some members have no space. If none has, the write never happened; else those must go.
+    fn no_space<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) {
+        let seats = self.acting_seats();
+        let op = self.ops.get(key).expect("found by the caller");
+        let State::Writing { left, no_space, .. } = op.state else { return };
+        if no_space == seats {
+            cx.host.mark("no member has space for a new object");
+            return self.undo_all(cx, object);
+        }
+        if left & !no_space == 0 {
+            for seat in (0..64u8).filter(|seat| no_space >> seat & 1 == 1) {
+                let osd = self.roster.osd(seat);
+                self.complain(cx, osd, "it has no space for a new object");
+            }
+        }
+    }
+
+    /// A new object was refused by all members, and with it whatever was to come on top: nothing of it was applied
+    /// anywhere, and nothing will be.
+    fn undo_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) {
+        let keys: Vec<Key<Op>> = self.ops.queue(object).map(|(key, _)| key).collect();
+        self.parked.retain(|(_, key, _)| !keys.contains(key));
+        let record = self.ops.object_mut(object);
+        self.seq_floor = self.seq_floor.max(record.newest.seq);
+        record.in_flight = 0;
+        record.loaded = false;
+        let mut first = true;
+        for key in keys {
+            let op = self.ops.get_mut(key).expect("in the queue");
+            if let State::Writing { .. } = op.state {
+                op.state = State::Waiting;
+                let refusal = if std::mem::take(&mut first) { Refusal::NoSpace } else { Refusal::Again };
+                self.finish(cx, key, Err(refusal));
+            }
+        }
+        self.object_step(cx, object);
+    }
+
+    /// Acknowledges, in order, what is durable on all acting members; then the object may go on.
+    fn retire<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) {
+        while let Some(key) = self.first_write(object) {
+            let op = self.ops.get(key).expect("in the queue");
+            let State::Writing { version, tombstone, left: 0, .. } = op.state else { break };
+            let (request, is_purge) = (op.id, matches!(op.kind, Kind::Purge { .. }));
+            let record = self.ops.object_mut(object);
+            record.in_flight -= 1;
+            record.visible = if tombstone { Version::NONE } else { version };
+            let id = record.id;
+            if !is_purge {
+                cx.host.observe(Fact::Acknowledged { pg: self.pg, object: id, version, request });
+            }
+            self.finish(cx, key, Ok(Answer::Written { version }));
+        }
+        self.object_step(cx, object);
+    }
+
+    /// The oldest write of an object that is under way.
+    fn first_write(&self, object: Key<Object>) -> Option<Key<Op>> {
+        let writing = |(_, op): &(Key<Op>, &Op)| matches!(op.state, State::Writing { .. });
+        self.ops.queue(object).find(writing).map(|(key, _)| key)
+    }
+}
