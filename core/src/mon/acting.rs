@@ -85,8 +85,8 @@ impl Group<'_> {
         let holders = self.holders(usable);
         let mut draft = Draft::new(size, usable);
         self.target.iter().flatten().for_each(|osd| draft.add(*osd));
-        self.keep_holders(&mut draft, &holders);
         self.prefer_present(&holders).for_each(|osd| draft.add(osd));
+        self.keep_holders(&mut draft, &holders);
         arrange(self.map, &draft.chosen, usable, size)
     }
 

@@ -1,3 +1,5 @@
+//! What the cluster map keeps.
+
 use super::*;
 use crate::id::Epoch;
 use crate::map::keys;

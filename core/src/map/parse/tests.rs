@@ -1,3 +1,5 @@
+//! What values are refused, and how.
+
 use super::*;
 
 fn refusal(name: &str, json: &str) -> String {

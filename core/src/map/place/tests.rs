@@ -1,3 +1,7 @@
+//! Placement on random trees.
+
+#![allow(clippy::disallowed_macros)] // Figures for people.
+
 use super::*;
 use crate::map::place::shares::{Share, shares};
 use crate::rng::Rng;

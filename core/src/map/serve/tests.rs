@@ -1,3 +1,5 @@
+//! What subscribers get.
+
 use super::*;
 use crate::buf::BufPool;
 use crate::io::Effects;

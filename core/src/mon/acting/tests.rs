@@ -134,3 +134,65 @@ fn a_holder_in_the_domain_of_a_new_member_takes_its_place() {
     members.sort_unstable();
     assert_eq!(members, [1, 3, 5]);
 }
+
+/// Random groups: whoever is up, whatever was recorded.
+#[test]
+fn members_keep_the_rules_whatever_happens() {
+    let mut rng = crate::rng::Rng::new(21);
+    for _ in 0..3000 {
+        let osds: Vec<u32> = (1..=8).filter(|_| rng.chance(3, 4)).collect();
+        let mut up = usable(&osds);
+        up.values_mut().for_each(|usable| usable.domain = format!("h{}", usable.member.osd.0 % 5));
+        let case = random_case(&mut rng);
+        let next = case.next(&up);
+        let members: Vec<OsdId> = next.acting.iter().flatten().map(|m| m.osd).collect();
+        let domains: BTreeSet<&str> = members.iter().map(|osd| up[osd].domain.as_str()).collect();
+        assert_eq!(domains.len(), members.len(), "a domain is shared: {next:?}");
+        let group = Group {
+            pool: &case.pool,
+            map: case.map.as_ref(),
+            target: &case.target,
+            history: case.history.as_ref(),
+            wish: None,
+        };
+        let holders = group.holders(&up);
+        let holder_domains: BTreeSet<&str> = holders.iter().map(|osd| up[osd].domain.as_str()).collect();
+        let kept = members.iter().filter(|osd| holders.contains(osd)).count();
+        let wanted = usize::from(case.pool.pg_minsize.min(case.pool.pg_size - 1)).min(holder_domains.len());
+        assert!(kept >= wanted, "{kept} of {holders:?} in {next:?}, wanted {wanted}");
+        assert_eq!(next.primary.is_some(), !members.is_empty());
+        let whole = case.target.iter().flatten().all(|osd| up.contains_key(osd));
+        assert!(!whole || members.len() >= case.target.len().min(usize::from(case.pool.pg_size)), "{next:?}");
+    }
+}
+
+fn random_case(rng: &mut crate::rng::Rng) -> Case {
+    let size = u8::try_from(rng.between(1, 4)).expect("small");
+    let minsize = u8::try_from(rng.between(1, u64::from(size))).expect("small");
+    let some = |rng: &mut crate::rng::Rng| -> Vec<u32> {
+        let mut all: Vec<u32> = (1..=8).collect();
+        let mut picked: Vec<u32> = Vec::new();
+        while picked.len() < usize::from(size) {
+            let next = all.remove(usize::try_from(rng.below(u64::try_from(all.len()).expect("small"))).expect("small"));
+            if picked.iter().all(|n| n % 5 != next % 5) {
+                picked.push(next);
+            }
+        }
+        picked
+    };
+    let target = targets(&some(rng));
+    let mut sets: Vec<Vec<u32>> = vec![some(rng)];
+    while rng.chance(1, 2) {
+        let last = sets[sets.len() - 1].clone();
+        let next = if rng.chance(1, 2) { some(rng) } else { last.into_iter().filter(|_| rng.chance(2, 3)).collect() };
+        sets.push(next);
+    }
+    let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
+    let history = rng.chance(3, 4).then(|| history(&sets));
+    let everybody = usable(&(1..=8).collect::<Vec<_>>());
+    let mut everywhere = everybody.clone();
+    everywhere.values_mut().for_each(|usable| usable.domain = format!("h{}", usable.member.osd.0 % 5));
+    let before = Case { pool: pool(size, minsize), map: None, target: targets(&some(rng)), history: None };
+    let map = rng.chance(3, 4).then(|| before.next(&everywhere));
+    Case { pool: pool(size, minsize), map, target, history }
+}
