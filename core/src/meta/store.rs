@@ -10,7 +10,6 @@ use super::history::{Change, ChangeKind, History, Retention};
 use super::lease::{LeaseStatus, Leases};
 use super::span::Span;
 use super::transaction::{Condition, Operation, Outcome, Transacted, Transaction, has_key};
-use super::watch::Compacted;
 use super::{KeyValue, Keys, Request, Response, TxnResult};
 use crate::time::{Duration, Time};
 use std::fmt;

@@ -1,0 +1,344 @@
+//! Requests to the metadata store, over etcd's API: to one member after another, each with a deadline.
+//!
+//! Owns which member is asked, and what a failure means: *refused* and *unavailable* say that nothing was done, *unknown*
+//! that it may have been done, or may be yet. Whatever is not certain is unknown.
+
+use super::convert;
+use ashlar_core::io::MetaError;
+use ashlar_core::meta::{KeyValue, Keys, Request, Response, Txn, TxnResult};
+use etcd_client::{ConnectOptions, LeaseKeepAliveStream, LeaseKeeper, WatchOptions, WatchStream};
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, ConnectError, Status};
+
+/// From the request to its answer, all members included. etcd's own limit for a request is about as long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A renewal that takes longer is better sent again, to another member: sessions live for some seconds only.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A host that does not answer a connection attempt for so long is gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection with open streams is probed so often; etcd takes more than one probe in 5 s as an attack.
+const PROBE_INTERVAL: Duration = Duration::from_secs(6);
+/// And is lost if a probe is not answered for so long.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Addresses of the metadata store's members.
+#[derive(Clone, Debug)]
+pub struct Endpoints(Vec<Endpoint>);
+
+/// An address that nobody can connect to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{address}' is no address of a metadata store: {reason}; expected http://HOST:PORT, several with commas")]
+pub struct EndpointError {
+    address: String,
+    reason: String,
+}
+
+impl Endpoints {
+    /// Reads a list such as `http://10.0.0.1:2379,http://10.0.0.2:2379`. `http://` may be left out.
+    pub fn parse(list: &str) -> Result<Endpoints, EndpointError> {
+        list.split(',').map(|address| parse_address(address.trim())).collect::<Result<_, _>>().map(Endpoints)
+    }
+}
+
+fn parse_address(address: &str) -> Result<Endpoint, EndpointError> {
+    let wrong = |reason: &str| EndpointError { address: address.into(), reason: reason.into() };
+    let (scheme, authority) = address.split_once("://").unwrap_or(("http", address));
+    if scheme != "http" {
+        return Err(wrong("the scheme is not http"));
+    }
+    let authority = authority.trim_end_matches('/');
+    let port = authority.rsplit_once(':').map(|(_, port)| port).ok_or_else(|| wrong("the port is missing"))?;
+    port.parse::<u16>().map_err(|_| wrong("the port is not a number up to 65535"))?;
+    let endpoint = Channel::from_shared(format!("http://{authority}")).map_err(|error| wrong(&error.to_string()))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PROBE_INTERVAL)
+        .keep_alive_timeout(PROBE_TIMEOUT))
+}
+
+/// Why a request has no response, in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// See [`MetaError::Unknown`].
+    #[error("the metadata store did not answer ({0}); the request may have been carried out")]
+    Unknown(String),
+    /// See [`MetaError::Unavailable`].
+    #[error("the metadata store cannot be reached: {0}")]
+    Unavailable(String),
+    /// See [`MetaError::Refused`].
+    #[error("the metadata store refused the request: {0}")]
+    Refused(String),
+}
+
+impl From<RequestError> for MetaError {
+    fn from(error: RequestError) -> MetaError {
+        match error {
+            RequestError::Unknown(_) => MetaError::Unknown,
+            RequestError::Unavailable(_) => MetaError::Unavailable,
+            RequestError::Refused(reason) => MetaError::Refused(reason),
+        }
+    }
+}
+
+struct Member {
+    address: String,
+    client: etcd_client::Client,
+}
+
+/// An open renewal stream of one lease.
+type Renewal = (LeaseKeeper, LeaseKeepAliveStream);
+
+/// A client of the metadata store, for administration and as the base of [`super::Driver`].
+pub struct Client {
+    members: Vec<Member>,
+    /// Which member is asked first: the one that answered last.
+    preferred: AtomicUsize,
+    renewals: Mutex<BTreeMap<u64, Renewal>>,
+}
+
+impl Client {
+    /// A client; it connects when it is first used, and again whenever it must. Needs a tokio runtime.
+    pub async fn open(endpoints: &Endpoints) -> Client {
+        let mut members = Vec::new();
+        for endpoint in &endpoints.0 {
+            // A member without a leader then says so instead of letting watches starve.
+            let options = ConnectOptions::new().with_require_leader(true);
+            let channel = etcd_client::Channel::Tonic(endpoint.connect_lazy());
+            let client = etcd_client::Client::from_channel(channel, Some(options)).await;
+            let client = client.expect("only a log-in can fail, and there is none");
+            members.push(Member { address: endpoint.uri().to_string(), client });
+        }
+        Client { members, preferred: AtomicUsize::new(0), renewals: Mutex::default() }
+    }
+
+    /// One request, one response.
+    pub async fn request(&self, request: Request) -> Result<Response, RequestError> {
+        let limit = match request {
+            Request::LeaseKeepAlive { .. } => KEEP_ALIVE_TIMEOUT,
+            _ => REQUEST_TIMEOUT,
+        };
+        let changes = !matches!(request, Request::Range(_));
+        let outcome = match tokio::time::timeout(limit, self.try_members(&request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.prefer_next(self.preferred.load(Ordering::Relaxed));
+                Err(RequestError::Unknown(format!("no answer within {} s", limit.as_secs())))
+            }
+        };
+        match outcome {
+            // What changes nothing has certainly not been carried out.
+            Err(RequestError::Unknown(reason)) if !changes => Err(RequestError::Unavailable(reason)),
+            outcome => outcome,
+        }
+    }
+
+    /// Asks members until one has got the request.
+    async fn try_members(&self, request: &Request) -> Result<Response, RequestError> {
+        let mut failures = Vec::new();
+        for _ in 0..self.members.len() {
+            let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
+            let member = &self.members[place];
+            match self.ask(member, request).await {
+                Err(RequestError::Unavailable(reason)) => {
+                    failures.push(format!("{}: {reason}", member.address));
+                    self.prefer_next(place);
+                }
+                Err(RequestError::Unknown(reason)) => {
+                    self.prefer_next(place);
+                    return Err(RequestError::Unknown(format!("{}: {reason}", member.address)));
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(RequestError::Unavailable(failures.join("; ")))
+    }
+
+    /// Leaves a member, unless somebody did already.
+    fn prefer_next(&self, place: usize) {
+        let _ = self.preferred.compare_exchange(
+            place,
+            (place + 1) % self.members.len(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    async fn ask(&self, member: &Member, request: &Request) -> Result<Response, RequestError> {
+        let mut kv = member.client.kv_client().max_decoding_message_size(usize::MAX);
+        let mut lease_client = member.client.lease_client();
+        match request {
+            Request::Range(keys) => {
+                let (key, options) = convert::get(keys);
+                convert::range_response(kv.get(key, Some(options)).await.map_err(meaning)?)
+            }
+            Request::Txn(txn) => convert::txn_response(&kv.txn(convert::txn(txn)).await.map_err(meaning)?),
+            Request::LeaseGrant { ttl } => {
+                let granted = lease_client.grant(convert::signed(*ttl), None).await.map_err(meaning)?;
+                Ok(Response::LeaseGranted {
+                    lease: convert::unsigned(granted.id()),
+                    ttl: convert::unsigned(granted.ttl()),
+                })
+            }
+            Request::LeaseRevoke { lease } => {
+                lease_client.revoke(convert::signed(*lease)).await.map_err(meaning)?;
+                Ok(Response::LeaseRevoked)
+            }
+            Request::LeaseKeepAlive { lease } => self.keep_alive(member, *lease).await,
+        }
+    }
+
+    /// Renews a lease on its open stream, or on a new one.
+    async fn keep_alive(&self, member: &Member, lease: u64) -> Result<Response, RequestError> {
+        let open = self.renewals.lock().expect("nobody panics with the lock").remove(&lease);
+        let mut renewal = match open {
+            Some(renewal) => renewal,
+            None => match member.client.lease_client().keep_alive(convert::signed(lease)).await {
+                Ok(renewal) => renewal,
+                Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(Response::LeaseKept { lease, ttl: 0 }),
+                Err(error) => return Err(meaning(error)),
+            },
+        };
+        renewal.0.keep_alive().await.map_err(meaning)?;
+        let kept = renewal.1.message().await.map_err(meaning)?;
+        let kept = kept.ok_or_else(|| RequestError::Unknown("the renewal stream ended".into()))?;
+        let ttl = convert::unsigned(kept.ttl());
+        if ttl > 0 {
+            self.renewals.lock().expect("nobody panics with the lock").insert(lease, renewal);
+        }
+        Ok(Response::LeaseKept { lease, ttl })
+    }
+
+    /// Opens a watch of all keys that begin with `prefix`, from a revision on, on the preferred member.
+    pub(super) async fn watch(&self, prefix: &str, from: u64) -> Result<WatchStream, RequestError> {
+        let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
+        let options = WatchOptions::new().with_start_revision(convert::signed(from));
+        let options = if prefix.is_empty() { options.with_all_keys() } else { options.with_prefix() };
+        let mut client = self.members[place].client.watch_client().max_decoding_message_size(usize::MAX);
+        let opened = match tokio::time::timeout(REQUEST_TIMEOUT, client.watch(prefix, Some(options))).await {
+            Ok(opened) => opened.map_err(meaning),
+            Err(_) => Err(RequestError::Unknown(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+        };
+        if opened.is_err() {
+            self.prefer_next(place);
+        }
+        opened
+    }
+
+    /// All keys that begin with `prefix`, with the revision at which they were read.
+    pub async fn get_prefix(&self, prefix: &str) -> Result<(u64, Vec<KeyValue>), RequestError> {
+        match self.request(Request::Range(Keys::Prefix(prefix.into()))).await? {
+            Response::Range { revision, kvs } => Ok((revision, kvs)),
+            other => panic!("{other:?} answers a range"),
+        }
+    }
+
+    /// One key.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, RequestError> {
+        match self.request(Request::Range(Keys::One(key.into()))).await? {
+            Response::Range { kvs, .. } => Ok(kvs.into_iter().next()),
+            other => panic!("{other:?} answers a range"),
+        }
+    }
+
+    /// A transaction: whether its compares held, and the results of what was done.
+    pub async fn txn(&self, txn: Txn) -> Result<(bool, Vec<TxnResult>), RequestError> {
+        match self.request(Request::Txn(txn)).await? {
+            Response::Txn { succeeded, results, .. } => Ok((succeeded, results)),
+            other => panic!("{other:?} answers a transaction"),
+        }
+    }
+}
+
+/// What a failure says about the request.
+fn meaning(error: etcd_client::Error) -> RequestError {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => meaning_of_status(&status),
+        other => RequestError::Unknown(other.to_string()),
+    }
+}
+
+fn meaning_of_status(status: &Status) -> RequestError {
+    if let Some(reason) = never_connected(status) {
+        return RequestError::Unavailable(reason);
+    }
+    let message = status.message().to_string();
+    match status.code() {
+        // The member checks this before it looks at the request.
+        Code::Unavailable if message == "etcdserver: no leader" => RequestError::Unavailable(message),
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::ResourceExhausted
+        | Code::Unimplemented => RequestError::Refused(message),
+        Code::Ok
+        | Code::Unavailable
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss => RequestError::Unknown(format!("{}: {message}", status.code())),
+    }
+}
+
+/// The reason why there was no connection to send the request on, if so.
+fn never_connected(status: &Status) -> Option<String> {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(ConnectError(reason)) = error.downcast_ref::<ConnectError>() {
+            return Some(deepest(&**reason));
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// The innermost error says most: "Connection refused" rather than "tcp connect error".
+fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        assert_eq!(Endpoints::parse("http://a:1, 127.0.0.1:2379/").expect("two").0.len(), 2);
+        for (wrong, reason) in [
+            ("https://a:1", "scheme"),
+            ("a", "port is missing"),
+            ("a:port", "not a number"),
+            ("a:70000", "not a number"),
+            ("", "port is missing"),
+            ("http://a b:1", "invalid"),
+        ] {
+            let error = Endpoints::parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_certain_is_certain() {
+        let meaning = |code, message: &str| MetaError::from(meaning_of_status(&Status::new(code, message)));
+        assert_eq!(meaning(Code::Unavailable, "connection reset"), MetaError::Unknown);
+        assert_eq!(meaning(Code::Unavailable, "etcdserver: request timed out"), MetaError::Unknown);
+        assert_eq!(meaning(Code::Unavailable, "etcdserver: no leader"), MetaError::Unavailable);
+        assert_eq!(meaning(Code::Cancelled, "timeout"), MetaError::Unknown);
+        assert_eq!(meaning(Code::NotFound, "no lease"), MetaError::Refused("no lease".into()));
+    }
+}
