@@ -1,4 +1,4 @@
-use super::super::{Compare, LEASE_MAX_TTL_S, LEASE_MIN_TTL_S, Txn, TxnOp, WatchEvent, Watcher};
+use super::super::{Compacted, Compare, LEASE_MAX_TTL_S, LEASE_MIN_TTL_S, Txn, TxnOp, WatchEvent, Watcher};
 use super::*;
 use crate::rng::Rng;
 
