@@ -42,6 +42,7 @@ enum State {
     Granting(MetaId),
     Held { lease: u64, renewal: Option<MetaId>, renew_at: Time, candidacy: Candidacy },
     Pausing { until: Time },
+    Ending(MetaId),
     Ended,
 }
 
@@ -82,10 +83,18 @@ impl Leadership {
 
     /// Ends it on purpose: another monitor can lead at once.
     pub fn end(&mut self, env: &mut Env<'_>, id: MetaId) {
-        if let State::Held { lease, .. } = self.state {
-            request(env, id, Request::LeaseRevoke { lease });
-        }
-        self.state = State::Ended;
+        self.state = match self.lease() {
+            Some(lease) => {
+                request(env, id, Request::LeaseRevoke { lease });
+                State::Ending(id)
+            }
+            None => State::Ended,
+        };
+    }
+
+    /// Whether it has ended, and the metadata store knows or cannot be told.
+    pub fn has_ended(&self) -> bool {
+        self.state == State::Ended
     }
 
     /// The leader's key is gone, or not what we think, or a transaction failed that compared it: ask who leads.
@@ -143,6 +152,7 @@ impl Leadership {
                 }
             }
             State::Held { renewal: Some(expected), .. } if expected == id => self.renewed(env, result),
+            State::Ending(expected) if expected == id => self.state = State::Ended,
             _ => return false,
         }
         true

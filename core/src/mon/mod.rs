@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | [`Mon::start`], [`Mon::stop`] | called once each, by the daemon or the simulator |
 //! | [`Node::handle`] | all events |
-//! | [`Mon::is_leading`], [`Mon::map`] | for observers |
+//! | [`Mon::is_leading`], [`Mon::has_stopped`], [`Mon::map`] | for observers |
 //!
 //! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `targets` (where groups should live) -> `acting` (who
 //! serves them) -> `plan` (what differs) -> `writer` (one transaction at a time, each comparing leadership and
@@ -108,6 +108,11 @@ impl Mon {
     /// Ends on purpose: another monitor can lead at once.
     pub fn stop(&mut self, env: &mut Env<'_>) {
         self.leadership.end(env, fresh(&mut self.next_id));
+    }
+
+    /// Whether it was stopped, and its leadership is given up.
+    pub fn has_stopped(&self) -> bool {
+        self.leadership.has_ended()
     }
 
     /// Whether this monitor leads, as far as it knows.

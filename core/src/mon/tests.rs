@@ -561,9 +561,10 @@ fn a_clean_stop_hands_over_at_once() {
     world.run_for(Duration::secs(2));
     let first = world.leader().expect("a leader");
     world.step(first, |mon, env| mon.stop(env));
-    world.kill_mon(first);
+    assert!(!world.mons[first].mon.has_stopped());
     world.run_for(Duration::millis(20));
-    assert!(world.leader().is_some());
+    assert!(world.mons[first].mon.has_stopped());
+    assert!(world.leader().is_some_and(|second| second != first));
 }
 
 /// A leader that lost its key but does not know it yet: what it writes must not count.
