@@ -6,8 +6,8 @@
 //!
 //! | method | class |
 //! | --- | --- |
-//! | [`Mon::start`], [`Mon::stop`] | called once each, by the daemon or the simulator |
-//! | [`Node::handle`] | all events |
+//! | [`Node::handle`] | all events; the first tick starts it |
+//! | [`Mon::stop`] | called once, at a clean end |
 //! | [`Mon::is_leading`], [`Mon::has_stopped`], [`Mon::map`] | for observers |
 //!
 //! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `targets` (where groups should live) -> `acting` (who
@@ -67,6 +67,7 @@ pub struct Mon {
     writer: Writer,
     /// OSDs that are not up, and since when we know.
     down_since: BTreeMap<OsdId, Time>,
+    started: bool,
     was_leading: bool,
     /// The map changed, or time passed, since the last plan that had nothing to write.
     plan_due: bool,
@@ -90,6 +91,7 @@ impl Mon {
             targets: Targets::default(),
             writer: Writer::default(),
             down_since: BTreeMap::new(),
+            started: false,
             was_leading: false,
             plan_due: false,
             balance_due: false,
@@ -98,8 +100,11 @@ impl Mon {
         }
     }
 
-    /// Begins: reads the metadata store and asks for leadership.
+    /// Begins: reads the metadata store and asks for leadership. The first tick does it too.
     pub fn start(&mut self, env: &mut Env<'_>) {
+        if std::mem::replace(&mut self.started, true) {
+            return;
+        }
         let Mon { follower, leadership, next_id, .. } = self;
         follower.start(env, &mut || fresh(next_id));
         leadership.start(env, fresh(next_id));
@@ -261,6 +266,7 @@ impl Node for Mon {
             Input::Link(LinkEvent::Up { .. } | LinkEvent::Failed { .. }) => {}
             Input::Io { id, .. } => panic!("monitor: {id:?} completed, but monitors have no disks"),
             Input::Meta(event) => self.meta(env, event),
+            Input::Tick if !self.started => self.start(env),
             Input::Tick => {
                 let Mon { follower, leadership, next_id, .. } = self;
                 follower.tick(env, &mut || fresh(next_id));

@@ -108,7 +108,7 @@ impl World {
         let mon = Mon::new(MonConfig { incarnation, address: "m:1".into(), cluster, session_ttl_s: 5 });
         let rng = self.rng.fork();
         self.mons.push(Node1 { mon, rng, watchers: BTreeMap::new(), alive: true });
-        self.step(self.mons.len() - 1, |mon, env| mon.start(env));
+        self.step(self.mons.len() - 1, |mon, env| mon.handle(env, Input::Tick));
     }
 
     /// Kills a monitor: nothing more of it, its lease runs out.
@@ -657,7 +657,7 @@ fn another_cluster_is_refused() {
     let mut mon = Mon::new(MonConfig { incarnation, address: "m:1".into(), cluster, session_ttl_s: 5 });
     let (mut bufs, mut out, mut rng) = (BufPool::new(), Effects::default(), Rng::new(1));
     let mut env = Env { now: Time(1), rng: &mut rng, bufs: &mut bufs, out: &mut out };
-    mon.start(&mut env);
+    mon.handle(&mut env, Input::Tick);
     let kvs = world.read("");
     let changes = mon.map.apply_range(&kvs, 5);
     mon.changed(&mut env, &changes);
