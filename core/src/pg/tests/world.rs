@@ -430,11 +430,12 @@ impl World {
         for osd in 0..OSDS {
             let incarnation = self.osds[osd].incarnation;
             let delay =
-                if self.rng.chance(1, 5) { self.rng.between(1_000, 200_000) } else { self.rng.between(100, 3_000) };
+                if self.rng.chance(1, 4) { self.rng.between(1_000, 600_000) } else { self.rng.between(100, 3_000) };
             self.after(delay, What::Notice { osd, incarnation, map: map.clone(), revision });
         }
         for client in 0..CLIENTS {
-            let delay = self.rng.between(100, 20_000);
+            let delay = if self.rng.chance(1, 2) { 500_000 } else { 20_000 };
+            let delay = self.rng.between(100, delay);
             self.after(delay, What::ClientMap { client, map: map.clone() });
         }
     }
@@ -658,8 +659,9 @@ impl World {
             What::ClientTimeout { client, number, tries } => {
                 let entry = &mut self.clients[client];
                 if entry.tries == tries && entry.request.as_ref().is_some_and(|request| request.id.number == number) {
-                    let (map, _) = self.current_map();
-                    self.clients[client].map = map;
+                    if self.healing || self.rng.chance(1, 3) {
+                        self.clients[client].map = self.current_map().0;
+                    }
                     self.client_send(client);
                 }
             }
