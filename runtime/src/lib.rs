@@ -10,3 +10,4 @@ pub mod meta;
 pub mod net;
 pub mod observe;
 pub mod os;
+pub mod ring;
