@@ -11,3 +11,6 @@ pub mod net;
 pub mod observe;
 pub mod os;
 pub mod ring;
+
+#[cfg(test)]
+mod testing;

@@ -23,7 +23,7 @@ use crate::driver::{Ending, MetaClient, MetaOpener};
 use crate::observe::Observer;
 use crate::os;
 use ashlar_core::buf::BufPool;
-use ashlar_core::io::{Device, Effect, Effects, Env, Input, IoId, LinkEvent, Node, PeerName};
+use ashlar_core::io::{Device, Effect, Effects, Env, Input, IoId, LinkEvent, MetaEvent, MetaOp, Node, PeerName};
 use ashlar_core::rng::Rng;
 use ashlar_core::slab::Key;
 use ashlar_core::time::{Duration, Time};
@@ -113,6 +113,8 @@ pub struct Loop<N> {
     counters: Counters,
     counters_shown: Time,
     patience: Patience,
+    /// Requests to the metadata store that were not answered.
+    meta_pending: usize,
     stopping: Option<Time>,
     ending: Option<Ending>,
 }
@@ -145,6 +147,7 @@ impl<N: Daemon> Loop<N> {
             counters: Counters::default(),
             counters_shown: now,
             patience: Patience::new(setup.yields),
+            meta_pending: 0,
             stopping: None,
             ending: None,
         })
@@ -229,7 +232,10 @@ impl<N: Daemon> Loop<N> {
         self.mailbox.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
-                Letter::Meta(event) => self.inputs.push_back(Input::Meta(event)),
+                Letter::Meta(event) => {
+                    self.meta_pending -= usize::from(matches!(event, MetaEvent::Response { .. }));
+                    self.inputs.push_back(Input::Meta(event));
+                }
                 Letter::Resolved { target, address } => self.connect(target, address),
                 Letter::Stop => self.begin_stop(),
             }
@@ -250,7 +256,8 @@ impl<N: Daemon> Loop<N> {
         if late {
             tracing::warn!("gave up waiting for a stop in good order");
         }
-        if late || self.node.is_stopped() && self.disks.in_flight() == 0 && self.inputs.is_empty() {
+        let is_quiet = self.disks.in_flight() == 0 && self.meta_pending == 0 && self.inputs.is_empty();
+        if late || self.node.is_stopped() && is_quiet {
             self.ending.get_or_insert(Ok(()));
         }
     }
@@ -303,7 +310,10 @@ impl<N: Daemon> Loop<N> {
                 let done = self.disks.begin(&mut self.queue, &mut self.bufs, &mut self.counters, id, op);
                 self.inputs.extend(done.map(|done| Input::Io { id, done }));
             }
-            Effect::Meta(op) => self.meta.as_mut().expect("only nodes with a metadata client use it").submit(op),
+            Effect::Meta(op) => {
+                self.meta_pending += usize::from(matches!(op, MetaOp::Request { .. }));
+                self.meta.as_mut().expect("only nodes with a metadata client use it").submit(op);
+            }
             Effect::Observe(event) => self.observer.observe(event),
             Effect::Die(reason) => self.ending = Some(Err(reason)),
         }

@@ -138,11 +138,6 @@ impl Queue {
         Ok(Queue { ring, in_flight: Slab::default(), backlog: VecDeque::new(), sends_submitted: 0, enters: 0 })
     }
 
-    /// Number of operations in flight.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
     /// System calls so far.
     pub fn enters(&self) -> u64 {
         self.enters
