@@ -1,4 +1,80 @@
-//! The `ashlar` binary: reads the command line and hands over. No logic lives here.
+//! The `ashlar` binary: reads the command line and hands over.
+//!
+//! Owns: the names of the commands. Does not own: what they do. The daemons live in crates of their own; supervision,
+//! administration and benchmarks in the modules here.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod admin;
+mod metadata;
+mod output;
+mod size;
+mod supervised;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A distributed block store.
+#[derive(Parser)]
+#[command(name = "ashlar", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a whole cluster on this machine and serve an image over NBD.
+    Up(up::Args),
+    /// The state of the cluster: OSDs, placement groups, recovery, rates of client I/O.
+    Status(admin::status::Args),
+    /// Give a metadata store the identity of a new cluster.
+    Init(admin::init::Args),
+    /// OSDs: run one, list and weigh them.
+    #[command(subcommand)]
+    Osd(OsdCommand),
+    /// Pools: list, create.
+    #[command(subcommand)]
+    Pool(admin::pool::Command),
+    /// Images: list, create.
+    #[command(subcommand)]
+    Image(admin::image::Command),
+    /// Placement groups: list.
+    #[command(subcommand)]
+    Pg(admin::pg::Command),
+}
+
+/// The daemon is a command of its own among those that administer it, so that no flag decides what `osd` means.
+#[derive(Subcommand)]
+enum OsdCommand {
+    #[command(flatten)]
+    Admin(admin::osd::Command),
+}
+
+fn main() -> ExitCode {
+    supervised::end_with_supervisor();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ashlar: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => wait(up::run(args)),
+        Command::Status(args) => wait(admin::status::run(args)),
+        Command::Init(args) => wait(admin::init::run(args)),
+        Command::Osd(OsdCommand::Admin(command)) => wait(admin::osd::run(command)),
+        Command::Pool(command) => wait(admin::pool::run(command)),
+        Command::Image(command) => wait(admin::image::run(command)),
+        Command::Pg(command) => wait(admin::pg::run(command)),
+    }
+}
+
+/// Runs a command that waits for others: one thread is enough.
+fn wait(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}

@@ -10,7 +10,3 @@ pub mod meta;
 pub mod net;
 pub mod observe;
 pub mod os;
-pub mod ring;
-
-#[cfg(test)]
-mod testing;

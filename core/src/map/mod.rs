@@ -316,6 +316,10 @@ pub mod keys {
     pub fn image(pool: PoolId, inode: InodeId) -> String {
         format!("{PREFIX}config/inode/{pool}/{inode}")
     }
+    /// `config/last_inode/<pool>`: the highest image number ever given; numbers are never used again.
+    pub fn last_inode(pool: PoolId) -> String {
+        format!("{PREFIX}config/last_inode/{pool}")
+    }
     /// `osd/state/<n>`.
     pub fn osd_state(osd: OsdId) -> String {
         format!("{PREFIX}osd/state/{osd}")

@@ -35,6 +35,8 @@ impl Schedule {
 /// `stats/osd/<n>`.
 #[derive(Serialize)]
 struct Statistics<'a> {
+    /// This node's clock: two publications give rates.
+    time_ms: u64,
     client: ClientCounters,
     store: StoreStats,
     /// Groups of which this OSD is primary, by state.
@@ -92,7 +94,7 @@ impl<S: ObjectStore> Osd<S> {
         }
         if self.report.statistics_due <= env.now {
             self.report.statistics_due = env.now + STATISTICS_PERIOD;
-            self.publish_statistics();
+            self.publish_statistics(env.now);
         }
     }
 
@@ -106,11 +108,12 @@ impl<S: ObjectStore> Osd<S> {
         }
     }
 
-    fn publish_statistics(&mut self) {
+    fn publish_statistics(&mut self, now: Time) {
         let store = self.groups.store().stats();
         self.report.published = Some((self.counters, store));
-        let statistics =
-            Statistics { client: self.counters, store, pgs: self.groups_by_state(), runtime: &self.runtime_counters };
+        let time_ms = now.since(Time(0)).as_millis();
+        let (client, pgs, runtime) = (self.counters, self.groups_by_state(), &self.runtime_counters);
+        let statistics = Statistics { time_ms, client, store, pgs, runtime };
         self.publisher.set(keys::osd_stats(self.config.osd), to_json(&statistics), false);
     }
 

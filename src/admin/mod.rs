@@ -1,0 +1,66 @@
+//! Administration: every command reads or changes the metadata store, and prints a table or JSON.
+//!
+//! Invariant: what people configure is changed by transactions that compare what was read, so that two administrators
+//! cannot overwrite each other.
+
+pub mod image;
+pub mod init;
+pub mod osd;
+pub mod pg;
+pub mod pool;
+pub mod status;
+
+use crate::metadata::Metadata;
+use crate::output::Output;
+use anyhow::{Context, Result, bail};
+use ashlar_core::id::PoolId;
+use ashlar_core::map::{ClusterMap, Pool};
+use std::path::PathBuf;
+
+/// Where the metadata store is, and how to print; the same for every command.
+#[derive(Debug, clap::Args)]
+pub struct Connection {
+    /// Metadata store, such as http://127.0.0.1:2379; several separated by commas. By default that of the cluster
+    /// which `ashlar up` runs in --dir.
+    #[arg(long, env = "ASHLAR_META", value_delimiter = ',', value_name = "URL")]
+    meta: Vec<String>,
+    /// Directory of a cluster that `ashlar up` runs.
+    #[arg(long, default_value = crate::up::DEFAULT_DIR, value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Connection {
+    /// Connects.
+    pub async fn open(&self) -> Result<Metadata> {
+        if !self.meta.is_empty() {
+            return Metadata::connect(&self.meta).await;
+        }
+        let running = crate::up::running(&self.dir).with_context(|| {
+            format!(
+                "no cluster runs in {}; name its metadata store with --meta URL, or its directory with --dir DIR",
+                self.dir.display()
+            )
+        })?;
+        Metadata::connect(&[running.meta]).await
+    }
+
+    /// How to print.
+    pub fn output(&self) -> Output {
+        self.output
+    }
+}
+
+/// A pool by its name.
+fn pool_named<'a>(map: &'a ClusterMap, name: &str) -> Result<(PoolId, &'a Pool)> {
+    if let Some(found) = map.pools().find(|(_, pool)| pool.name == name) {
+        return Ok(found);
+    }
+    match map.pools().map(|(_, pool)| pool.name.as_str()).collect::<Vec<_>>() {
+        names if names.is_empty() => {
+            bail!("there is no pool '{name}', nor any other; `ashlar pool create {name}` makes it")
+        }
+        names => bail!("there is no pool '{name}'; there are: {}", names.join(", ")),
+    }
+}

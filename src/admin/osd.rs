@@ -1,0 +1,169 @@
+//! `ashlar osd`: list OSDs, change how much of one is used, forget one that is gone.
+
+use super::Connection;
+use crate::{output, size};
+use anyhow::{Result, bail};
+use ashlar_core::id::OsdId;
+use ashlar_core::map::{ClusterMap, OsdConfig, PgMap, keys};
+use ashlar_core::meta::{Compare, Keys, TxnOp};
+use clap::Subcommand;
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Commands about OSDs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the OSDs.
+    List(Connection),
+    /// Set the share of its size that placement uses: 0 empties it.
+    Reweight(Reweight),
+    /// Forget an OSD that is down and holds nothing any more.
+    Remove(Remove),
+}
+
+/// Arguments of `osd reweight`.
+#[derive(Debug, clap::Args)]
+pub struct Reweight {
+    /// Its number.
+    osd: u32,
+    /// From 0 to 1.
+    share: f64,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Arguments of `osd remove`.
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// Its number.
+    osd: u32,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What is known of an OSD.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Its number.
+    pub id: OsdId,
+    /// Whether it runs and nobody says that it cannot be reached.
+    pub up: bool,
+    /// OSDs that say so.
+    pub unreachable_from: Vec<OsdId>,
+    /// Its data are copied elsewhere.
+    pub out: bool,
+    /// Where it is.
+    pub host: String,
+    /// Where it listens; empty: it is down.
+    pub address: String,
+    /// Bytes for data.
+    pub size_bytes: u64,
+    /// Share of it that placement uses.
+    pub reweight: f64,
+    /// Groups of which it is a member.
+    pub pgs: usize,
+    /// Groups that it serves.
+    pub primary_pgs: usize,
+}
+
+/// Runs a command.
+pub async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::List(connection) => list(&connection).await,
+        Command::Reweight(args) => reweight(args).await,
+        Command::Remove(args) => remove(args).await,
+    }
+}
+
+/// All OSDs that run, or of which something is recorded.
+pub fn rows(map: &ClusterMap) -> Vec<Row> {
+    let running = map.osd_states().map(|(id, _)| id);
+    let known: BTreeSet<OsdId> = running.chain(map.osd_records().map(|(id, _)| id)).collect();
+    known.into_iter().map(|id| row(map, id)).collect()
+}
+
+fn row(map: &ClusterMap, id: OsdId) -> Row {
+    let (state, record) = (map.osd_state(id), map.osd_record(id));
+    let accused = |(osd, by, report): (OsdId, OsdId, u64)| {
+        (osd == id && state.is_some_and(|s| s.incarnation.0 == report)).then_some(by)
+    };
+    let reports = map.failure_reports().map(|(osd, by, report, _)| (osd, by, report.incarnation.0));
+    let member = |pg: &PgMap| pg.acting.iter().flatten().any(|acting| acting.osd == id);
+    Row {
+        id,
+        up: state.is_some(),
+        unreachable_from: reports.filter_map(accused).collect(),
+        out: record.is_some_and(|record| record.out),
+        host: state.map(|s| s.host.clone()).or(record.map(|r| r.host.clone())).unwrap_or_default(),
+        address: state.map(|s| s.address.clone()).unwrap_or_default(),
+        size_bytes: state.map(|s| s.size_bytes).or(record.map(|r| r.size_bytes)).unwrap_or_default(),
+        reweight: map.osd_config(id).reweight,
+        pgs: map.pg_maps().filter(|(_, pg)| member(pg)).count(),
+        primary_pgs: map.pg_maps().filter(|(_, pg)| pg.primary == Some(id)).count(),
+    }
+}
+
+async fn list(connection: &Connection) -> Result<()> {
+    let map = connection.open().await?.map().await?;
+    connection.output().print(&rows(&map), |rows| {
+        let mut table = output::table(["OSD", "STATE", "HOST", "ADDRESS", "SIZE", "REWEIGHT", "PGS", "PRIMARY"]);
+        for row in rows {
+            let cells =
+                [row.id.to_string(), state(row), row.host.clone(), row.address.clone(), size::human(row.size_bytes)];
+            let numbers = [row.reweight.to_string(), row.pgs.to_string(), row.primary_pgs.to_string()];
+            table.add_row(cells.into_iter().chain(numbers));
+        }
+        table.to_string()
+    })
+}
+
+fn state(row: &Row) -> String {
+    let out = if row.out { ", out" } else { "" };
+    match (row.up, row.unreachable_from.len()) {
+        (false, _) => format!("down{out}"),
+        (true, 0) => format!("up{out}"),
+        (true, reporters) => format!("up, unreachable from {reporters}{out}"),
+    }
+}
+
+async fn reweight(args: Reweight) -> Result<()> {
+    if !(0.0..=1.0).contains(&args.share) {
+        bail!("{} is not a share; use 0 to 1", args.share);
+    }
+    let metadata = args.connection.open().await?;
+    let osd = OsdId(args.osd);
+    let map = metadata.map().await?;
+    if map.osd_state(osd).is_none() && map.osd_record(osd).is_none() {
+        bail!("there is no OSD {osd}; `ashlar osd list` shows those there are");
+    }
+    let key = keys::osd_config(osd);
+    let revision = metadata.get(&key).await?.map_or(0, |stored| stored.mod_revision);
+    let config = OsdConfig { reweight: args.share, ..map.osd_config(osd) };
+    if !metadata.put_if(vec![Compare::ModRevision(key.clone(), revision)], &key, serde_json::to_vec(&config)?).await? {
+        bail!("somebody else changed OSD {osd} at the same moment; look at it and run this again");
+    }
+    let row = row(&metadata.map().await?, osd);
+    args.connection.output().print(&row, |row| format!("OSD {}: {} of its size is used", row.id, row.reweight))
+}
+
+async fn remove(args: Remove) -> Result<()> {
+    let metadata = args.connection.open().await?;
+    let osd = OsdId(args.osd);
+    let row = row(&metadata.map().await?, osd);
+    if row.up {
+        bail!("OSD {osd} runs at {}; stop it first", row.address);
+    }
+    if row.pgs > 0 {
+        bail!(
+            "OSD {osd} is still a member of {} placement groups; wait until its data were copied elsewhere (`ashlar status`)",
+            row.pgs
+        );
+    }
+    let gone = [keys::osd_config(osd), keys::osd_record(osd)];
+    let deletes = gone.into_iter().map(|key| TxnOp::Delete(Keys::One(key))).collect();
+    let still_down = Compare::ModRevision(keys::osd_state(osd), 0);
+    if !metadata.transact(vec![still_down], deletes).await? {
+        bail!("OSD {osd} has just started; stop it first");
+    }
+    args.connection.output().print(&serde_json::json!({ "removed": osd }), |_| format!("OSD {osd} is forgotten"))
+}

@@ -1,0 +1,109 @@
+//! `ashlar pg`: list placement groups.
+
+use super::Connection;
+use crate::output;
+use anyhow::Result;
+use ashlar_core::id::{OsdId, PgId};
+use ashlar_core::map::ClusterMap;
+use ashlar_core::pg::Summary;
+use clap::Subcommand;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Commands about placement groups.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the groups.
+    List(List),
+}
+
+/// Arguments of `pg list`.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Only those that are not active and clean.
+    #[arg(long)]
+    unclean: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// A group: its map, and what its primary says of it.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// POOL/NUMBER.
+    pub id: String,
+    /// Its map's epoch.
+    pub epoch: u64,
+    /// Who serves it.
+    pub primary: Option<OsdId>,
+    /// Its members, with holes.
+    pub acting: Vec<Option<OsdId>>,
+    /// Where it belongs.
+    pub target: Vec<Option<OsdId>>,
+    /// What its primary says; `None`: nothing, or of an older epoch.
+    pub summary: Option<Summary>,
+}
+
+impl Row {
+    /// Its state in a word.
+    pub fn state(&self) -> String {
+        let Some(summary) = &self.summary else {
+            return if self.primary.is_some() { "starting".into() } else { "down".into() };
+        };
+        let degraded = summary.degraded > 0 || self.acting.contains(&None);
+        let marks = [
+            (summary.clean, "clean"),
+            (degraded, "degraded"),
+            (summary.misplaced > 0 || self.is_moving(), "misplaced"),
+        ];
+        let marks = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| format!("+{mark}"));
+        std::iter::once(summary.state.clone()).chain(marks).collect()
+    }
+
+    fn is_moving(&self) -> bool {
+        self.acting.iter().flatten().any(|osd| !self.target.contains(&Some(*osd)))
+    }
+}
+
+/// Runs a command.
+pub async fn run(command: Command) -> Result<()> {
+    let Command::List(args) = command;
+    let metadata = args.connection.open().await?;
+    let mut rows = rows(&metadata.map().await?, &metadata.group_states().await?);
+    rows.retain(|row| !args.unclean || !row.summary.as_ref().is_some_and(|s| s.clean && s.state == "active"));
+    args.connection.output().print(&rows, |rows| {
+        let mut table = output::table(["PG", "STATE", "EPOCH", "PRIMARY", "ACTING", "TARGET", "DEGRADED", "WAITS FOR"]);
+        for row in rows {
+            let summary = row.summary.clone().unwrap_or_default();
+            let primary = row.primary.map_or_else(|| "-".into(), |osd| osd.to_string());
+            let cells = [
+                row.id.clone(),
+                row.state(),
+                row.epoch.to_string(),
+                primary,
+                members(&row.acting),
+                members(&row.target),
+            ];
+            table.add_row(cells.into_iter().chain([summary.degraded.to_string(), summary.waits_for.join(", ")]));
+        }
+        table.to_string()
+    })
+}
+
+fn members(osds: &[Option<OsdId>]) -> String {
+    let names: Vec<_> = osds.iter().map(|osd| osd.map_or_else(|| "-".into(), |osd| osd.to_string())).collect();
+    names.join(",")
+}
+
+/// All groups that have a map.
+pub fn rows(map: &ClusterMap, states: &BTreeMap<PgId, Summary>) -> Vec<Row> {
+    let row = |(id, pg): (PgId, &ashlar_core::map::PgMap)| Row {
+        id: id.to_string(),
+        epoch: pg.epoch.0,
+        primary: pg.primary,
+        acting: pg.acting.iter().map(|member| member.map(|member| member.osd)).collect(),
+        target: pg.target.clone(),
+        summary: states.get(&id).filter(|summary| summary.epoch == pg.epoch).cloned(),
+    };
+    map.pg_maps().map(row).collect()
+}

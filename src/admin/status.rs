@@ -1,0 +1,284 @@
+//! `ashlar status`: the whole cluster on a screen.
+
+use super::{Connection, osd, pg};
+use crate::metadata::Metadata;
+use crate::size;
+use anyhow::Result;
+use ashlar_core::id::ClusterUuid;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// OSDs publish figures every 2 s while they change; this is a little longer, so that two looks see two figures.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2_200);
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Do not wait for rates of client I/O, which take two looks.
+    #[arg(long)]
+    quick: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What an OSD publishes of its work, as far as it matters here.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// The OSD's clock when it published.
+    pub time_ms: u64,
+    /// Served to clients.
+    pub client: ClientFigures,
+    /// Of its store.
+    pub store: StoreFigures,
+    /// Counters of its runtime.
+    pub runtime: BTreeMap<String, u64>,
+}
+
+/// I/O served to clients, counted from the OSD's start.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ClientFigures {
+    /// Reads.
+    pub read_ops: u64,
+    /// Writes.
+    pub write_ops: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct StoreFigures {
+    /// Bytes for data.
+    pub total_bytes: u64,
+    /// Free bytes for data.
+    pub free_bytes: u64,
+    /// Copies.
+    pub objects: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Damaged copies.
+    pub damaged: u64,
+    /// Payload written.
+    pub written_bytes: u64,
+    /// Written to devices.
+    pub device_written_bytes: u64,
+    /// Device writes.
+    pub device_writes: u64,
+    /// Device flushes.
+    pub device_flushes: u64,
+}
+
+/// Rates of client I/O per second.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Rates {
+    read_ops: f64,
+    write_ops: f64,
+    read_bytes: f64,
+    write_bytes: f64,
+}
+
+#[derive(Serialize)]
+struct Status {
+    cluster: Option<ClusterUuid>,
+    monitor: Option<String>,
+    osds: Vec<osd::Row>,
+    space: StoreFigures,
+    pools: usize,
+    images: usize,
+    pgs: BTreeMap<String, u64>,
+    degraded_objects: u64,
+    misplaced_objects: u64,
+    unfound_objects: u64,
+    waits_for: BTreeMap<String, u64>,
+    rates: Option<Rates>,
+    problems: Vec<String>,
+}
+
+/// Prints the status.
+pub async fn run(args: Args) -> Result<()> {
+    let metadata = args.connection.open().await?;
+    let before = metadata.statistics::<Statistics>().await?;
+    let rates = if args.quick {
+        None
+    } else {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        Some(Rates::between(&before, &metadata.statistics().await?))
+    };
+    let status = gather(&metadata, rates).await?;
+    args.connection.output().print(&status, Status::text)
+}
+
+async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
+    let map = metadata.map().await?;
+    let groups = pg::rows(&map, &metadata.group_states().await?);
+    let mut status = Status {
+        cluster: map.global().map(|global| global.cluster),
+        monitor: map.leader().map(|(leader, _)| leader.address.clone()),
+        osds: osd::rows(&map),
+        space: space(&metadata.statistics().await?),
+        pools: map.pools().count(),
+        images: map.images().count(),
+        pgs: BTreeMap::new(),
+        degraded_objects: 0,
+        misplaced_objects: 0,
+        unfound_objects: 0,
+        waits_for: BTreeMap::new(),
+        rates,
+        problems: map.errors().map(ToString::to_string).collect(),
+    };
+    groups.iter().for_each(|group| status.count(group));
+    Ok(status)
+}
+
+fn space(statistics: &BTreeMap<u32, Statistics>) -> StoreFigures {
+    let mut sum = StoreFigures::default();
+    for store in statistics.values().map(|statistics| statistics.store) {
+        sum.total_bytes += store.total_bytes;
+        sum.free_bytes += store.free_bytes;
+        sum.objects += store.objects;
+        sum.tombstones += store.tombstones;
+        sum.damaged += store.damaged;
+        sum.written_bytes += store.written_bytes;
+        sum.device_written_bytes += store.device_written_bytes;
+        sum.device_writes += store.device_writes;
+        sum.device_flushes += store.device_flushes;
+    }
+    sum
+}
+
+impl Rates {
+    /// From what OSDs published twice. An OSD that published nothing new did nothing.
+    fn between(before: &BTreeMap<u32, Statistics>, after: &BTreeMap<u32, Statistics>) -> Rates {
+        let mut rates = Rates::default();
+        for (osd, now) in after {
+            let Some(then) = before.get(osd).filter(|then| then.time_ms < now.time_ms) else { continue };
+            let seconds = (now.time_ms - then.time_ms) as f64 / 1_000.0;
+            // Counters of an OSD that restarted begin anew.
+            let rate = |then: u64, now: u64| now.saturating_sub(then) as f64 / seconds;
+            rates.read_ops += rate(then.client.read_ops, now.client.read_ops);
+            rates.write_ops += rate(then.client.write_ops, now.client.write_ops);
+            rates.read_bytes += rate(then.client.read_bytes, now.client.read_bytes);
+            rates.write_bytes += rate(then.client.write_bytes, now.client.write_bytes);
+        }
+        rates
+    }
+}
+
+impl Status {
+    fn count(&mut self, group: &pg::Row) {
+        *self.pgs.entry(group.state()).or_default() += 1;
+        let Some(summary) = &group.summary else { return };
+        self.degraded_objects += summary.degraded;
+        self.misplaced_objects += summary.misplaced;
+        self.unfound_objects += summary.unfound;
+        for whom in &summary.waits_for {
+            *self.waits_for.entry(whom.clone()).or_default() += 1;
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line =
+            |name: &str, value: String| writeln!(text, "{name:<10} {value}").expect("a String takes everything");
+        line("cluster", self.cluster.map_or_else(|| "none yet: `ashlar init`".into(), |uuid| uuid.to_string()));
+        line("monitor", self.monitor.clone().unwrap_or_else(|| "none leads: maps do not change until one does".into()));
+        line("osds", self.osds_text());
+        line("space", self.space_text());
+        line("contents", format!("{} pools, {} images, {} object copies", self.pools, self.images, self.space.objects));
+        line("pgs", counts(&self.pgs));
+        line("recovery", self.recovery_text());
+        if let Some(rates) = self.rates {
+            line("client", rates.text());
+        }
+        for (whom, groups) in &self.waits_for {
+            line("waiting", format!("{groups} placement groups for {whom}"));
+        }
+        self.problems.iter().for_each(|problem| line("PROBLEM", problem.clone()));
+        text
+    }
+
+    fn osds_text(&self) -> String {
+        let up = self.osds.iter().filter(|osd| osd.up && osd.unreachable_from.is_empty()).count();
+        let out = self.osds.iter().filter(|osd| osd.out).count();
+        let down: Vec<_> = self.osds.iter().filter(|osd| !osd.up).map(|osd| osd.id.to_string()).collect();
+        let mut text = format!("{up} of {} up", self.osds.len());
+        if !down.is_empty() {
+            text += &format!(", down: {}", down.join(" "));
+        }
+        if out > 0 {
+            text += &format!(", {out} out");
+        }
+        text
+    }
+
+    fn space_text(&self) -> String {
+        let used = self.space.total_bytes - self.space.free_bytes.min(self.space.total_bytes);
+        format!("{} used of {}, all copies counted", size::human(used), size::human(self.space.total_bytes))
+    }
+
+    fn recovery_text(&self) -> String {
+        let mut parts = Vec::new();
+        let figures = [
+            (self.degraded_objects, "degraded"),
+            (self.misplaced_objects, "misplaced"),
+            (self.unfound_objects, "UNFOUND"),
+        ];
+        parts.extend(
+            figures.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} objects {what}")),
+        );
+        if self.space.damaged > 0 {
+            parts.push(format!("{} copies damaged", self.space.damaged));
+        }
+        if parts.is_empty() { "nothing to do".into() } else { parts.join(", ") }
+    }
+}
+
+impl Rates {
+    fn text(&self) -> String {
+        let bytes = |rate: f64| size::human(rate as u64);
+        let (read, write) = (bytes(self.read_bytes), bytes(self.write_bytes));
+        format!("{:.0} reads/s ({read}/s), {:.0} writes/s ({write}/s)", self.read_ops, self.write_ops)
+    }
+}
+
+fn counts(states: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<_> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(time_ms: u64, write_ops: u64) -> BTreeMap<u32, Statistics> {
+        let client = ClientFigures { write_ops, ..Default::default() };
+        BTreeMap::from([(1, Statistics { time_ms, client, ..Default::default() })])
+    }
+
+    #[test]
+    fn rates_are_per_second_of_the_osds_clock() {
+        let rates = Rates::between(&figures(1_000, 10), &figures(3_000, 110));
+        assert_eq!(rates.write_ops, 50.0);
+    }
+
+    #[test]
+    fn an_idle_and_a_restarted_osd_have_no_rate() {
+        assert_eq!(Rates::between(&figures(1_000, 10), &figures(1_000, 10)).write_ops, 0.0);
+        assert_eq!(Rates::between(&figures(1_000, 1_000), &figures(2_000, 10)).write_ops, 0.0);
+        assert_eq!(Rates::between(&BTreeMap::new(), &figures(2_000, 10)).write_ops, 0.0);
+    }
+
+    #[test]
+    fn statistics_with_unknown_and_missing_fields_are_read() {
+        let text = r#"{"client":{"read_ops":1,"other":2},"store":{},"runtime":{"enters":3},"pgs":{"active":1}}"#;
+        let statistics: Statistics = serde_json::from_str(text).expect("newer and older OSDs are read too");
+        assert_eq!((statistics.client.read_ops, statistics.runtime["enters"]), (1, 3));
+    }
+}
