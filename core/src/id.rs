@@ -287,7 +287,7 @@ pub struct Session {
 pub struct RequestId {
     /// The session.
     pub session: Session,
-    /// Its number, from 1.
+    /// Its number, from 1. Requests that change nothing are numbered apart, with bit 63 set and in no order.
     pub number: u64,
 }
 

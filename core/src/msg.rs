@@ -35,7 +35,8 @@ pub enum Class {
 pub struct Request {
     /// Identity; a retry carries the same.
     pub id: RequestId,
-    /// The client has seen the answers of all its requests up to this number.
+    /// The client has seen the answers of all its writes *to the object's group* up to this number. (By group, so that
+    /// one that is stuck does not make all others remember.)
     pub seen: u64,
     /// The object.
     pub object: ObjectId,

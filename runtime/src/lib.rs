@@ -10,3 +10,7 @@ pub mod meta;
 pub mod net;
 pub mod observe;
 pub mod os;
+pub mod ring;
+
+#[cfg(test)]
+mod testing;

@@ -204,6 +204,11 @@ impl OsdLinks {
         Due::Lost(link)
     }
 
+    /// Whether the outcome of an attempt to connect is awaited.
+    pub fn is_connecting(&self) -> bool {
+        self.osds.values().any(|entry| entry.state == State::Connecting)
+    }
+
     /// Panics if the two indices disagree.
     pub fn check(&self) {
         let up = |entry: &OsdLink| matches!(entry.state, State::Up(_));

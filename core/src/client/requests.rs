@@ -214,18 +214,19 @@ impl Requests {
         }
     }
 
-    /// Sends what waits for a group, as far as it takes requests.
-    fn flush(&mut self, env: &mut Env<'_>, pg: PgId, most: usize) {
+    /// Sends what waits for a group, `most` of it. False: its primary is not connected.
+    fn flush(&mut self, env: &mut Env<'_>, pg: PgId, most: usize) -> bool {
         for _ in 0..most {
             if self.groups.get(&pg).is_none_or(|group| group.waiting.is_empty()) {
-                return;
+                return true;
             }
-            let Some((link, epoch)) = self.route(env, pg) else { return };
+            let Some((link, epoch)) = self.route(env, pg) else { return false };
             let key = self.groups.get_mut(&pg).and_then(|group| group.waiting.pop_front()).expect("not empty");
             self.waiting -= 1;
             self.stats.retries += u64::from(self.part(key).refusals > 0);
             self.send(env, key, link, epoch);
         }
+        true
     }
 
     fn flush_open(&mut self, env: &mut Env<'_>) {
@@ -286,6 +287,11 @@ impl Requests {
                 return;
             }
         }
+        self.on_group_answered(env, pg);
+    }
+
+    /// The group serves: what waits for it may go.
+    fn on_group_answered(&mut self, env: &mut Env<'_>, pg: PgId) {
         let group = self.groups.entry(pg).or_default();
         group.answered();
         if group.gate() == Gate::Open && !group.waiting.is_empty() {
@@ -296,6 +302,7 @@ impl Requests {
     fn on_refusal(&mut self, env: &mut Env<'_>, key: Key<Part>, refusal: Refusal) {
         let part = self.part(key);
         part.refusals = part.refusals.saturating_add(1);
+        let pg = part.pg;
         match refusal {
             Refusal::WrongEpoch(_) | Refusal::NotPrimary => self.on_wrong_map(env, key),
             Refusal::BadChecksum if !part.payload_is_good() => self.finish(env, key, Err(OpError::Damaged)),
@@ -309,6 +316,10 @@ impl Requests {
             Refusal::NoSpace => self.finish(env, key, Err(OpError::NoSpace)),
             Refusal::Damaged => self.finish(env, key, Err(OpError::Damaged)),
             Refusal::Fenced => self.finish(env, key, Err(OpError::Fenced)),
+        }
+        // A refusal that asks for no pause is as good a sign of life as an answer.
+        if self.groups.get(&pg).is_some_and(|group| group.gate() == Gate::Probing) {
+            self.on_group_answered(env, pg);
         }
     }
 
@@ -534,8 +545,9 @@ impl Requests {
     fn on_timer(&mut self, env: &mut Env<'_>, timer: Timer) {
         match timer {
             Timer::Group(pg) => {
-                if self.groups.get_mut(&pg).is_some_and(|group| group.resume(env.now)) {
-                    self.flush(env, pg, 1);
+                let resumed = self.groups.get_mut(&pg).is_some_and(|group| group.resume(env.now));
+                if resumed && !self.flush(env, pg, 1) {
+                    self.groups.entry(pg).or_default().probe_lost();
                 }
             }
             Timer::Connect(osd) => {
@@ -604,9 +616,12 @@ impl Requests {
                 );
             }
         }
+        let woken = self.deadlines.next().is_some() || self.seeds.up().is_none() || self.links.is_connecting();
         for (pg, group) in &self.groups {
-            let woken = self.deadlines.next().is_some() || self.seeds.up().is_none();
             assert!(group.waiting.is_empty() || woken, "{pg:?} has requests that nothing will wake");
+            let probes = |part: &Part| part.pg == *pg && matches!(part.state, State::Sent(..));
+            let probed = group.gate() != Gate::Probing || self.parts.iter().any(|(_, part)| probes(part));
+            assert!(probed, "{pg:?} is probed by nobody");
         }
     }
 }

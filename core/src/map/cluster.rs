@@ -96,7 +96,8 @@ impl ClusterMap {
     }
 
     fn put_event(&mut self, kv: &KeyValue, changes: &mut Changes) {
-        if let Some(key) = Key::parse(&kv.key) {
+        let Some(key) = Key::parse(&kv.key) else { return };
+        if self.values.get(&key).is_none_or(|kept| kept.mod_revision < kv.mod_revision) {
             self.put(key, kv, changes);
         }
     }
@@ -109,7 +110,7 @@ impl ClusterMap {
     }
 
     fn put(&mut self, key: Key, kv: &KeyValue, changes: &mut Changes) {
-        if self.values.get(&key).is_some_and(|kept| kept.mod_revision >= kv.mod_revision) {
+        if self.values.get(&key).is_some_and(|kept| kept.mod_revision == kv.mod_revision) {
             return;
         }
         let old = self.value(key);

@@ -24,6 +24,16 @@ const PG_SIZE_MAX: u8 = 32;
 const PG_COUNT_MAX: u32 = 65_536;
 /// Shortest lease: below, heartbeats cost more than they save.
 const LEASE_MIN_MS: u64 = 20;
+/// Longest lease: reads of a group stop for so long when its primary fails.
+const LEASE_MAX_MS: u64 = 60_000;
+/// Longest time until a silent OSD is reported: its groups' writes stop for so long.
+const TIMEOUT_MAX_MS: u64 = 600_000;
+/// Shortest session: etcd grants no shorter lease.
+const SESSION_MIN_S: u64 = 2;
+/// Longest session: a dead OSD that nobody reports stays up for so long.
+const SESSION_MAX_S: u64 = 600;
+/// Ten years; for never, there is `noout`.
+const OUT_TIME_MAX_S: u64 = 315_360_000;
 
 /// A value that cannot be used. Says which key, what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,14 +169,14 @@ fn ensure(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 fn check_global(global: &Global) -> Result<(), String> {
-    ensure(global.lease_ms >= LEASE_MIN_MS, || {
-        format!("lease_ms is {}; use at least {LEASE_MIN_MS} (400 is usual)", global.lease_ms)
-    })?;
-    ensure(global.heartbeat_timeout_ms >= global.lease_ms, || {
-        let (timeout, lease) = (global.heartbeat_timeout_ms, global.lease_ms);
-        format!("heartbeat_timeout_ms is {timeout}, below lease_ms ({lease}); use at least {lease}")
-    })?;
-    ensure(global.session_ttl_s >= 1, || "session_ttl_s is 0; use at least 1 (10 is usual)".into())
+    let bounds = |field: &str, value: u64, low: u64, high: u64, usual: u64| {
+        let inside = (low..=high).contains(&value);
+        ensure(inside, || format!("{field} is {value}; use {low} to {high} ({usual} is usual)"))
+    };
+    bounds("lease_ms", global.lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, 400)?;
+    bounds("heartbeat_timeout_ms", global.heartbeat_timeout_ms, global.lease_ms, TIMEOUT_MAX_MS, 1_000)?;
+    bounds("session_ttl_s", global.session_ttl_s, SESSION_MIN_S, SESSION_MAX_S, 10)?;
+    bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)
 }
 
 fn check_pools(pools: &Pools) -> Result<(), String> {

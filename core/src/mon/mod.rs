@@ -42,6 +42,10 @@ const FOLLOWED: [&str; 6] = ["config/", "osd/", "pg/map/", "pg/history/", "pg/wi
 /// Primaries are moved for balance at most this often: each move stops its group for a peering.
 const BALANCE_PERIOD: Duration = Duration::secs(2);
 
+/// Histories change by the thousand when groups peer, and each plan looks at all groups. Whoever is up and where groups
+/// should live does not depend on them, only the next step of a move does.
+const HISTORY_PAUSE: Duration = Duration::millis(50);
+
 /// What a monitor is told at its start.
 #[derive(Clone, Debug)]
 pub struct MonConfig {
@@ -69,8 +73,8 @@ pub struct Mon {
     down_since: BTreeMap<OsdId, Time>,
     started: bool,
     was_leading: bool,
-    /// The map changed, or time passed, since the last plan that had nothing to write.
-    plan_due: bool,
+    /// When a plan is due because the map changed since the last one that had nothing to write.
+    plan_at: Option<Time>,
     /// The map changed since primaries were last balanced.
     balance_due: bool,
     balance_at: Time,
@@ -93,7 +97,7 @@ impl Mon {
             down_since: BTreeMap::new(),
             started: false,
             was_leading: false,
-            plan_due: false,
+            plan_at: None,
             balance_due: false,
             balance_at: Time(0),
             next_id: 0,
@@ -151,7 +155,8 @@ impl Mon {
         let Ok(Some(followed)) = follower.handle(env, event, &mut || fresh(next_id)) else { return };
         let changes = self.map.apply(&followed);
         self.server.changed(env, &self.map, &changes);
-        self.plan_due = true;
+        let urgent = changes.keys.iter().any(|key| !matches!(key, Key::History(_)));
+        self.plan_by(env.now + if urgent { Duration::ZERO } else { HISTORY_PAUSE });
         self.balance_due = true;
         if let Followed::Full { revision, .. } = followed {
             self.writer.read_anew(revision);
@@ -185,7 +190,7 @@ impl Mon {
         };
         log(env, Level::Warn, text);
         self.targets.forget();
-        self.plan_due = true;
+        self.plan_by(env.now);
         let Mon { follower, leadership, next_id, .. } = self;
         follower.start(env, &mut || fresh(next_id));
         leadership.ask(env, &mut || fresh(next_id));
@@ -196,18 +201,20 @@ impl Mon {
         let guard = self.leadership.guard();
         self.note_leadership(env, guard.is_some());
         let (Some(guard), true) = (guard, self.follower.is_current()) else { return };
-        if self.own_deadline().is_some_and(|at| at <= env.now) {
-            self.plan_due = true;
-        }
-        if !self.plan_due || !self.writer.is_ready(env.now, &self.map) {
+        let due = self.own_deadline().is_some_and(|at| at <= env.now);
+        if !due || !self.writer.is_ready(env.now, &self.map) {
             return;
         }
         let writes = self.plan(env);
         if writes.is_empty() {
-            self.plan_due = false;
+            self.plan_at = None;
         } else {
             self.writer.send(env, fresh(&mut self.next_id), guard, writes);
         }
+    }
+
+    fn plan_by(&mut self, at: Time) {
+        self.plan_at = Some(self.plan_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     fn plan(&mut self, env: &mut Env<'_>) -> Vec<plan::Write> {
@@ -235,20 +242,20 @@ impl Mon {
         self.was_leading = leading;
         self.targets = Targets::default();
         self.down_since.clear();
-        self.plan_due = true;
+        self.plan_by(env.now);
         let text = if leading { "this monitor leads now" } else { "this monitor does not lead any more" };
         log(env, Level::Info, text.into());
     }
 
-    /// When there is something to plan without any news.
+    /// When something is to be planned.
     fn own_deadline(&self) -> Option<Time> {
         let balance = self.balance_due.then_some(self.balance_at);
-        [self.targets.next_deadline(), self.expired_at(), balance].into_iter().flatten().min()
+        [self.plan_at, self.targets.next_deadline(), self.expired_at(), balance].into_iter().flatten().min()
     }
 
     /// When the next OSD will have been down for too long.
     fn expired_at(&self) -> Option<Time> {
-        let limit = out_time(&self.map);
+        let limit = out_time(&self.map)?;
         let waits = |(osd, _): &(&OsdId, &Time)| may_go_out(&self.map, **osd);
         self.down_since.iter().filter(waits).map(|(_, since)| *since + limit).min()
     }
@@ -307,7 +314,8 @@ fn note_down(down: &mut BTreeMap<OsdId, Time>, env: &mut Env<'_>, map: &ClusterM
 
 /// OSDs that have been down for so long that their data is copied elsewhere.
 fn expired(down: &BTreeMap<OsdId, Time>, map: &ClusterMap, now: Time) -> BTreeSet<OsdId> {
-    let late = |(osd, since): &(&OsdId, &Time)| may_go_out(map, **osd) && **since + out_time(map) <= now;
+    let Some(limit) = out_time(map) else { return BTreeSet::new() };
+    let late = |(osd, since): &(&OsdId, &Time)| may_go_out(map, **osd) && **since + limit <= now;
     down.iter().filter(late).map(|(osd, _)| *osd).collect()
 }
 
@@ -317,8 +325,8 @@ fn may_go_out(map: &ClusterMap, osd: OsdId) -> bool {
     counts && map.osd_record(osd).is_some_and(|record| !record.out)
 }
 
-fn out_time(map: &ClusterMap) -> Duration {
-    map.global().map_or(Duration(u64::MAX), |global| Duration::secs(global.osd_out_time_s))
+fn out_time(map: &ClusterMap) -> Option<Duration> {
+    map.global().map(|global| Duration::secs(global.osd_out_time_s))
 }
 
 fn outcome(result: &Result<Response, MetaError>) -> &'static str {

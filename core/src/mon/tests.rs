@@ -587,7 +587,7 @@ fn a_leader_of_the_past_changes_nothing() {
     world.step(0, |mon, env| {
         let changes = mon.map.apply_events(&[event], 1_000);
         mon.changed(env, &changes);
-        mon.plan_due = true;
+        mon.plan_by(env.now);
         mon.handle(env, Input::Tick);
     });
     world.run_for(Duration::millis(50));

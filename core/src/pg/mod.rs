@@ -322,7 +322,10 @@ impl Pg {
     ) {
         let leaves = matches!(op, SubOp::Leave);
         if leaves && self.map.acting.iter().flatten().any(|member| member.osd == host.node.osd) {
-            return host.mark("a late order to leave");
+            // A newer order, or an older map: once the newer map is here, this OSD reports its copies itself.
+            host.mark("an order to leave that contradicts the map known here");
+            let reply = SubReply::Refused(msg::Refused::Failed);
+            return self.post.reply(host, from, attempt, call, reply);
         }
         self.member.sub_op(host, &mut self.post, Caller { to: from, call, attempt }, op);
         self.finish_call(host);

@@ -286,7 +286,7 @@ impl Primary {
         self.calls.repeat(cx.host, cx.post, osd);
         match self.stage {
             Stage::Query => self.query(cx, osd),
-            Stage::Active => self.recover(cx),
+            Stage::Active => self.source_found(cx),
             _ => {}
         }
     }

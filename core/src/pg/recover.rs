@@ -115,7 +115,8 @@ pub struct Unclean {
     resolving: usize,
     /// Afterwards: what is not begun, most endangered first.
     queue: BTreeSet<(Urgency, ObjectId)>,
-    active: bool,
+    /// What has good copies, but none within reach: until a connection is there again.
+    stalled: BTreeSet<ObjectId>,
 }
 
 /// Numbers for people.
@@ -155,7 +156,6 @@ impl Unclean {
 
     /// From now on everything is to be made whole.
     pub fn activate(&mut self, acting: Mask) {
-        self.active = true;
         for (object, entry) in &mut self.entries {
             entry.resolve = false;
             entry.remove.append(&mut entry.later);
@@ -280,7 +280,6 @@ impl Primary {
 
     /// No good copy is within reach: it waits for a connection, or for good.
     fn no_source<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
-        let acting = self.acting_seats();
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
         entry.unfound = entry.good == 0;
         let unfound = entry.unfound;
@@ -298,9 +297,22 @@ impl Primary {
         if unfound {
             cx.host.mark("no good copy of an object is left");
         } else {
-            self.unclean.queue.insert((entry.urgency(acting), object));
+            self.unclean.stalled.insert(object);
         }
         self.wake_object(cx, object);
+    }
+
+    /// A connection is there again: sources may be within reach.
+    pub fn source_found<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let acting = self.acting_seats();
+        for object in std::mem::take(&mut self.unclean.stalled) {
+            let entry = &self.unclean.entries[&object];
+            self.unclean.queue.insert((entry.urgency(acting), object));
+            if entry.wanted {
+                self.recover_now(cx, object);
+            }
+        }
+        self.recover(cx);
     }
 
     /// A step of an object's recovery was answered.

@@ -27,6 +27,11 @@ impl Sessions {
         self.seen.get(&id.session).is_some_and(|seen| id.number <= *seen)
     }
 
+    /// Whether no request of a list can be retried any more.
+    pub fn have_seen(&self, list: &Requests) -> bool {
+        list.iter().all(|id| self.has_seen(*id))
+    }
+
     /// The list of the version after one that includes `base`; `None`: no room, as long as the client has not seen
     /// more answers.
     pub fn extended(&self, base: &Requests, id: RequestId) -> Option<Requests> {

@@ -5,6 +5,7 @@
 //! ```text
 //! all objects whole -> history trimmed -> members outside leave; tombstones below the base are purged
 //! ```
+//! A tombstone also keeps the numbers of the requests that made it, so it stays as long as those may be retried.
 
 use crate::id::{CopyId, OsdId, RequestId, Role};
 use crate::io::MetaError;
@@ -15,8 +16,8 @@ use crate::pg::msg::{SubOp, SubReply};
 use crate::pg::ops::Kind;
 use crate::pg::primary::{Cx, Primary, Purpose};
 use crate::planted::{Bug, planted};
-use crate::store::{CopyInfo, ObjectStore};
-use crate::time::Duration;
+use crate::store::{CopyInfo, ObjectStore, VersionInfo};
+use crate::time::{Duration, Time};
 use std::collections::BTreeSet;
 
 /// Pause before the history is written again after a failure.
@@ -25,6 +26,11 @@ const PAUSE: Duration = Duration::millis(500);
 const PURGES: usize = 32;
 /// Pages of copies looked at before other events have their turn: well below a millisecond of work.
 const PAGES: usize = 32;
+/// Tombstones whose requests may still be retried stay for this long: a retry that found nothing of its deletion would
+/// delete what was written since. A client must not retry a deletion later than that.
+const RETRY_GRACE: Duration = Duration::secs(600);
+/// Between two looks at such tombstones.
+const LEFT_PAUSE: Duration = Duration::secs(30);
 /// Until the search for tombstones goes on.
 const SCAN_PAUSE: Duration = Duration::millis(5);
 
@@ -40,12 +46,16 @@ pub struct Trim {
     purging: usize,
     purge_after: Option<CopyId>,
     purge_done: bool,
+    /// Tombstones were left since requests that they include may still be retried.
+    purge_left: bool,
+    /// Since when the history is trimmed.
+    since: Time,
 }
 
 impl Trim {
     /// Whether nothing is left to be removed, as far as is known.
     pub fn is_done(&self) -> bool {
-        self.trimmed && self.leaving.is_empty()
+        self.trimmed && self.leaving.is_empty() && self.purge_done && self.purging == 0
     }
 }
 
@@ -93,11 +103,17 @@ impl Primary {
 
     /// The pause after a failed trim, or between two looks for tombstones, is over.
     pub fn trim_again<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
-        if self.trim.trimmed { self.purge_more(cx) } else { self.trim_if_clean(cx) }
+        if self.trim.trimmed {
+            self.trim.purge_done &= self.trim.purge_after.is_some();
+            self.purge_more(cx);
+        } else {
+            self.trim_if_clean(cx);
+        }
     }
 
     /// What may be dropped once the history is trimmed.
     pub fn clean_up<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        self.trim.since = cx.host.now();
         let acting: Vec<OsdId> = self.acting.iter().map(|member| member.osd).collect();
         let outside = |(_, seat): &(u8, &crate::pg::roster::Seat)| !acting.contains(&seat.member.osd);
         let holders = self.roster.mask(|seat| seat.statement.is_some_and(|said| said.digest.count > 0));
@@ -133,13 +149,25 @@ impl Primary {
     /// Drops tombstones below the base, some at a time, each as an operation on its object.
     fn purge_more<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         for _ in 0..PAGES {
-            if self.trim.purging != 0 || self.trim.purge_done {
+            if self.trim.purging != 0 {
                 return;
+            }
+            if self.trim.purge_done {
+                return self.plan_purge(cx);
             }
             self.purge_page(cx);
         }
         let at = cx.host.now() + SCAN_PAUSE;
         self.look_again(cx, at);
+    }
+
+    /// Whether another look for tombstones is worth it.
+    fn plan_purge<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        if std::mem::take(&mut self.trim.purge_left) {
+            self.trim.purge_after = None;
+            let at = cx.host.now() + LEFT_PAUSE;
+            self.look_again(cx, at);
+        }
     }
 
     fn purge_page<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
@@ -149,13 +177,18 @@ impl Primary {
         self.trim.purge_after = copies.last().map(|info| info.copy);
         self.trim.purge_done = !more;
         let base = self.history.0.base_epoch;
-        let old = |info: &CopyInfo| {
-            let committed = info.committed.as_ref().filter(|_| info.prepared.is_none())?;
-            (committed.tombstone && committed.version.epoch < base).then_some(committed.version)
+        let old = |info: CopyInfo| {
+            let committed = info.committed.filter(|_| info.prepared.is_none())?;
+            (committed.tombstone && committed.version.epoch < base).then_some((info.copy, committed))
         };
+        let patient = cx.host.now() < self.trim.since + RETRY_GRACE;
         // Counted by one more, so that what ends at once does not begin the next page from within this one.
         self.trim.purging += 1;
-        for (copy, version) in copies.iter().filter_map(|info| Some((info.copy, old(info)?))) {
+        for (copy, VersionInfo { version, requests, .. }) in copies.into_iter().filter_map(old) {
+            if patient && !self.sessions.have_seen(&requests) {
+                self.trim.purge_left = true;
+                continue;
+            }
             self.trim.purging += 1;
             let object = self.ops.push(RequestId::default(), None, copy.object, Kind::Purge { version });
             self.object_step(cx, object);

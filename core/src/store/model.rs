@@ -75,6 +75,11 @@ impl ModelStore {
         self.current = self.durable.clone();
     }
 
+    /// Whether operations are accepted that are not durable yet.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// From now on new objects are refused (or no longer).
     pub fn set_full(&mut self, full: bool) {
         self.full = full;

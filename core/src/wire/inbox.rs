@@ -62,6 +62,20 @@ impl Inbox {
         }
     }
 
+    /// Takes all received bytes, as long as they are not frames yet (the handshake).
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        assert!(self.body.is_none(), "frames have begun");
+        let bytes = self.buffer[self.start..self.end].to_vec();
+        (self.start, self.end) = (0, 0);
+        bytes
+    }
+
+    /// Gives back what came behind the handshake.
+    pub fn put_bytes(&mut self, bytes: &[u8]) {
+        self.space()[..bytes.len()].copy_from_slice(bytes);
+        self.received(bytes.len());
+    }
+
     /// The next message that is complete. After an error the connection is of no more use.
     pub fn next(&mut self, bufs: &mut BufPool) -> Result<Option<Message>, WireError> {
         match self.body.take() {

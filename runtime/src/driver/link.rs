@@ -114,7 +114,7 @@ impl<N: Node + Send + 'static, W: Network> Driver<N, W> {
         let id = self.link_up(&agreed, opened);
         let (inbox, batch) = (Inbox::default(), None);
         let mut task = LinkTask { driver: self, id, stream, inbox, batch, sent: 0, finish: None };
-        task.take_rest(&rest);
+        task.inbox.put_bytes(&rest);
         let ended = poll_fn(|cx| task.poll(cx)).await;
         tracing::debug!("{id:?} to {:?} ended: {ended}", agreed.peer);
         self.link_down(id);
@@ -178,13 +178,6 @@ struct LinkTask<'a, N, W: Network> {
 }
 
 impl<N: Node + Send + 'static, W: Network> LinkTask<'_, N, W> {
-    /// Bytes that came behind the handshake.
-    fn take_rest(&mut self, rest: &[u8]) {
-        let space = self.inbox.space();
-        space[..rest.len()].copy_from_slice(rest);
-        self.inbox.received(rest.len());
-    }
-
     /// Ready when the connection has ended, with the reason.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         if let Err(ended) = self.deliver() {

@@ -6,7 +6,9 @@
 mod client;
 mod convert;
 mod driver;
+mod embedded;
 mod watch;
 
 pub use client::{Client, EndpointError, Endpoints, RequestError};
 pub use driver::Driver;
+pub use embedded::{EmbeddedServer, StartError};

@@ -78,3 +78,13 @@ fn lists_are_in_order_and_of_their_kind() {
     assert_eq!(map.osd_states().map(|(osd, _)| osd.0).collect::<Vec<_>>(), [1, 9, 10]);
     assert_eq!(map.failure_reports().count() + map.images().count() + map.pg_maps().count(), 0);
 }
+
+/// Whoever restores the metadata store from a copy goes back in time.
+#[test]
+fn a_full_read_counts_even_if_it_is_older() {
+    let mut map = ClusterMap::default();
+    let key = keys::osd_config(OsdId(1));
+    map.apply_range(&[kv(key.clone(), r#"{"reweight":0.5}"#, 20)], 20);
+    map.apply_range(&[kv(key, r#"{"reweight":0.7}"#, 4)], 10);
+    assert_eq!(map.osd_config(OsdId(1)).reweight, 0.7);
+}

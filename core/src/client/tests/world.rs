@@ -1,0 +1,403 @@
+//! A small cluster for the client machine: correct primaries on perfect replication, and every misfortune between them
+//! and the client: lost, delayed, silent and refused connections, changes of primary, stale maps, refusals, damage.
+
+use crate::buf::BufPool;
+use crate::client::{Client, ClientConfig};
+use crate::id::*;
+use crate::io::{Effect, Effects, Env, Input, LinkEvent, Node, PeerId, PeerName};
+use crate::map::Scheme;
+use crate::msg::*;
+use crate::rng::Rng;
+use crate::store::{Bitmap, Data};
+use crate::time::{Duration, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub const OBJECT: u32 = 4096;
+pub const IMAGE: u64 = 5 * OBJECT as u64 - 100;
+pub const GROUPS: u32 = 3;
+pub const OSDS: u32 = 3;
+const POOL: PoolId = PoolId(1);
+
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Vec<u8>,
+    written: Vec<bool>,
+    version: Version,
+}
+
+impl Object {
+    fn new() -> Self {
+        Object { bytes: vec![0; OBJECT as usize], written: vec![false; OBJECT as usize / 512], version: Version::NONE }
+    }
+}
+
+/// One connection; it lives on at the server's end after the client has closed it, until the queue is empty.
+struct Link {
+    /// `None`: a seed.
+    osd: Option<OsdId>,
+    to_server: VecDeque<Message>,
+    to_client: VecDeque<Message>,
+    client_end: bool,
+    silent: bool,
+    subscribed: bool,
+}
+
+/// How often what goes wrong, in thousandths per step.
+#[derive(Clone, Copy, Default)]
+pub struct Faults {
+    pub drop_link: u64,
+    pub silence_link: u64,
+    pub refuse_connection: u64,
+    pub change_primary: u64,
+    pub no_primary: u64,
+    pub refuse_request: u64,
+    pub damage_reply: u64,
+    pub foreign_change: u64,
+    pub stale_seed: u64,
+}
+
+pub struct World {
+    pub client: Client,
+    pub now: Time,
+    pub rng: Rng,
+    pub bufs: BufPool,
+    pub faults: Faults,
+    out: Effects,
+    links: BTreeMap<LinkId, Link>,
+    connecting: Vec<(PeerName, Time)>,
+    next_link: u64,
+    objects: BTreeMap<ObjectId, Object>,
+    /// Numbers of writes that were carried out, and how they ended.
+    executed: BTreeMap<u64, Version>,
+    pub numbers: BTreeSet<u64>,
+    /// Highest `seen` by group.
+    seen: BTreeMap<PgId, u64>,
+    pub pgs: Vec<PgInfo>,
+    pub revision: u64,
+    pub requests: u64,
+    /// Groups that answer `Again`.
+    pub inactive: bool,
+    pub refuse_all: Option<Refusal>,
+    pub image: Option<ImageInfo>,
+    pub down: bool,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let seeds = vec!["seed:1".to_string(), "seed:2".to_string()];
+        let pg = |number| PgId { pool: POOL, number: PgNumber(number) };
+        let pgs = (0..GROUPS).map(|n| PgInfo { pg: pg(n), epoch: Epoch(1), primary: Some(OsdId(n % OSDS)) });
+        let image =
+            ImageInfo { pool: POOL, inode: InodeId(1), name: "demo".into(), size_bytes: IMAGE, read_only: false };
+        let mut world = World {
+            client: Client::new(ClientConfig::new(ClientId(seed), seeds)),
+            now: Time(1),
+            rng: Rng::new(seed),
+            bufs: BufPool::new(),
+            faults: Faults::default(),
+            out: Effects::default(),
+            links: BTreeMap::new(),
+            connecting: Vec::new(),
+            next_link: 0,
+            objects: BTreeMap::new(),
+            executed: BTreeMap::new(),
+            numbers: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            pgs: pgs.collect(),
+            revision: 1,
+            requests: 0,
+            inactive: false,
+            refuse_all: None,
+            image: Some(image),
+            down: false,
+        };
+        world.with(|client, env| client.start(env));
+        world
+    }
+
+    /// Calls the client and carries its effects out.
+    pub fn with<R>(&mut self, f: impl FnOnce(&mut Client, &mut Env<'_>) -> R) -> R {
+        let World { now, rng, bufs, out, client, .. } = self;
+        let result = f(client, &mut Env { now: *now, rng, bufs, out });
+        self.client.check();
+        for effect in std::mem::take(&mut self.out.queue) {
+            self.carry_out(effect);
+        }
+        result
+    }
+
+    fn input(&mut self, input: Input) {
+        self.with(|client, env| client.handle(env, input));
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, msg } => {
+                if let Some(link) = self.links.get_mut(&to).filter(|link| link.client_end) {
+                    link.to_server.push_back(msg);
+                }
+            }
+            Effect::Connect { target, address } => {
+                assert!(!address.is_empty());
+                let at = self.now + Duration::micros(self.rng.between(10, 3000));
+                self.connecting.push((target, at));
+            }
+            Effect::Close(link) => self.close_client_end(link),
+            Effect::Io { .. } | Effect::Meta(_) | Effect::Observe(_) | Effect::Die(_) => panic!("{effect:?}"),
+        }
+    }
+
+    fn close_client_end(&mut self, link: LinkId) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.client_end = false;
+            link.to_client.clear();
+        }
+    }
+
+    fn chance(&mut self, thousandths: u64) -> bool {
+        self.rng.chance(thousandths, 1000)
+    }
+
+    /// One thing happens.
+    pub fn step(&mut self) {
+        self.misfortune();
+        match self.rng.below(3) {
+            0 => self.deliver_to_server(),
+            1 => self.deliver_to_client(),
+            _ => self.pass_time(),
+        }
+    }
+
+    /// Steps until nothing is under way, or the time is over.
+    pub fn run(&mut self, at_most: Duration) {
+        let end = self.now + at_most;
+        while self.now < end && self.client.pending() > 0 {
+            self.step();
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let idle =
+            self.links.values().all(|link| link.silent || link.to_server.is_empty() && link.to_client.is_empty());
+        let events = self.connecting.iter().map(|(_, at)| *at).chain(self.client.next_deadline());
+        self.now = match events.min().filter(|_| idle) {
+            Some(next) => next.max(self.now),
+            None => self.now + Duration::micros(self.rng.between(1, 50)),
+        };
+        if let Some(place) = self.connecting.iter().position(|(_, at)| *at <= self.now) {
+            let (target, _) = self.connecting.swap_remove(place);
+            self.finish_connection(target);
+        }
+        if self.client.next_deadline().is_some_and(|at| at <= self.now) {
+            self.input(Input::Tick);
+            assert!(self.client.next_deadline().is_none_or(|at| at > self.now), "a due deadline stays");
+        }
+    }
+
+    fn finish_connection(&mut self, target: PeerName) {
+        if self.down || self.chance(self.faults.refuse_connection) {
+            return self.input(Input::Link(LinkEvent::Failed { target, refused: true }));
+        }
+        self.next_link += 1;
+        let link = LinkId(self.next_link);
+        let (osd, peer) = match target {
+            PeerName::Osd(osd) => (Some(osd), PeerId::Osd(osd, Incarnation(1))),
+            PeerName::Seed(_) => (None, PeerId::Mon(Incarnation(1))),
+        };
+        let queues = (VecDeque::new(), VecDeque::new());
+        let state =
+            Link { osd, to_server: queues.0, to_client: queues.1, client_end: true, silent: false, subscribed: false };
+        self.links.insert(link, state);
+        self.input(Input::Link(LinkEvent::Up { link, peer, opened: Some(target) }));
+    }
+
+    fn any_link(&mut self, wanted: impl Fn(&Link) -> bool) -> Option<LinkId> {
+        let fitting: Vec<LinkId> = self.links.iter().filter(|(_, link)| wanted(link)).map(|(id, _)| *id).collect();
+        let place = self.rng.below(u64::try_from(fitting.len().max(1)).unwrap());
+        fitting.get(usize::try_from(place).unwrap()).copied()
+    }
+
+    fn misfortune(&mut self) {
+        if self.chance(self.faults.drop_link)
+            && let Some(id) = self.any_link(|link| link.client_end)
+        {
+            self.drop_link(id);
+        }
+        if self.chance(self.faults.silence_link)
+            && let Some(id) = self.any_link(|link| link.client_end)
+        {
+            self.links.get_mut(&id).unwrap().silent = true;
+        }
+        if self.chance(self.faults.change_primary) {
+            self.change_primary();
+        }
+        if self.chance(self.faults.foreign_change) {
+            let place = usize::try_from(self.rng.below(8)).unwrap();
+            if let Some(object) = self.objects.values_mut().nth(place) {
+                object.version.seq += 1;
+            }
+        }
+        // The other end forgets connections that the client left, sooner or later.
+        if let Some(id) = self.any_link(|link| !link.client_end && link.to_server.is_empty()) {
+            self.links.remove(&id);
+        }
+    }
+
+    /// The connection ends; what the client had sent may still arrive, or not.
+    pub fn drop_link(&mut self, id: LinkId) {
+        self.close_client_end(id);
+        if self.rng.chance(1, 2) {
+            self.links.get_mut(&id).unwrap().to_server.clear();
+        }
+        self.input(Input::Link(LinkEvent::Down { link: id }));
+    }
+
+    pub fn drop_all_links(&mut self) {
+        while let Some(id) = self.any_link(|link| link.client_end) {
+            self.drop_link(id);
+        }
+    }
+
+    pub fn change_primary(&mut self) {
+        let place = usize::try_from(self.rng.below(GROUPS.into())).unwrap();
+        let nobody = self.chance(self.faults.no_primary * 100);
+        let osd = OsdId(u32::try_from(self.rng.below(OSDS.into())).unwrap());
+        self.set_primary(place, (!nobody).then_some(osd));
+    }
+
+    pub fn set_primary(&mut self, place: usize, primary: Option<OsdId>) {
+        let pg = &mut self.pgs[place];
+        (pg.epoch, pg.primary) = (Epoch(pg.epoch.0 + 1), primary);
+        self.revision += 1;
+        let update = Message::Map(MapMessage::Update(MapUpdate { pgs: vec![self.pgs[place]], ..self.update(false) }));
+        let stale = self.chance(self.faults.stale_seed);
+        for link in self.links.values_mut().filter(|link| link.subscribed && link.client_end && !stale) {
+            link.to_client.push_back(update.clone());
+        }
+    }
+
+    fn update(&self, full: bool) -> MapUpdate {
+        let scheme = Scheme::Replicated;
+        let pool =
+            PoolInfo { id: POOL, name: "p".into(), scheme, data_chunks: 1, pg_count: GROUPS, object_bytes: OBJECT };
+        let pools = if self.image.is_some() { vec![pool] } else { vec![] };
+        let osds = (0..OSDS).map(|id| OsdInfo { id: OsdId(id), address: format!("osd:{id}") }).collect();
+        MapUpdate { revision: Revision(self.revision), full, pools, pgs: self.pgs.clone(), osds }
+    }
+
+    fn deliver_to_client(&mut self) {
+        let Some(id) = self.any_link(|link| link.client_end && !link.silent && !link.to_client.is_empty()) else {
+            return;
+        };
+        let msg = self.links.get_mut(&id).unwrap().to_client.pop_front().unwrap();
+        self.input(Input::Message { from: id, msg });
+    }
+
+    fn deliver_to_server(&mut self) {
+        let Some(id) = self.any_link(|link| !link.silent && !link.to_server.is_empty()) else { return };
+        let link = self.links.get_mut(&id).unwrap();
+        let msg = link.to_server.pop_front().unwrap();
+        let reply = match (msg, link.osd) {
+            (Message::Request(request), Some(osd)) => {
+                let id = request.id;
+                Message::Reply(Reply { id, outcome: self.serve(osd, request) })
+            }
+            (Message::Map(MapMessage::Subscribe { have }), None) => {
+                link.subscribed = true;
+                Message::Map(MapMessage::Update(self.update(have == Revision(0))))
+            }
+            (Message::Map(MapMessage::FindImage { token, name, .. }), None) => {
+                let image = self.image.clone().filter(|image| image.name == name);
+                Message::Map(MapMessage::Image { token, image })
+            }
+            other => panic!("{other:?}"),
+        };
+        let link = self.links.get_mut(&id).unwrap();
+        if link.client_end {
+            link.to_client.push_back(reply);
+        }
+    }
+
+    fn serve(&mut self, osd: OsdId, request: Request) -> Result<Answer, Refusal> {
+        self.requests += 1;
+        let info = self.pgs[usize::try_from(request.object.pg(GROUPS).number.0).unwrap()];
+        if info.primary != Some(osd) {
+            return Err(if self.rng.chance(1, 2) { Refusal::NotPrimary } else { Refusal::WrongEpoch(info.epoch) });
+        }
+        if request.epoch != info.epoch {
+            return Err(Refusal::WrongEpoch(info.epoch));
+        }
+        if let Some(refusal) = self.refuse_all {
+            return Err(refusal);
+        }
+        if self.inactive || self.chance(self.faults.refuse_request) {
+            return Err(Refusal::Again);
+        }
+        if request.op.is_write() { self.write(info.pg, request) } else { self.read(request) }
+    }
+
+    fn write(&mut self, pg: PgId, request: Request) -> Result<Answer, Refusal> {
+        let number = request.id.number;
+        let seen = self.seen.entry(pg).or_default();
+        *seen = request.seen.max(*seen);
+        if number <= *seen {
+            return Err(Refusal::BadRequest);
+        }
+        self.numbers.insert(number);
+        if let Some(version) = self.executed.get(&number) {
+            return Ok(Answer::Written { version: *version });
+        }
+        let object = self.objects.entry(request.object).or_insert_with(Object::new);
+        let expect = match &request.op {
+            RequestOp::Write { expect, .. } | RequestOp::Delete { expect } => *expect,
+            _ => None,
+        };
+        if expect.is_some_and(|expect| expect != object.version) {
+            return Err(Refusal::VersionMismatch(object.version));
+        }
+        apply(object, &request.op)?;
+        object.version = Version { epoch: request.epoch, seq: object.version.seq + 1 };
+        self.executed.insert(number, object.version);
+        Ok(Answer::Written { version: object.version })
+    }
+
+    fn read(&mut self, request: Request) -> Result<Answer, Refusal> {
+        let object = self.objects.get(&request.object).cloned().unwrap_or_else(Object::new);
+        let version = object.version;
+        match request.op {
+            RequestOp::Read { offset, len } => {
+                let range = offset as usize..(offset + len) as usize;
+                let mut data = Data::new(self.bufs.copy_of(&object.bytes[range]));
+                data.crc ^= u32::from(self.chance(self.faults.damage_reply));
+                Ok(Answer::Read { version, data })
+            }
+            RequestOp::BlockStatus { offset, len } => {
+                let mut bitmap = Bitmap::default();
+                bitmap.words.push(0);
+                for (bit, sector) in (offset / 512..(offset + len) / 512).enumerate() {
+                    bitmap.words[0] |= u64::from(object.written[sector as usize]) << bit;
+                }
+                Ok(Answer::BlockStatus { version, bitmap })
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn apply(object: &mut Object, op: &RequestOp) -> Result<(), Refusal> {
+    let (offset, len, written) = match op {
+        RequestOp::Write { offset, data, .. } if data.verify() => (*offset, data.len(), true),
+        RequestOp::Write { .. } => return Err(Refusal::BadChecksum),
+        RequestOp::Zero { offset, len } => (*offset, *len, false),
+        RequestOp::Delete { .. } => (0, OBJECT, false),
+        other => panic!("{other:?}"),
+    };
+    assert!(len > 0 && offset % 512 == 0 && len % 512 == 0 && offset + len <= OBJECT, "{op:?}");
+    let range = offset as usize..(offset + len) as usize;
+    match op {
+        RequestOp::Write { data, .. } => object.bytes[range].copy_from_slice(data.buf.bytes()),
+        _ => object.bytes[range].fill(0),
+    }
+    object.written[offset as usize / 512..(offset + len) as usize / 512].fill(written);
+    Ok(())
+}

@@ -1,0 +1,843 @@
+//! The world around one group.
+
+use super::check::{Action, Moment, linearizable};
+use crate::buf::BufPool;
+use crate::id::*;
+use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
+use crate::map::{ActingMember, History, PgMap, PgMapChunk, Pool, Scheme, keys};
+use crate::meta;
+use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
+use crate::osd::groups::Groups;
+use crate::pg::host::NodeView;
+use crate::pg::msg::PgMessage;
+use crate::rng::Rng;
+use crate::store::model::ModelStore;
+use crate::store::{CopyInfo, Data, ObjectStore};
+use crate::time::{Duration, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+const OSDS: usize = 5;
+const CLIENTS: usize = 4;
+const OBJECTS: u64 = 3;
+const PG: PgId = PgId { pool: PoolId(1), number: PgNumber(0) };
+const LEASE: Duration = Duration::millis(100);
+const PEER_LINK: u64 = 1 << 40;
+
+/// Which faults happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub maps: bool,
+    pub crashes: bool,
+    pub links: bool,
+    pub pauses: bool,
+    pub metadata: bool,
+    pub full: bool,
+}
+
+impl Faults {
+    pub const ALL: Faults = Faults { maps: true, crashes: true, links: true, pauses: true, metadata: true, full: true };
+}
+
+enum What {
+    Message { to: usize, link: LinkId, msg: Message },
+    Reply { client: usize, link: LinkId, reply: Reply },
+    Meta { osd: usize, incarnation: u64, id: MetaId, result: Result<meta::Response, MetaError> },
+    Notice { osd: usize, incarnation: u64, map: PgMap, revision: u64 },
+    Round { osd: usize },
+    Beat { osd: usize, incarnation: u64 },
+    Restart { osd: usize },
+    LinkUp { a: usize, b: usize },
+    Resume { osd: usize },
+    NewMap,
+    ClientMap { client: usize, map: PgMap },
+    ClientStep { client: usize },
+    ClientTimeout { client: usize, number: u64, tries: u32 },
+    Fault,
+}
+
+struct Osd {
+    groups: Option<Groups<ModelStore>>,
+    /// While it is down.
+    store: Option<ModelStore>,
+    incarnation: u64,
+    read_map: bool,
+    paused_until: Time,
+    next_meta: u64,
+    ticks: BTreeSet<Time>,
+}
+
+struct Client {
+    map: PgMap,
+    number: u64,
+    reads: u64,
+    tries: u32,
+    request: Option<Request>,
+    op: Option<(u64, usize)>,
+    conn: u64,
+    versions: BTreeMap<u64, Version>,
+    left: u32,
+}
+
+pub struct World {
+    now: Time,
+    rng: Rng,
+    faults: Faults,
+    queue: BTreeMap<(Time, u64), What>,
+    sequence: u64,
+    meta: meta::Store,
+    osds: Vec<Osd>,
+    links: BTreeMap<(usize, usize), u64>,
+    link_count: u64,
+    last_delivery: BTreeMap<LinkId, Time>,
+    clients: Vec<Client>,
+    history: BTreeMap<u64, Vec<Moment>>,
+    called: usize,
+    bufs: BufPool,
+    healing: bool,
+    acknowledged: BTreeMap<ObjectId, Version>,
+    contents: BTreeMap<(ObjectId, Version), bool>,
+    pub marks: BTreeSet<&'static str>,
+    trace: bool,
+}
+
+fn pool() -> Pool {
+    Pool {
+        name: "p".into(),
+        scheme: Scheme::Replicated,
+        pg_size: 3,
+        pg_minsize: 2,
+        pg_count: 1,
+        parity_chunks: 0,
+        block_size: 16 << 10,
+        failure_domain: "host".into(),
+    }
+}
+
+fn object(stripe: u64) -> ObjectId {
+    ObjectId { pool: PoolId(1), inode: InodeId(1), stripe }
+}
+
+fn store_uuid(osd: usize) -> StoreUuid {
+    StoreUuid(osd as u128 + 1)
+}
+
+fn osd_id(index: usize) -> OsdId {
+    OsdId(u32::try_from(index).unwrap())
+}
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let mut rng = Rng::new(seed);
+        let osd = |index: usize, rng: &mut Rng| Osd {
+            groups: None,
+            store: Some(ModelStore::new(u32::try_from(rng.below(4)).unwrap()).with_uuid(store_uuid(index))),
+            incarnation: 0,
+            read_map: false,
+            paused_until: Time(0),
+            next_meta: 0,
+            ticks: BTreeSet::new(),
+        };
+        let client = || Client {
+            map: PgMap::default(),
+            number: 0,
+            reads: 0,
+            tries: 0,
+            request: None,
+            op: None,
+            conn: 1,
+            versions: BTreeMap::new(),
+            left: 60,
+        };
+        let mut world = World {
+            now: Time(1_000_000),
+            osds: (0..OSDS).map(|index| osd(index, &mut rng)).collect(),
+            rng,
+            faults,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            meta: meta::Store::new(meta::Retention::default()),
+            links: BTreeMap::new(),
+            link_count: 0,
+            last_delivery: BTreeMap::new(),
+            clients: (0..CLIENTS).map(|_| client()).collect(),
+            history: BTreeMap::new(),
+            called: 0,
+            bufs: BufPool::new(),
+            healing: false,
+            acknowledged: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            marks: BTreeSet::new(),
+            trace: std::env::var("PG_TRACE").is_ok(),
+        };
+        for osd in 0..OSDS {
+            world.start(osd);
+        }
+        world.new_map();
+        for client in 0..CLIENTS {
+            world.after(1_000, What::ClientStep { client });
+        }
+        world.after(100_000, What::Fault);
+        world
+    }
+
+    fn after(&mut self, micros: u64, what: What) {
+        self.at(self.now + Duration::micros(micros), what);
+    }
+
+    fn at(&mut self, at: Time, what: What) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), what);
+    }
+
+    fn log(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:9.3} {}", self.now.0 as f64 / 1e6, text());
+        }
+    }
+
+    // ---- OSDs ----
+
+    fn start(&mut self, osd: usize) {
+        self.log(|| format!("osd.{osd} starts"));
+        let incarnation = self.rng.next_u64();
+        let store = self.osds[osd].store.take().expect("down");
+        let node = NodeView {
+            osd: osd_id(osd),
+            store: store_uuid(osd),
+            incarnation: Incarnation(incarnation),
+            started: self.now,
+            lease: LEASE,
+            peers: BTreeMap::new(),
+        };
+        let mut groups = Groups::new(store, node, 4);
+        groups.create(PG, &pool());
+        let entry = &mut self.osds[osd];
+        entry.groups = Some(groups);
+        entry.incarnation = incarnation;
+        entry.read_map = false;
+        entry.ticks.clear();
+        let delay = self.rng.between(1_000, 30_000);
+        let (map, revision) = self.current_map();
+        self.after(delay, What::Notice { osd, incarnation, map, revision });
+        self.after(1_000, What::Beat { osd, incarnation });
+        let delay = self.rng.between(100, 50_000);
+        self.after(delay, What::NewMap);
+    }
+
+    fn crash(&mut self, osd: usize) {
+        let Some(groups) = self.osds[osd].groups.take() else { return };
+        self.log(|| format!("osd.{osd} crashes"));
+        let mut store = groups.store().clone();
+        store.crash(&mut self.rng);
+        self.osds[osd].store = Some(store);
+        for other in 0..OSDS {
+            self.unlink(osd, other);
+        }
+        let delay = self.rng.between(1_000, 100_000);
+        self.after(delay, What::NewMap);
+    }
+
+    fn is_up(&self, osd: usize) -> bool {
+        self.osds[osd].groups.is_some()
+    }
+
+    fn link_id(&self, a: usize, b: usize) -> Option<LinkId> {
+        let number = self.links.get(&(a.min(b), a.max(b)))?;
+        Some(LinkId(PEER_LINK | number << 8 | b as u64))
+    }
+
+    fn link(&mut self, a: usize, b: usize) {
+        let ready = |osd: usize| self.osds[osd].groups.is_some() && self.osds[osd].read_map;
+        if a == b || !ready(a) || !ready(b) || self.links.contains_key(&(a.min(b), a.max(b))) {
+            return;
+        }
+        self.log(|| format!("link osd.{a} - osd.{b}"));
+        self.link_count += 1;
+        self.links.insert((a.min(b), a.max(b)), self.link_count);
+        for (from, to) in [(a, b), (b, a)] {
+            let link = self.link_id(from, to).map(|link| (link, Incarnation(self.osds[to].incarnation)));
+            self.with(from, |groups, env| groups.set_peer(env, osd_id(to), true, link));
+        }
+    }
+
+    fn unlink(&mut self, a: usize, b: usize) {
+        if self.links.remove(&(a.min(b), a.max(b))).is_none() {
+            return;
+        }
+        self.log(|| format!("cut osd.{a} - osd.{b}"));
+        for (from, to) in [(a, b), (b, a)] {
+            let up = self.is_up(to);
+            self.with(from, |groups, env| groups.set_peer(env, osd_id(to), up, None));
+        }
+    }
+
+    /// Calls an OSD and carries out what it wants.
+    fn with(&mut self, osd: usize, call: impl FnOnce(&mut Groups<ModelStore>, &mut Env<'_>)) {
+        let Some(mut groups) = self.osds[osd].groups.take() else { return };
+        let mut out = Effects::default();
+        let mut rng = self.rng.fork();
+        let mut env = Env { now: self.now, rng: &mut rng, bufs: &mut self.bufs, out: &mut out };
+        call(&mut groups, &mut env);
+        let entry = &mut self.osds[osd];
+        let next_meta = &mut entry.next_meta;
+        let mut next_id = || {
+            *next_meta += 1;
+            MetaId(*next_meta)
+        };
+        groups.settle(&mut env, &mut next_id);
+        groups.check();
+        if let Some(at) = groups.next_deadline() {
+            if entry.ticks.insert(at) {
+                self.sequence += 1;
+                self.queue.insert((at.max(self.now), self.sequence), What::Round { osd });
+            }
+        }
+        self.osds[osd].groups = Some(groups);
+        // The store may hold completions back for some rounds.
+        self.sequence += 1;
+        let soon = self.now + Duration::micros(self.rng.between(20, 300));
+        let pending = self.osds[osd].groups.as_ref().expect("put back").store().is_busy();
+        if pending {
+            self.queue.insert((soon, self.sequence), What::Round { osd });
+        }
+        for effect in out.queue {
+            self.effect(osd, effect);
+        }
+    }
+
+    fn effect(&mut self, osd: usize, effect: Effect) {
+        match effect {
+            Effect::Send { to, msg } if to.0 & PEER_LINK != 0 => {
+                let peer = (to.0 & 0xff) as usize;
+                if self.link_id(osd, peer) == Some(to) {
+                    let back = self.link_id(peer, osd).expect("links have two ends");
+                    self.deliver(to, What::Message { to: peer, link: back, msg });
+                }
+            }
+            Effect::Send { to, msg: Message::Reply(reply) } => {
+                let client = (to.0 & 0xff) as usize;
+                self.deliver(to, What::Reply { client, link: to, reply });
+            }
+            Effect::Meta(MetaOp::Request { id, request }) => self.metadata(osd, id, request),
+            Effect::Observe(Event::Mark(name)) => {
+                self.log(|| format!("osd.{osd}: {name}"));
+                self.marks.insert(name);
+            }
+            Effect::Observe(Event::Log(_, text)) => self.log(|| format!("osd.{osd}: {text}")),
+            Effect::Observe(Event::Fact(fact)) => self.fact(osd, fact),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    fn fact(&mut self, osd: usize, fact: Fact) {
+        self.log(|| format!("osd.{osd}: {fact:?}"));
+        if let Fact::Acknowledged { object, version, .. } = fact {
+            let known = self.acknowledged.entry(object).or_insert(Version::NONE);
+            *known = (*known).max(version);
+        }
+    }
+
+    fn deliver(&mut self, link: LinkId, what: What) {
+        let at = self.now
+            + Duration::micros(if self.rng.chance(1, 20) {
+                self.rng.between(1_000, 20_000)
+            } else {
+                self.rng.between(20, 400)
+            });
+        let last = self.last_delivery.entry(link).or_default();
+        let at = at.max(*last + Duration(1));
+        *last = at;
+        self.at(at, what);
+    }
+
+    fn metadata(&mut self, osd: usize, id: MetaId, request: meta::Request) {
+        let incarnation = self.osds[osd].incarnation;
+        let faulty = self.faults.metadata && !self.healing && self.rng.chance(1, 8);
+        let result = if faulty && self.rng.chance(1, 2) {
+            Err(MetaError::Unknown)
+        } else {
+            let done = self.meta.apply(self.now, request).map_err(|refused| MetaError::Refused(refused.to_string()));
+            if faulty { Err(MetaError::Unknown) } else { done }
+        };
+        let delay = self.rng.between(100, 5_000);
+        self.after(delay, What::Meta { osd, incarnation, id, result });
+    }
+
+    // ---- the monitor ----
+
+    fn current_map(&self) -> (PgMap, u64) {
+        let kvs = self.meta.range(&meta::Span::one(keys::pg_map(PG.pool, 0)), 0).expect("never compacted");
+        match kvs.first() {
+            None => (PgMap::default(), 0),
+            Some(kv) => {
+                let chunk: PgMapChunk = serde_json::from_slice(&kv.value).unwrap();
+                (chunk.0[&PG.number].clone(), kv.mod_revision)
+            }
+        }
+    }
+
+    fn recorded(&self) -> History {
+        let kvs = self.meta.range(&meta::Span::one(keys::pg_history(PG)), 0).expect("never compacted");
+        kvs.first().map(|kv| serde_json::from_slice(&kv.value).unwrap()).unwrap_or_default()
+    }
+
+    fn member(&self, osd: usize) -> ActingMember {
+        ActingMember { osd: osd_id(osd), store: store_uuid(osd), incarnation: Incarnation(self.osds[osd].incarnation) }
+    }
+
+    fn wishes(&self, primary: Option<OsdId>) -> Vec<OsdId> {
+        let osd = primary.map(|osd| osd.0 as usize);
+        let groups = osd.and_then(|osd| self.osds[osd].groups.as_ref());
+        groups.and_then(|groups| groups.get(PG)?.wish()).map(|wish| wish.without).unwrap_or_default()
+    }
+
+    fn new_map(&mut self) {
+        let (old, _) = self.current_map();
+        let unwanted = self.wishes(old.primary);
+        let mut up: Vec<usize> =
+            (0..OSDS).filter(|osd| self.is_up(*osd) && (self.healing || !unwanted.contains(&osd_id(*osd)))).collect();
+        if !self.healing {
+            for index in 0..up.len() {
+                let other = self.rng.below(up.len() as u64) as usize;
+                up.swap(index, other);
+            }
+            // Mostly those that serve already.
+            if self.rng.chance(2, 3) {
+                up.sort_by_key(|osd| !old.acting.iter().flatten().any(|member| member.osd == osd_id(*osd)));
+            }
+        }
+        let size = if self.healing { 3 } else { self.rng.between(2, 3) as usize };
+        let acting: Vec<Option<ActingMember>> = up.iter().take(size).map(|osd| Some(self.member(*osd))).collect();
+        let primary = if acting.is_empty() { None } else { acting[self.rng.below(acting.len() as u64) as usize] };
+        let primary = if self.healing { acting.first().copied().flatten() } else { primary };
+        let map = PgMap {
+            epoch: Epoch(old.epoch.0 + 1),
+            target: Vec::new(),
+            acting,
+            primary: primary.map(|member| member.osd),
+        };
+        let same = old.acting == map.acting && old.primary == map.primary;
+        if same && (self.healing || self.rng.chance(3, 4)) {
+            return;
+        }
+        self.log(|| format!("map {map:?}"));
+        let chunk = PgMapChunk([(PG.number, map.clone())].into());
+        let put =
+            meta::TxnOp::Put { key: keys::pg_map(PG.pool, 0), value: serde_json::to_vec(&chunk).unwrap(), lease: 0 };
+        let txn = meta::Txn { compare: Vec::new(), success: vec![put], failure: Vec::new() };
+        self.meta.apply(self.now, meta::Request::Txn(txn)).unwrap();
+        let (_, revision) = self.current_map();
+        for osd in 0..OSDS {
+            let incarnation = self.osds[osd].incarnation;
+            let delay =
+                if self.rng.chance(1, 4) { self.rng.between(1_000, 600_000) } else { self.rng.between(100, 3_000) };
+            self.after(delay, What::Notice { osd, incarnation, map: map.clone(), revision });
+        }
+        for client in 0..CLIENTS {
+            let delay = if self.rng.chance(1, 2) { 500_000 } else { 20_000 };
+            let delay = self.rng.between(100, delay);
+            self.after(delay, What::ClientMap { client, map: map.clone() });
+        }
+    }
+
+    // ---- faults ----
+
+    fn fault(&mut self) {
+        if self.healing {
+            return;
+        }
+        let osd = self.rng.below(OSDS as u64) as usize;
+        let other = self.rng.below(OSDS as u64) as usize;
+        match self.rng.below(6) {
+            0 if self.faults.maps => self.new_map(),
+            1 if self.faults.crashes => {
+                self.crash(osd);
+                let delay = self.rng.between(1_000, 400_000);
+                self.after(delay, What::Restart { osd });
+                if self.rng.chance(1, 4) {
+                    self.crash(other);
+                    self.after(delay / 2, What::Restart { osd: other });
+                }
+            }
+            2 | 3 if self.faults.links => {
+                self.unlink(osd, other);
+                let delay = if self.rng.chance(1, 2) { 2_000 } else { self.rng.between(1_000, 300_000) };
+                self.after(delay, What::LinkUp { a: osd, b: other });
+            }
+            4 if self.faults.pauses => {
+                let until = self.now + Duration::micros(self.rng.between(1_000, 400_000));
+                self.log(|| format!("osd.{osd} pauses"));
+                self.osds[osd].paused_until = until;
+                self.at(until, What::Resume { osd });
+                let delay = self.rng.between(1_000, 100_000);
+                self.after(delay, What::NewMap);
+            }
+            5 if self.faults.full && self.is_up(osd) => {
+                let full = self.rng.chance(1, 3);
+                self.osds[osd].groups.as_mut().expect("up").store_mut().set_full(full);
+            }
+            _ => {}
+        }
+        let delay = self.rng.between(2_000, 60_000);
+        self.after(delay, What::Fault);
+    }
+
+    // ---- clients ----
+
+    fn client_step(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if client.op.is_some() || client.left == 0 {
+            return;
+        }
+        client.left -= 1;
+        let stripe = self.rng.below(OBJECTS);
+        let value = self.called as u64 + 1;
+        let op = match self.rng.below(10) {
+            0..4 => RequestOp::Read { offset: 0, len: 512 },
+            4 => RequestOp::Delete { expect: None },
+            5 | 6 if client.versions.contains_key(&stripe) => {
+                let data = sector(&mut self.bufs, value);
+                RequestOp::Write { offset: 0, data, expect: client.versions.get(&stripe).copied() }
+            }
+            _ => RequestOp::Write { offset: 0, data: sector(&mut self.bufs, value), expect: None },
+        };
+        let is_write = op.is_write();
+        let number = if is_write {
+            client.number += 1;
+            client.number
+        } else {
+            client.reads += 1;
+            1 << 63 | client.reads
+        };
+        let session = Session { client: ClientId(index as u64), number: 1 };
+        client.op = Some((stripe, self.called));
+        client.request = Some(Request {
+            id: RequestId { session, number },
+            seen: client.number - u64::from(is_write),
+            object: object(stripe),
+            epoch: Epoch(0),
+            class: Default::default(),
+            tenant: 0,
+            op,
+        });
+        client.tries = 0;
+        let text = format!("client {index}: {:?}", client.request.as_ref().unwrap());
+        self.log(|| text);
+        self.history.entry(stripe).or_default().push(Moment::Call(self.called));
+        self.called += 1;
+        self.client_send(index);
+    }
+
+    fn client_send(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let Some(mut request) = client.request.clone() else { return };
+        request.epoch = client.map.epoch;
+        client.tries += 1;
+        let (number, tries) = (request.id.number, client.tries);
+        if client.tries > 1 && self.rng.chance(1, 3) {
+            client.conn += 1;
+        }
+        let link = LinkId(client.conn << 8 | index as u64);
+        let primary = client.map.primary;
+        if let Some(primary) = primary {
+            let to = primary.0 as usize;
+            let lost = self.faults.links && !self.healing && self.rng.chance(1, 10);
+            if !lost {
+                self.deliver(LinkId(link.0 | 1 << 30), What::Message { to, link, msg: Message::Request(request) });
+            }
+        }
+        let timeout = self.rng.between(5_000, 150_000);
+        self.after(timeout, What::ClientTimeout { client: index, number, tries });
+    }
+
+    fn client_reply(&mut self, index: usize, reply: Reply) {
+        let client = &mut self.clients[index];
+        let Some(request) = &client.request else { return };
+        if request.id != reply.id {
+            return;
+        }
+        if !self.healing && self.faults.links && self.rng.chance(1, 10) {
+            return;
+        }
+        let (stripe, op) = client.op.expect("has a request");
+        let value = match &request.op {
+            RequestOp::Write { data, .. } => u64::from_le_bytes(data.buf.bytes()[..8].try_into().unwrap()),
+            _ => 0,
+        };
+        let action = match reply.outcome {
+            Ok(Answer::Read { version, data }) => {
+                let value = u64::from_le_bytes(data.buf.bytes()[..8].try_into().unwrap());
+                client.versions.insert(stripe, version);
+                Some(Action::Read(value))
+            }
+            Ok(Answer::Written { version }) => {
+                client.versions.insert(stripe, version);
+                Some(Action::Write(value))
+            }
+            Err(Refusal::VersionMismatch(version)) => {
+                client.versions.insert(stripe, version);
+                None
+            }
+            Err(Refusal::NoSpace) => None,
+            Err(Refusal::WrongEpoch(_) | Refusal::NotPrimary | Refusal::Again) => {
+                let tries = client.tries;
+                let number = request.id.number;
+                let delay = self.rng.between(1_000, 20_000);
+                self.after(delay, What::ClientTimeout { client: index, number, tries });
+                return;
+            }
+            other => panic!("client {index} got {other:?}"),
+        };
+        client.request = None;
+        client.op = None;
+        let moments = self.history.get_mut(&stripe).expect("called before");
+        match action {
+            Some(action) => moments.push(Moment::Return(op, action)),
+            None => moments.retain(|moment| *moment != Moment::Call(op)),
+        }
+        self.log(|| format!("client {index}: op {op} on {stripe}: {action:?}"));
+        let delay = self.rng.between(10, 3_000);
+        self.after(delay, What::ClientStep { client: index });
+    }
+
+    // ---- running ----
+
+    fn is_paused(&self, what: &What) -> Option<Time> {
+        let osd = match what {
+            What::Message { to, .. } => *to,
+            What::Meta { osd, .. } | What::Notice { osd, .. } | What::Round { osd } | What::Beat { osd, .. } => *osd,
+            _ => return None,
+        };
+        Some(self.osds[osd].paused_until).filter(|until| *until > self.now)
+    }
+
+    fn step(&mut self) -> bool {
+        let Some(((at, sequence), what)) = self.queue.pop_first() else { return false };
+        self.now = self.now.max(at);
+        if let Some(until) = self.is_paused(&what) {
+            // The sequence stays: order is kept.
+            self.queue.insert((until, sequence), what);
+            return true;
+        }
+        match what {
+            What::Message { to, link, msg } => self.message(to, link, msg),
+            What::Reply { client, link, reply } => {
+                if link.0 >> 8 == self.clients[client].conn {
+                    self.client_reply(client, reply);
+                }
+            }
+            What::Meta { osd, incarnation, id, result } => {
+                if self.osds[osd].incarnation == incarnation {
+                    self.with(osd, |groups, env| {
+                        groups.meta_done(env, id, result);
+                    });
+                }
+            }
+            What::Notice { osd, incarnation, map, revision } => self.notice(osd, incarnation, map, revision),
+            What::Round { osd } => {
+                self.osds[osd].ticks.retain(|at| *at > self.now);
+                self.with(osd, |groups, env| {
+                    groups.tick(env);
+                    groups.store_mut().end_of_round(env);
+                });
+            }
+            What::Beat { osd, incarnation } => self.beat(osd, incarnation),
+            What::Restart { osd } => {
+                if !self.is_up(osd) {
+                    self.start(osd);
+                }
+            }
+            What::LinkUp { a, b } => self.link(a, b),
+            What::Resume { .. } => {}
+            What::NewMap => self.new_map(),
+            What::ClientMap { client, map } => {
+                if map.epoch > self.clients[client].map.epoch {
+                    self.clients[client].map = map;
+                }
+            }
+            What::ClientStep { client } => self.client_step(client),
+            What::ClientTimeout { client, number, tries } => {
+                let entry = &mut self.clients[client];
+                if entry.tries == tries && entry.request.as_ref().is_some_and(|request| request.id.number == number) {
+                    if self.healing || self.rng.chance(1, 3) {
+                        self.clients[client].map = self.current_map().0;
+                    }
+                    self.client_send(client);
+                }
+            }
+            What::Fault => self.fault(),
+        }
+        true
+    }
+
+    fn message(&mut self, to: usize, link: LinkId, msg: Message) {
+        match msg {
+            Message::Request(request) => {
+                let session = request.id.session;
+                self.with(to, |groups, env| {
+                    groups.with(env, PG, |pg, host| pg.request(host, link, session, request));
+                });
+            }
+            Message::Pg(msg) => {
+                let from = (link.0 & 0xff) as usize;
+                if self.link_id(to, from) == Some(link) {
+                    self.pg_message(to, from, link, msg);
+                }
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    fn pg_message(&mut self, to: usize, from: usize, link: LinkId, msg: PgMessage) {
+        let peer = osd_id(from);
+        self.with(to, |groups, env| match msg {
+            PgMessage::SubOp { attempt, call, op, .. } => {
+                groups.with(env, PG, |pg, host| pg.sub_op(host, peer, attempt, call, op));
+            }
+            PgMessage::SubReply { attempt, call, reply, .. } => {
+                groups.with(env, PG, |pg, host| pg.sub_reply(host, peer, attempt, call, reply));
+            }
+            PgMessage::Stray { .. } => {
+                groups.with(env, PG, |pg, host| pg.stray(host, peer));
+            }
+            PgMessage::Heartbeat { sent, lease, groups: entries } => {
+                let now = env.now;
+                let granted = entries
+                    .into_iter()
+                    .filter(|(pg, attempt)| {
+                        groups.with(env, *pg, |pg, _| pg.grant_lease(now, *attempt, lease)) == Some(true)
+                    })
+                    .collect();
+                env.out.send(link, Message::Pg(PgMessage::HeartbeatAck { sent, groups: granted }));
+            }
+            PgMessage::HeartbeatAck { sent, groups: entries } => {
+                for (pg, attempt) in entries {
+                    groups.with(env, pg, |pg, host| pg.lease_granted(host, peer, attempt, sent));
+                }
+            }
+        });
+    }
+
+    fn notice(&mut self, osd: usize, incarnation: u64, map: PgMap, revision: u64) {
+        if self.osds[osd].incarnation != incarnation || !self.is_up(osd) {
+            return;
+        }
+        // The first one stands for a linearizable read.
+        let first = !std::mem::replace(&mut self.osds[osd].read_map, true);
+        let (map, revision) = if first { self.current_map() } else { (map, revision) };
+        if map.epoch != Epoch(0) {
+            self.with(osd, |groups, env| {
+                groups.with(env, PG, |pg, host| pg.map_changed(host, &map, Revision(revision)));
+            });
+        }
+        if first {
+            for other in 0..OSDS {
+                self.link(osd, other);
+            }
+        }
+    }
+
+    fn beat(&mut self, osd: usize, incarnation: u64) {
+        if self.osds[osd].incarnation != incarnation || !self.is_up(osd) {
+            return;
+        }
+        self.after(LEASE.0 / 4_000, What::Beat { osd, incarnation });
+        self.with(osd, |groups, env| {
+            let Some(pg) = groups.get(PG) else { return };
+            let Some(attempt) = pg.serving() else { return };
+            let members = pg.heartbeat_members().to_vec();
+            for member in members {
+                if let Some(link) = groups.node_mut().link(member) {
+                    let beat = PgMessage::Heartbeat { sent: env.now, lease: LEASE, groups: vec![(PG, attempt)] };
+                    env.out.send(link, Message::Pg(beat));
+                }
+            }
+        });
+    }
+
+    pub fn run_with_faults(&mut self) {
+        let end = self.now + Duration::millis(3_000);
+        while self.now < end && self.step() {}
+    }
+
+    /// Ends all faults; everything must become clean and every operation return.
+    pub fn heal(&mut self) -> Result<(), String> {
+        self.log(|| "healing".into());
+        self.healing = true;
+        for osd in 0..OSDS {
+            if !self.is_up(osd) {
+                self.start(osd);
+            }
+            self.osds[osd].groups.as_mut().expect("up").store_mut().set_full(false);
+        }
+        self.new_map();
+        let end = self.now + Duration::secs(100);
+        while self.now < end && !self.is_settled() {
+            if self.links.len() < OSDS * (OSDS - 1) / 2 {
+                for (a, b) in (0..OSDS).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                    self.link(a, b);
+                }
+            }
+            if !self.step() {
+                break;
+            }
+        }
+        if self.is_settled() { Ok(()) } else { Err(self.stuck()) }
+    }
+
+    fn primary(&self) -> Option<&crate::pg::Pg> {
+        let (map, _) = self.current_map();
+        self.osds[map.primary?.0 as usize].groups.as_ref()?.get(PG)
+    }
+
+    fn is_settled(&self) -> bool {
+        let done = self.clients.iter().all(|client| client.left == 0 && client.op.is_none());
+        let epoch = self.current_map().0.epoch;
+        let summary = self.primary().and_then(|pg| pg.summary());
+        let clean = summary.is_some_and(|summary| summary.clean && summary.epoch == epoch);
+        done && clean && (3..OSDS).all(|osd| self.copies(osd).is_empty())
+    }
+
+    fn stuck(&self) -> String {
+        let summary = self.primary().map(|pg| pg.summary());
+        let clients: Vec<_> = self.clients.iter().map(|client| (client.left, &client.request)).collect();
+        format!("stuck: {summary:?}, {:?}, {:?}, clients {clients:?}", self.current_map(), self.recorded())
+    }
+
+    fn copies(&self, osd: usize) -> Vec<CopyInfo> {
+        let mut copies = Vec::new();
+        let groups = self.osds[osd].groups.as_ref().expect("up");
+        groups.store().list(PG.pool, Role(0), HashRange::ALL, None, 1000, &mut copies);
+        copies
+    }
+
+    pub fn verdict(&mut self) -> Result<(), String> {
+        for (stripe, moments) in &self.history {
+            if let Err(index) = linearizable(moments) {
+                let from = index.saturating_sub(12);
+                return Err(format!("object {stripe} is not linearizable at {:?}", &moments[from..=index]));
+            }
+        }
+        let first = self.copies(0);
+        for osd in 1..3 {
+            let other = self.copies(osd);
+            if first != other {
+                return Err(format!("osd.0 has {first:?}, osd.{osd} has {other:?}"));
+            }
+        }
+        for info in &first {
+            let version = info.committed.as_ref().expect("replicated").version;
+            let acknowledged = self.acknowledged.get(&info.copy.object).copied().unwrap_or(Version::NONE);
+            if version < acknowledged {
+                return Err(format!("{:?} is at {version}, but {acknowledged} was acknowledged", info.copy));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sector(bufs: &mut BufPool, value: u64) -> Data {
+    let mut buf = bufs.zeroed(512);
+    buf.bytes_mut()[..8].copy_from_slice(&value.to_le_bytes());
+    Data::new(bufs.freeze(buf))
+}

@@ -1,0 +1,218 @@
+//! Opening of the files and block devices that a store lives on.
+
+use crate::os;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Largest logical block that stores can do with.
+const BLOCK_MAX_BYTES: u32 = 4096;
+
+/// How requests reach a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Through the ring.
+    Ring,
+    /// By calls of this thread: the file is in memory, and the ring would hand each request to a worker thread, which
+    /// costs thirty times as much.
+    Inline,
+}
+
+/// What survives a power loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// What completed: the device has no volatile cache, or protects it; or nothing ever does (memory).
+    Completed,
+    /// What completed before a flush.
+    Flushed,
+}
+
+/// An open device. It stays locked for this process until dropped.
+#[derive(Debug)]
+pub struct DeviceFile {
+    /// The file.
+    pub file: File,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its bytes, whole logical blocks.
+    pub size_bytes: u64,
+    /// Bytes of a logical block.
+    pub block_bytes: u32,
+    /// How to read and write it.
+    pub access: Access,
+    /// What the kernel says of its cache.
+    pub durability: Durability,
+}
+
+/// Why a device cannot be used. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It does not exist.
+    #[error("{0} does not exist; give its size to create a file of that size")]
+    Missing(PathBuf),
+    /// The file system or device refused.
+    #[error("cannot open {0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// Another process has it.
+    #[error("{0} is in use by another process; stop that one first")]
+    InUse(PathBuf),
+    /// Neither a file nor a block device.
+    #[error("{0} is neither a regular file nor a block device")]
+    Kind(PathBuf),
+    /// Blocks that are too large.
+    #[error("{0} has logical blocks of {1} bytes; only up to {BLOCK_MAX_BYTES} are possible")]
+    Blocks(PathBuf, u32),
+    /// The file cannot get the size that was asked for.
+    #[error("{path} cannot get {size_bytes} bytes: {error}")]
+    Space {
+        /// The file.
+        path: PathBuf,
+        /// The size.
+        size_bytes: u64,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl DeviceFile {
+    /// Opens and locks an existing file or block device.
+    pub fn open(path: &Path) -> Result<DeviceFile, OpenError> {
+        let wrap = |error| OpenError::Io(path.to_owned(), error);
+        let kind = std::fs::metadata(path).map_err(|error| missing(path, error))?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(OpenError::Kind(path.to_owned()));
+        }
+        let mut file = open_direct(path, kind.is_block_device()).map_err(|error| in_use(path, error))?;
+        if !os::lock_exclusively(&file).map_err(wrap)? {
+            return Err(OpenError::InUse(path.to_owned()));
+        }
+        let block_bytes = os::logical_block_bytes(&file).map_err(wrap)?.unwrap_or(BLOCK_MAX_BYTES);
+        if block_bytes > BLOCK_MAX_BYTES {
+            return Err(OpenError::Blocks(path.to_owned(), block_bytes));
+        }
+        let end = file.seek(SeekFrom::End(0)).map_err(wrap)?;
+        let in_memory = !os::reads_without_blocking(&file).map_err(wrap)?;
+        let access = if in_memory { Access::Inline } else { Access::Ring };
+        let durability = if in_memory || write_through(&file) { Durability::Completed } else { Durability::Flushed };
+        let size_bytes = end - end % u64::from(BLOCK_MAX_BYTES);
+        Ok(DeviceFile { file, path: path.to_owned(), size_bytes, block_bytes, access, durability })
+    }
+
+    /// Creates a file of a size, if there is none yet; says whether it did. Its space is not reserved: a file of the
+    /// size of the disk it lies on is a usual thing to try.
+    pub fn create(path: &Path, size_bytes: u64) -> Result<bool, OpenError> {
+        let file = match OpenOptions::new().write(true).create_new(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(OpenError::Io(path.to_owned(), error)),
+        };
+        file.set_len(size_bytes).map_err(|error| {
+            // Best effort: what could not be made must not look as if it had been.
+            let _ = std::fs::remove_file(path);
+            OpenError::Space { path: path.to_owned(), size_bytes, error }
+        })?;
+        Ok(true)
+    }
+}
+
+impl fmt::Display for DeviceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = match self.access {
+            Access::Ring => "io_uring",
+            Access::Inline => "in memory, by plain calls",
+        };
+        let durability = match self.durability {
+            Durability::Completed => "durable when completed",
+            Durability::Flushed => "volatile cache, flushed",
+        };
+        write!(
+            f,
+            "{}: {} bytes, blocks of {}, {access}, {durability}",
+            self.path.display(),
+            self.size_bytes,
+            self.block_bytes
+        )
+    }
+}
+
+fn missing(path: &Path, error: io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+        _ => OpenError::Io(path.to_owned(), error),
+    }
+}
+
+/// A mounted or otherwise claimed block device says so.
+fn in_use(path: &Path, error: io::Error) -> OpenError {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => OpenError::InUse(path.to_owned()),
+        _ => OpenError::Io(path.to_owned(), error),
+    }
+}
+
+/// Without the page cache, where the file system can do that.
+fn open_direct(path: &Path, is_block_device: bool) -> io::Result<File> {
+    let claim = if is_block_device { libc::O_EXCL } else { 0 };
+    let open = |flags| OpenOptions::new().read(true).write(true).custom_flags(flags | claim).open(path);
+    match open(libc::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0),
+        result => result,
+    }
+}
+
+/// Whether the kernel says that a block device has no volatile cache. A file's is not known.
+fn write_through(file: &File) -> bool {
+    let says = |directory: &Path| std::fs::read_to_string(directory.join("queue/write_cache"));
+    let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let Some(directory) = os::sys_directory(file).ok().filter(|_| is_device) else { return false };
+    // A partition has no queue of its own; its parent directory is the disk.
+    let answer = says(&directory).or_else(|_| says(&directory.join("..")));
+    answer.is_ok_and(|text| text.trim() == "write through")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("ashlar-device-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn creates_once_and_locks() {
+        let path = temporary("lock");
+        assert!(DeviceFile::create(&path, 1 << 20).unwrap());
+        assert!(!DeviceFile::create(&path, 2 << 20).unwrap());
+        let first = DeviceFile::open(&path).unwrap();
+        assert_eq!(first.size_bytes, 1 << 20);
+        assert!(matches!(DeviceFile::open(&path), Err(OpenError::InUse(_))));
+        drop(first);
+        assert!(DeviceFile::open(&path).is_ok());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn refuses_what_is_no_device() {
+        assert!(matches!(DeviceFile::open(Path::new("/nonexistent/file")), Err(OpenError::Missing(_))));
+        assert!(matches!(DeviceFile::open(&std::env::temp_dir()), Err(OpenError::Kind(_))));
+        assert!(matches!(DeviceFile::create(Path::new("/nonexistent/file"), 1), Err(OpenError::Io(..))));
+    }
+
+    #[test]
+    fn a_file_that_cannot_get_its_size_is_not_left_behind() {
+        let path = temporary("size");
+        assert!(matches!(DeviceFile::create(&path, 1 << 62), Err(OpenError::Space { .. })));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn memory_is_recognised() {
+        let path = Path::new("/dev/shm").join(format!("ashlar-device-{}", std::process::id()));
+        DeviceFile::create(&path, 1 << 20).unwrap();
+        let device = DeviceFile::open(&path).unwrap();
+        assert_eq!((device.access, device.durability), (Access::Inline, Durability::Completed));
+        std::fs::remove_file(&path).unwrap();
+    }
+}

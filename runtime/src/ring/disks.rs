@@ -1,0 +1,191 @@
+//! Disk requests of the node: through the ring, or inline for files in memory.
+
+use super::device::{Access, DeviceFile};
+use super::queue::{Completed, Operation, Queue};
+use super::{Token, raw};
+use crate::counters::Counters;
+use crate::os;
+use ashlar_core::buf::{Buf, BufPool};
+use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, IoId};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// The devices of one store.
+pub struct Disks {
+    data: DeviceFile,
+    log: Option<DeviceFile>,
+    in_flight: usize,
+}
+
+impl Disks {
+    /// The data device, and the log's own if it has one.
+    pub fn new(data: DeviceFile, log: Option<DeviceFile>) -> Self {
+        Disks { data, log, in_flight: 0 }
+    }
+
+    /// Requests that have not completed.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn device(&self, device: Device) -> &DeviceFile {
+        match device {
+            Device::Data => &self.data,
+            Device::Log => self.log.as_ref().expect("a store without a log device does not use one"),
+        }
+    }
+
+    /// Begins a request. Its result, if it is there at once.
+    pub fn begin(
+        &mut self,
+        queue: &mut Queue,
+        bufs: &mut BufPool,
+        counters: &mut Counters,
+        id: IoId,
+        op: DiskOp,
+    ) -> Option<DiskDone> {
+        count(counters, &op);
+        let which = device_of(&op);
+        let device = self.device(which);
+        if device.access == Access::Inline {
+            return Some(inline(device, bufs, op));
+        }
+        let operation = match op {
+            DiskOp::Read { offset, len, .. } => Operation::Read { offset, buf: bufs.alloc(len), done: 0 },
+            DiskOp::Write { offset, data, .. } => {
+                Operation::Write { offset, buf: aligned(bufs, data, device.block_bytes), done: 0 }
+            }
+            DiskOp::Flush { .. } => Operation::Flush,
+            DiskOp::Discard { offset, len, .. } => Operation::Discard { offset, len },
+        };
+        let file = raw(&device.file);
+        self.in_flight += 1;
+        queue.push(file, Token::Disk(which, id), operation);
+        None
+    }
+
+    /// Takes a completion. The request's result, unless the kernel did a part only and must be asked again.
+    pub fn completed(
+        &mut self,
+        queue: &mut Queue,
+        bufs: &mut BufPool,
+        device: Device,
+        id: IoId,
+        completed: Completed,
+    ) -> Option<DiskDone> {
+        let result = completed.result.map_err(io::Error::from_raw_os_error);
+        match advance(completed.operation, result) {
+            Next::Again(operation) => {
+                queue.push(raw(&self.device(device).file), Token::Disk(device, id), operation);
+                None
+            }
+            Next::Read(result) => {
+                self.in_flight -= 1;
+                Some(DiskDone::Read(result.map(|buf| bufs.freeze(buf))))
+            }
+            Next::Done(result) => {
+                self.in_flight -= 1;
+                Some(DiskDone::Done(result))
+            }
+        }
+    }
+}
+
+/// What follows from a completion.
+enum Next {
+    Again(Operation),
+    Read(Result<ashlar_core::buf::BufMut, DiskError>),
+    Done(Result<(), DiskError>),
+}
+
+fn advance(operation: Operation, result: io::Result<u32>) -> Next {
+    let count = match result {
+        Err(error) if is_transient(&error) => return Next::Again(operation),
+        other => other,
+    };
+    match (operation, count) {
+        (Operation::Read { buf, .. }, Err(error)) => {
+            drop(buf);
+            Next::Read(Err(disk_error("read", &error)))
+        }
+        (Operation::Read { offset, buf, done }, Ok(count)) => match done + count {
+            all if all == buf.len() => Next::Read(Ok(buf)),
+            // Behind the end of the device.
+            _ if count == 0 => Next::Read(Err(DiskError::Io)),
+            done => Next::Again(Operation::Read { offset, buf, done }),
+        },
+        (Operation::Write { offset, buf, done }, Ok(count)) => match done + count {
+            all if all == buf.len() => Next::Done(Ok(())),
+            _ if count == 0 => Next::Done(Err(DiskError::Io)),
+            done => Next::Again(Operation::Write { offset, buf, done }),
+        },
+        (Operation::Discard { .. }, Err(error)) if is_unsupported(&error) => Next::Done(Ok(())),
+        (_, Ok(_)) => Next::Done(Ok(())),
+        (_, Err(error)) => Next::Done(Err(disk_error("write or flush", &error))),
+    }
+}
+
+fn device_of(op: &DiskOp) -> Device {
+    match op {
+        DiskOp::Read { device, .. }
+        | DiskOp::Write { device, .. }
+        | DiskOp::Flush { device }
+        | DiskOp::Discard { device, .. } => *device,
+    }
+}
+
+fn count(counters: &mut Counters, op: &DiskOp) {
+    match op {
+        DiskOp::Read { len, .. } => {
+            counters.disk_reads += 1;
+            counters.disk_read_bytes += u64::from(*len);
+        }
+        DiskOp::Write { data, .. } => {
+            counters.disk_writes += 1;
+            counters.disk_written_bytes += u64::from(data.len());
+        }
+        DiskOp::Flush { .. } => counters.disk_flushes += 1,
+        DiskOp::Discard { .. } => {}
+    }
+}
+
+/// O_DIRECT wants memory aligned to the device's blocks; nearly every buffer is.
+fn aligned(bufs: &mut BufPool, data: Buf, block_bytes: u32) -> Buf {
+    if data.bytes().as_ptr().align_offset(block_bytes as usize) == 0 { data } else { bufs.copy_of(data.bytes()) }
+}
+
+fn inline(device: &DeviceFile, bufs: &mut BufPool, op: DiskOp) -> DiskDone {
+    let done = |what, result: io::Result<()>| DiskDone::Done(result.map_err(|error| disk_error(what, &error)));
+    match op {
+        DiskOp::Read { offset, len, .. } => {
+            let mut buf = bufs.alloc(len);
+            let result = device.file.read_exact_at(buf.bytes_mut(), offset);
+            DiskDone::Read(result.map(|()| bufs.freeze(buf)).map_err(|error| disk_error("read", &error)))
+        }
+        DiskOp::Write { offset, data, .. } => {
+            let data = aligned(bufs, data, device.block_bytes);
+            done("write", device.file.write_all_at(data.bytes(), offset))
+        }
+        DiskOp::Flush { .. } => done("flush", device.file.sync_data()),
+        DiskOp::Discard { offset, len, .. } => match os::punch_hole(&device.file, offset, len) {
+            Err(error) if is_unsupported(&error) => DiskDone::Done(Ok(())),
+            result => done("discard", result),
+        },
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN))
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
+}
+
+fn disk_error(what: &str, error: &io::Error) -> DiskError {
+    tracing::error!("disk {what} failed: {error}");
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DiskError::NoSpace,
+        _ => DiskError::Io,
+    }
+}
