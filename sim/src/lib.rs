@@ -8,5 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod cli;
+pub mod cluster;
+#[cfg(feature = "planted")]
+pub mod plants;
+pub mod run;
+pub mod scenarios;
 
 pub mod world;

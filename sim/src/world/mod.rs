@@ -16,7 +16,7 @@ mod trace;
 pub use clock::Clock;
 pub use meta::{META_HOST, MetaFaults, MetaModel};
 pub use net::ConnId;
-pub use trace::{Recorder, TraceHash};
+pub use trace::{Line, Recorder, TraceHash};
 
 use ashlar_core::buf::BufPool;
 use ashlar_core::id::Incarnation;

@@ -1,0 +1,216 @@
+//! The configuration of a run: everything that is drawn from the seed, printable on one screen.
+
+use ashlar_core::rng::Rng;
+use ashlar_core::time::Duration;
+use ashlar_faultinject::mix::{FaultKind, FaultMix};
+use std::fmt;
+
+/// Which store the OSDs have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// The reference store: protocol-only runs.
+    Model,
+}
+
+/// What clients do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadConfig {
+    /// Number of clients.
+    pub clients: u32,
+    /// Operations in flight per client, at most.
+    pub depth: u32,
+    /// Operations of all clients together; the load ends after them.
+    pub operations: u32,
+    /// Percent of reads.
+    pub read_percent: u64,
+    /// Percent of discards.
+    pub discard_percent: u64,
+    /// Longest operation, in blocks of 4 KiB.
+    pub max_blocks: u32,
+    /// Objects that get half of the operations.
+    pub hot_objects: u32,
+    /// A client waits up to so long before its next operation.
+    pub think: Duration,
+}
+
+/// A whole cluster, its load and its faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it came from.
+    pub seed: u64,
+    /// Number of OSDs.
+    pub osds: u32,
+    /// OSDs that share a host (and its power).
+    pub osds_per_host: u32,
+    /// Number of monitors.
+    pub mons: u32,
+    /// Copies of each object.
+    pub pg_size: u8,
+    /// Copies that must be there to serve.
+    pub pg_minsize: u8,
+    /// Number of placement groups.
+    pub pg_count: u32,
+    /// Bytes of an object, in blocks of 4 KiB.
+    pub object_blocks: u32,
+    /// Bytes of the image, in objects.
+    pub image_objects: u32,
+    /// The stores.
+    pub store: StoreKind,
+    /// Messages are encoded and decoded on their way.
+    pub wire: bool,
+    /// Inputs that come within so long make one round.
+    pub gather: Duration,
+    /// Shortest network delay.
+    pub net_base: Duration,
+    /// Longest network delay.
+    pub net_tail: Duration,
+    /// Messages in a million with a long delay.
+    pub net_tail_ppm: u64,
+    /// Largest error of a node's clock, in parts per billion.
+    pub drift_ppb: u64,
+    /// Length of a read lease.
+    pub lease_ms: u64,
+    /// A silent peer counts as dead after.
+    pub heartbeat_timeout_ms: u64,
+    /// The load.
+    pub load: LoadConfig,
+    /// The faults.
+    pub mix: FaultMix,
+    /// `check()` of nodes after one in so many inputs.
+    pub check_every: u64,
+}
+
+/// Faults of runs on the reference store: whatever does not need a disk.
+const WITHOUT_DISKS: &[FaultKind] = &[
+    FaultKind::Crash,
+    FaultKind::HostPower,
+    FaultKind::TotalPower,
+    FaultKind::Pause,
+    FaultKind::Partition,
+    FaultKind::OneWay,
+    FaultKind::Reset,
+    FaultKind::MetaCut,
+    FaultKind::MetaOutage,
+    FaultKind::MetaUnknown,
+    FaultKind::LeaseExpiry,
+    FaultKind::WatchLost,
+    FaultKind::Wipe,
+    FaultKind::Reweight,
+];
+
+impl Config {
+    /// Draws a configuration.
+    pub fn draw(seed: u64) -> Config {
+        let mut rng = Rng::new(seed ^ 0x00c0_ffee_0000_0001);
+        let rng = &mut rng;
+        let pg_size = if rng.chance(2, 3) { 3 } else { 2 };
+        let pg_minsize = if pg_size == 3 { 2 } else { narrow(rng.between(1, 2)) };
+        let osds_per_host = if rng.chance(1, 4) { 2 } else { 1 };
+        let hosts = rng.between(u64::from(pg_size), 6 / osds_per_host).max(u64::from(pg_size));
+        let osds = u32::try_from(hosts * osds_per_host).expect("few");
+        Config {
+            seed,
+            osds,
+            osds_per_host: u32::try_from(osds_per_host).expect("few"),
+            mons: if rng.chance(1, 2) { 1 } else { 2 },
+            pg_size,
+            pg_minsize,
+            pg_count: narrow(rng.between(1, 8)),
+            object_blocks: 1 << rng.between(2, 5),
+            image_objects: narrow(rng.between(2, 16)),
+            store: StoreKind::Model,
+            wire: rng.chance(1, 5),
+            gather: Duration::micros(if rng.chance(1, 2) { rng.below(200) } else { 0 }),
+            net_base: Duration::micros(rng.between(10, 500)),
+            net_tail: Duration::millis(rng.between(1, 300)),
+            net_tail_ppm: rng.below(10_000),
+            drift_ppb: rng.below(200_000),
+            lease_ms: rng.between(100, 600),
+            heartbeat_timeout_ms: rng.between(300, 1500),
+            load: LoadConfig::draw(rng),
+            mix: FaultMix::draw(rng, WITHOUT_DISKS),
+            check_every: 1,
+        }
+    }
+
+    /// The same without faults.
+    #[must_use]
+    pub fn calm(mut self) -> Config {
+        self.mix = FaultMix::none();
+        self
+    }
+
+    /// Blocks of the image.
+    pub fn image_blocks(&self) -> u32 {
+        self.object_blocks * self.image_objects
+    }
+}
+
+impl LoadConfig {
+    fn draw(rng: &mut Rng) -> LoadConfig {
+        LoadConfig {
+            clients: narrow(rng.between(1, 3)),
+            depth: narrow(rng.between(1, 8)),
+            operations: narrow(rng.between(150, 500)),
+            read_percent: rng.between(20, 70),
+            discard_percent: if rng.chance(1, 2) { rng.between(1, 10) } else { 0 },
+            max_blocks: narrow(rng.between(1, 32)),
+            hot_objects: narrow(rng.between(1, 2)),
+            think: Duration::millis(rng.between(1, 80)),
+        }
+    }
+}
+
+fn narrow<T: TryFrom<u64>>(value: u64) -> T {
+    T::try_from(value).unwrap_or_else(|_| panic!("{value} was drawn below the type's bound"))
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { load, .. } = self;
+        writeln!(f, "seed {}", self.seed)?;
+        writeln!(
+            f,
+            "  cluster   {} OSDs ({} per host), {} monitors; {} groups of {} (minsize {}); lease {} ms, dead after {} ms",
+            self.osds,
+            self.osds_per_host,
+            self.mons,
+            self.pg_count,
+            self.pg_size,
+            self.pg_minsize,
+            self.lease_ms,
+            self.heartbeat_timeout_ms
+        )?;
+        writeln!(
+            f,
+            "  image     {} objects of {} KiB; store {:?}",
+            self.image_objects,
+            self.object_blocks * 4,
+            self.store
+        )?;
+        writeln!(
+            f,
+            "  network   {} us, up to {} ms in {} of a million; encoded: {}; rounds of {} us; drift {} ppb",
+            self.net_base.0 / 1000,
+            self.net_tail.as_millis(),
+            self.net_tail_ppm,
+            self.wire,
+            self.gather.0 / 1000,
+            self.drift_ppb
+        )?;
+        writeln!(
+            f,
+            "  load      {} operations, {} clients, depth {}, {} % reads, {} % discards, up to {} blocks, {} hot objects, \
+             think {} ms",
+            load.operations,
+            load.clients,
+            load.depth,
+            load.read_percent,
+            load.discard_percent,
+            load.max_blocks,
+            load.hot_objects,
+            load.think.as_millis()
+        )?;
+        write!(f, "  faults    {}", self.mix)
+    }
+}

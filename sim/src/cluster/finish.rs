@@ -1,0 +1,113 @@
+//! The end of a run: heal everything, demand that it becomes whole, read everything back, check everything.
+
+use super::script::broken;
+use super::{Cluster, IMAGE};
+use crate::check::history::{Block, Finding, What};
+use crate::world::MetaFaults;
+use ashlar_core::time::Duration;
+use std::fmt::Write;
+
+/// Within so long of simulated time after the last fault, everything must work again. Sum of the slowest path: sessions
+/// and leadership end (4 s and 3 s, some tries each), connections time out (9 s), peering waits for leases, recovery.
+const LIVENESS_LIMIT: Duration = Duration::secs(120);
+/// Blocks of one read of the final read-back.
+const READ_BACK_BLOCKS: u32 = 32;
+
+impl Cluster {
+    /// Heals, waits until everything is whole, reads everything back and checks the whole history.
+    pub fn finish(&mut self) -> Result<(), Finding> {
+        self.heal_everything();
+        let whole = self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && cluster.all_whole())?;
+        if !whole {
+            // What was seen so far may say more than that something is stuck.
+            self.check_history()?;
+            return Err(broken(format!(
+                "not whole {} s after the last fault:\n{}",
+                LIVENESS_LIMIT.as_millis() / 1000,
+                self.describe_stuck()
+            )));
+        }
+        self.read_back()?;
+        self.check_history()
+    }
+
+    /// Ends all faults; everything runs.
+    pub fn heal_everything(&mut self) {
+        self.chaos_off();
+        self.world.end_meta_outage();
+        self.world.set_meta_faults(MetaFaults::default());
+        self.heal();
+        for n in 0..self.config.osds {
+            self.reweight(ashlar_core::id::OsdId(n + 1), 1.0);
+        }
+        self.start_everything();
+        for index in 0..self.clients.len() {
+            self.pump(index);
+        }
+    }
+
+    /// Every group is active and clean, with all its members.
+    pub fn all_whole(&mut self) -> bool {
+        if !self.all_clean() {
+            return false;
+        }
+        (0..self.config.pg_count).all(|number| {
+            let pg = self.pg(number);
+            let epoch = self.summary(pg).map(|summary| summary.epoch);
+            self.pg_map(pg).is_some_and(|map| {
+                Some(map.epoch) == epoch && map.acting.iter().flatten().count() == usize::from(self.config.pg_size)
+            })
+        })
+    }
+
+    fn read_back(&mut self) -> Result<(), Finding> {
+        let opened = self.run_until(LIVENESS_LIMIT, |cluster| cluster.clients[0].image.is_some())?;
+        if !opened {
+            return Err(broken("the first client cannot open the image".to_string()));
+        }
+        let blocks = self.config.image_blocks();
+        let mut first = 0;
+        while first < blocks {
+            let count = READ_BACK_BLOCKS.min(blocks - first);
+            let op = self.submit(0, first, count, What::Read(Vec::new()));
+            if !self.wait_for(op, LIVENESS_LIMIT)? {
+                let what = format!("the final read is stuck:\n{}", self.describe_stuck());
+                return Err(Finding { what, block: Some(Block { image: IMAGE, index: first }), ops: vec![op] });
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// Runs the checkers over the history.
+    pub fn check_history(&mut self) -> Result<(), Finding> {
+        let (findings, undecided) = self.history.check();
+        self.tally.undecided += u64::from(undecided);
+        findings.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What does not work, for people.
+    pub fn describe_stuck(&mut self) -> String {
+        let mut text = String::new();
+        let open: Vec<u32> = self.history.open().into_iter().take(8).collect();
+        let _ = writeln!(
+            text,
+            "open operations {open:?}; of the load are left {}",
+            self.clients.iter().map(|c| c.left).sum::<u32>()
+        );
+        for number in 0..self.config.pg_count {
+            let pg = self.pg(number);
+            let (summary, map) = (self.summary(pg), self.pg_map(pg));
+            let fine = summary.as_ref().is_some_and(|summary| summary.clean);
+            if !fine || map.is_none() {
+                let _ = writeln!(text, "{pg:?}: map {map:?}\n   primary says {summary:?}");
+            }
+        }
+        for node in self.world.node_ids().collect::<Vec<_>>() {
+            if !self.world.is_running(node) {
+                let _ = writeln!(text, "node {} does not run", node.0);
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,115 @@
+//! The load: random reads, writes and discards, half of them on a few hot objects.
+
+use super::bootstrap::IMAGE_NAME;
+use super::{CALL_LOAD, Cluster, IMAGE, Pending};
+use crate::check::history::{BLOCK, Block, What, fill};
+use ashlar_core::buf::BufPool;
+use ashlar_core::client::ImageOp;
+use ashlar_core::msg::Message;
+use ashlar_core::time::Duration;
+
+/// Encodes and decodes a message, as a connection would.
+pub(super) fn through_the_wire(msg: Message, bufs: &mut BufPool) -> Message {
+    let _ = bufs;
+    msg
+}
+
+impl Cluster {
+    /// Starts the load of the configuration.
+    pub fn start_load(&mut self) {
+        let clients = u32::try_from(self.clients.len()).expect("few");
+        for index in 0..self.clients.len() {
+            self.clients[index].left = self.config.load.operations / clients;
+            self.pump(index);
+        }
+    }
+
+    /// No client starts anything new.
+    pub fn stop_load(&mut self) {
+        for client in &mut self.clients {
+            client.left = 0;
+        }
+    }
+
+    /// Whether the load has been carried out.
+    pub fn load_done(&self) -> bool {
+        self.clients.iter().all(|client| client.left == 0 && client.open.is_empty())
+    }
+
+    /// Opens the image if need be.
+    pub(super) fn open_image(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if client.image.is_some() || client.opening || !self.world.is_running(client.node) {
+            return;
+        }
+        client.opening = true;
+        self.world.with(client.node, |process, env| {
+            process.client_mut().expect("a client's place").open_image(env, IMAGE_NAME)
+        });
+    }
+
+    /// Starts operations as the client's depth allows.
+    pub(super) fn pump(&mut self, index: usize) {
+        self.open_image(index);
+        let client = &mut self.clients[index];
+        if client.image.is_none() || client.left == 0 || client.open.len() >= self.config.load.depth as usize {
+            return;
+        }
+        client.left -= 1;
+        let think = Duration(client.rng.below(self.config.load.think.0.max(1)));
+        let (first, blocks, what) = self.draw_operation(index);
+        self.submit(index, first, blocks, what);
+        self.world.call_at(self.world.now() + think, CALL_LOAD + index as u64);
+    }
+
+    fn draw_operation(&mut self, index: usize) -> (u32, u32, What) {
+        let (config, rng) = (&self.config, &mut self.clients[index].rng);
+        let load = &config.load;
+        let objects = if rng.chance(1, 2) { load.hot_objects.min(config.image_objects) } else { config.image_objects };
+        let object = u32::try_from(rng.below(u64::from(objects))).expect("few");
+        let inside = u32::try_from(rng.below(u64::from(config.object_blocks))).expect("few");
+        let first = object * config.object_blocks + inside;
+        let longest = load.max_blocks.min(config.image_blocks() - first);
+        // Small operations are the usual ones.
+        let longest = if rng.chance(2, 3) { longest.min(4) } else { longest };
+        let blocks = u32::try_from(rng.between(1, u64::from(longest))).expect("few");
+        let percent = rng.below(100);
+        let what = match percent {
+            p if p < load.read_percent => What::Read(Vec::new()),
+            p if p < load.read_percent + load.discard_percent => What::Discard,
+            _ => What::Write,
+        };
+        (first, blocks, what)
+    }
+
+    /// Starts an operation; returns its number in the history.
+    ///
+    /// # Panics
+    /// If the client has not opened the image.
+    pub(super) fn submit(&mut self, index: usize, first: u32, blocks: u32, what: What) -> u32 {
+        let place = Block { image: IMAGE, index: first };
+        let read = matches!(what, What::Read(_));
+        let number = u32::try_from(index).expect("few");
+        let op = self.history.call(number, place, blocks, what.clone());
+        let offset = u64::from(first) * u64::from(BLOCK);
+        let len = blocks * BLOCK;
+        let request = match what {
+            What::Read(_) => ImageOp::Read { offset, len },
+            What::Discard => ImageOp::Discard { offset, len: u64::from(len) },
+            What::Write => {
+                let mut data = self.world.bufs().alloc(len);
+                fill(op, place, data.bytes_mut());
+                ImageOp::Write { offset, data: self.world.bufs().freeze(data) }
+            }
+        };
+        let client = &self.clients[index];
+        let image = client.image.expect("the image is open");
+        self.world.note(|| format!("client {index} starts operation {op}: {blocks} blocks from {first}"));
+        let id = self.world.with(client.node, |process, env| {
+            process.client_mut().expect("a client's place").submit(env, image, request)
+        });
+        let id = id.expect("far below the client's limit");
+        self.clients[index].open.insert(id, Pending { op, read });
+        op
+    }
+}

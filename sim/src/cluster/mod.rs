@@ -1,0 +1,336 @@
+//! A whole cluster in a [`World`]: metadata store, monitors, OSDs, clients, their load, their faults, and the checkers.
+//!
+//! Methods by class: *building* ([`Cluster::new`]); *running* ([`Cluster::run_for`], [`Cluster::run_until`], ...), which
+//! return the first broken promise as an error; *scripting* (in `script`), for scenarios; *ending*
+//! ([`Cluster::finish`]), which heals everything, demands that it becomes whole, and reads everything back.
+
+mod bootstrap;
+mod chaos;
+pub mod config;
+mod finish;
+mod load;
+mod process;
+mod script;
+mod store;
+
+pub use config::{Config, LoadConfig, StoreKind};
+pub use process::{Process, Spec, StoreSpec};
+pub use store::SimStore;
+
+use crate::check::history::{BLOCK, Block, Finding, History};
+use crate::check::serving::Serving;
+use crate::world::{NodeId, Observed, Sight, Stepped, World};
+use ashlar_core::client::{ImageId, OpId, Outcome};
+use ashlar_core::id::{ObjectId, PgId, PoolId, RequestId, Version};
+use ashlar_core::io::{Event, Level};
+use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
+use ashlar_core::rng::Rng;
+use ashlar_core::time::{Duration, Time};
+use std::collections::BTreeMap;
+
+/// The only pool.
+pub const POOL: PoolId = PoolId(1);
+/// The only image's place in histories.
+pub const IMAGE: u32 = 0;
+
+/// Tokens of [`World::call_at`].
+const CALL_FAULT: u64 = 1;
+const CALL_FAULTS_OFF: u64 = 2;
+const CALL_LOAD: u64 = 1000;
+
+/// One client and what it is doing.
+#[derive(Clone, Debug)]
+struct ClientState {
+    node: NodeId,
+    image: Option<ImageId>,
+    opening: bool,
+    open: BTreeMap<OpId, Pending>,
+    /// Operations of the load that are still to be started.
+    left: u32,
+    rng: Rng,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    /// Number in the history.
+    op: u32,
+    read: bool,
+}
+
+/// What a run did, in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Client operations that succeeded.
+    pub done: u64,
+    /// Client operations that failed, or whose client died.
+    pub failed: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Blocks whose history was too concurrent to decide.
+    pub undecided: u64,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The world it lives in.
+    pub world: World<Process>,
+    config: Config,
+    osds: Vec<NodeId>,
+    mons: Vec<NodeId>,
+    clients: Vec<ClientState>,
+    history: History,
+    serving: Serving,
+    /// What clients asked, by identity.
+    requests: BTreeMap<RequestId, (ObjectId, u32)>,
+    /// What a version of an object holds in each block, as far as it was read.
+    contents: BTreeMap<(ObjectId, Version, u32), u32>,
+    marks: BTreeMap<&'static str, u64>,
+    tally: Tally,
+    chaos: chaos::Chaos,
+    chaos_next: Option<ashlar_faultinject::mix::FaultKind>,
+    log: Vec<String>,
+    stop_at: Option<u64>,
+}
+
+impl Cluster {
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What happened, in numbers.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Rare branches that were taken, and how often.
+    pub fn marks(&self) -> &BTreeMap<&'static str, u64> {
+        &self.marks
+    }
+
+    /// What clients did and saw.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The OSDs' places.
+    pub fn osds(&self) -> &[NodeId] {
+        &self.osds
+    }
+
+    /// The monitors' places.
+    pub fn mons(&self) -> &[NodeId] {
+        &self.mons
+    }
+
+    /// Ends the run at this event, as if a promise had been broken there: to look at what came before.
+    pub fn stop_at(&mut self, event: Option<u64>) {
+        self.stop_at = event;
+    }
+
+    /// Lets one event happen. False: nothing is left to happen.
+    pub fn step(&mut self) -> Result<bool, Finding> {
+        if self.stop_at.is_some_and(|event| self.world.events() >= event) {
+            return Err(script::broken("stopped here on demand"));
+        }
+        let Some(stepped) = self.world.step() else { return Ok(false) };
+        self.observe()?;
+        match stepped {
+            Stepped::Node(node) => self.after_input(node)?,
+            Stepped::Call(CALL_FAULT) => self.next_fault(),
+            Stepped::Call(CALL_FAULTS_OFF) => self.end_short_faults(),
+            Stepped::Call(token) if token >= CALL_LOAD => self.pump(usize::try_from(token - CALL_LOAD).expect("few")),
+            Stepped::Call(_) | Stepped::World => {}
+        }
+        Ok(true)
+    }
+
+    /// Runs for a length of time.
+    pub fn run_for(&mut self, length: Duration) -> Result<(), Finding> {
+        let end = self.world.now() + length;
+        self.run_to(end)
+    }
+
+    fn run_to(&mut self, end: Time) -> Result<(), Finding> {
+        while self.world.next_event().is_some_and(|at| at <= end) {
+            self.step()?;
+        }
+        self.world.advance_to(end);
+        Ok(())
+    }
+
+    /// Runs until a condition holds; false if it does not within the limit. The condition is looked at every few
+    /// milliseconds.
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        mut condition: impl FnMut(&mut Cluster) -> bool,
+    ) -> Result<bool, Finding> {
+        let end = self.world.now() + limit;
+        loop {
+            if condition(self) {
+                return Ok(true);
+            }
+            if self.world.now() >= end {
+                return Ok(false);
+            }
+            let next = self.world.now() + LOOK;
+            self.run_to(next.min(end))?;
+        }
+    }
+
+    fn after_input(&mut self, node: NodeId) -> Result<(), Finding> {
+        if let Some(index) = self.clients.iter().position(|client| client.node == node) {
+            self.drain(index)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a client finished.
+    fn drain(&mut self, index: usize) -> Result<(), Finding> {
+        let node = self.clients[index].node;
+        if !self.world.is_running(node) {
+            return Ok(());
+        }
+        while let Some(completion) =
+            self.world.with(node, |process, _| process.client_mut().and_then(|client| client.next_completion()))
+        {
+            let result = completion.result;
+            if let Ok(Outcome::Opened(image)) = &result {
+                let client = &mut self.clients[index];
+                (client.image, client.opening) = (Some(image.id), false);
+                continue;
+            }
+            let Some(pending) = self.clients[index].open.remove(&completion.op) else {
+                // Opening failed (the cluster was not there long enough): try again.
+                self.clients[index].opening = false;
+                continue;
+            };
+            self.settle(pending, result)?;
+        }
+        self.pump(index);
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        pending: Pending,
+        result: Result<Outcome, ashlar_core::client::OpError>,
+    ) -> Result<(), Finding> {
+        match result {
+            Ok(Outcome::Read(pieces)) if pending.read => {
+                self.tally.done += 1;
+                let mut bytes = Vec::new();
+                pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.bytes()));
+                self.history.read(pending.op, &bytes)
+            }
+            Ok(_) => {
+                self.tally.done += 1;
+                self.history.done(pending.op);
+                Ok(())
+            }
+            Err(error) => {
+                self.tally.failed += 1;
+                self.history.failed(pending.op);
+                let block = Some(self.history.records()[pending.op as usize].first);
+                let what = format!("a client's operation failed for good: {error}");
+                Err(Finding { what, block, ops: vec![pending.op] })
+            }
+        }
+    }
+
+    /// Looks at what nodes told and sent since the last event.
+    fn observe(&mut self) -> Result<(), Finding> {
+        for Observed { node, what, .. } in self.world.take_observed() {
+            let broken = |what: String| Finding { what, block: None, ops: Vec::new() };
+            match what {
+                Sight::Event(Event::Mark(name)) => *self.marks.entry(name).or_default() += 1,
+                Sight::Event(Event::Log(level, text)) => self.take_log(node, level, text),
+                Sight::Event(Event::Fact(Fact::Activated { pg, epoch, .. })) => {
+                    self.serving.activated(node.0, pg, epoch).map_err(broken)?;
+                }
+                Sight::Event(Event::Fact(Fact::Deactivated { pg, .. })) => self.serving.deactivated(node.0, pg),
+                Sight::Event(Event::Fact(Fact::Recorded { pg, history })) => self.serving.recorded(pg, history.last),
+                Sight::Event(Event::Fact(Fact::Served { pg, .. })) => {
+                    self.serving.answers_read(node.0, pg).map_err(broken)?;
+                }
+                Sight::Event(Event::Fact(Fact::Chosen { .. } | Fact::Acknowledged { .. })) => {}
+                Sight::Sent { msg: Message::Request(request), .. } => self.asked(&request),
+                Sight::Sent { msg: Message::Reply(reply), .. } => self.answered(&reply)?,
+                Sight::Sent { .. } => {}
+                Sight::Died(reason) => self.died(node, reason),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_log(&mut self, node: NodeId, level: Level, text: String) {
+        if level >= Level::Warn {
+            if self.log.len() == LOG_LINES {
+                self.log.remove(0);
+            }
+            self.log.push(format!("{:.3} s node {} {level:?}: {text}", seconds(self.world.now()), node.0));
+        }
+    }
+
+    /// The last warnings of nodes.
+    pub fn warnings(&self) -> &[String] {
+        &self.log
+    }
+
+    fn asked(&mut self, request: &Request) {
+        if let RequestOp::Read { offset, .. } = request.op {
+            self.requests.insert(request.id, (request.object, offset));
+        }
+    }
+
+    fn answered(&mut self, reply: &Reply) -> Result<(), Finding> {
+        let Ok(Answer::Read { version, data }) = &reply.outcome else { return Ok(()) };
+        let Some((object, offset)) = self.requests.get(&reply.id).copied() else { return Ok(()) };
+        let block = Some(Block {
+            image: IMAGE,
+            index: u32::try_from(object.stripe).expect("small") * self.config.object_blocks + offset / BLOCK,
+        });
+        let broken = |what: String| Finding { what, block, ops: Vec::new() };
+        if !offset.is_multiple_of(BLOCK) {
+            return Ok(());
+        }
+        for (n, bytes) in data.buf.bytes().chunks(BLOCK as usize).enumerate() {
+            let index = offset / BLOCK + u32::try_from(n).expect("small");
+            let sum = crc_of(bytes);
+            let known = *self.contents.entry((object, *version, index)).or_insert(sum);
+            if known != sum {
+                return Err(broken(format!("{object:?} version {version} was read with two contents (block {index})")));
+            }
+        }
+        Ok(())
+    }
+
+    fn pg_of(&self, object: ObjectId) -> PgId {
+        object.pg(self.config.pg_count)
+    }
+
+    /// A process gave up by itself; somebody starts it again after a while, as a service manager would.
+    fn died(&mut self, node: NodeId, reason: String) {
+        self.serving.ended(node.0);
+        self.take_log(node, Level::Error, reason);
+        self.world.start_after(node, RESTART);
+    }
+}
+
+/// How often conditions are looked at.
+const LOOK: Duration = Duration::millis(5);
+/// Warnings that are kept.
+const LOG_LINES: usize = 40;
+/// After how long a service manager starts a daemon again.
+const RESTART: Duration = Duration::millis(500);
+
+fn seconds(at: Time) -> f64 {
+    at.0 as f64 / 1e9
+}
+
+fn crc_of(bytes: &[u8]) -> u32 {
+    // The tag fills the block, so a few words say all; a mixed block is found elsewhere.
+    bytes.iter().step_by(61).fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,200 @@
+//! The processes of a cluster, behind one type.
+
+use super::store::{SimStore, SlowModel};
+use crate::world::{Halt, Machine};
+use ashlar_core::client::{Client, ClientConfig};
+use ashlar_core::id::{ClientId, ClusterUuid, Incarnation, OsdId, StoreUuid};
+use ashlar_core::io::{Env, Input, Node, PeerId};
+use ashlar_core::mon::{Mon, MonConfig};
+use ashlar_core::osd::{Config, Osd};
+use ashlar_core::rng::Rng;
+use ashlar_core::time::{Duration, Time};
+
+/// What an OSD finds at its start.
+#[derive(Clone, Debug)]
+pub enum StoreSpec {
+    /// The reference store; `None`: to be made anew.
+    Model {
+        /// What it held when the process ended.
+        kept: Option<Box<SlowModel>>,
+        /// Rounds until an operation is durable.
+        rounds: u32,
+        /// Length of a round.
+        round: Duration,
+    },
+}
+
+/// What outlives a process.
+#[derive(Clone, Debug)]
+pub enum Spec {
+    /// An OSD.
+    Osd {
+        /// Its number.
+        osd: OsdId,
+        /// Its cluster.
+        cluster: ClusterUuid,
+        /// Where it listens.
+        address: String,
+        /// Its host's name.
+        host: String,
+        /// Its store.
+        store: StoreSpec,
+    },
+    /// A monitor.
+    Mon {
+        /// Its cluster.
+        cluster: ClusterUuid,
+        /// Where it listens.
+        address: String,
+    },
+    /// A client.
+    Client {
+        /// Where it learns maps.
+        seeds: Vec<String>,
+    },
+}
+
+/// A running process.
+#[derive(Clone)]
+pub enum Process {
+    /// An OSD.
+    Osd(Box<Osd<SimStore>>, Incarnation, OsdId),
+    /// A monitor, and whether it was told to start.
+    Mon(Box<Mon>, Incarnation, bool),
+    /// A client, and whether it was told to start.
+    Client(Box<Client>, bool),
+}
+
+impl Process {
+    /// The OSD, if it is one.
+    pub fn osd(&self) -> Option<&Osd<SimStore>> {
+        match self {
+            Process::Osd(osd, ..) => Some(osd),
+            _ => None,
+        }
+    }
+
+    /// The OSD, to reach its store.
+    pub fn osd_mut(&mut self) -> Option<&mut Osd<SimStore>> {
+        match self {
+            Process::Osd(osd, ..) => Some(osd),
+            _ => None,
+        }
+    }
+
+    /// The client, if it is one.
+    pub fn client_mut(&mut self) -> Option<&mut Client> {
+        match self {
+            Process::Client(client, _) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// The monitor, if it is one.
+    pub fn mon(&self) -> Option<&Mon> {
+        match self {
+            Process::Mon(mon, ..) => Some(mon),
+            _ => None,
+        }
+    }
+}
+
+impl Node for Process {
+    fn handle(&mut self, env: &mut Env<'_>, input: Input) {
+        match self {
+            Process::Osd(osd, ..) => osd.handle(env, input),
+            Process::Mon(mon, _, started) => {
+                if !std::mem::replace(started, true) {
+                    mon.start(env);
+                }
+                mon.handle(env, input);
+            }
+            Process::Client(client, started) => {
+                if !std::mem::replace(started, true) {
+                    client.start(env);
+                }
+                client.handle(env, input);
+            }
+        }
+    }
+
+    fn end_of_round(&mut self, env: &mut Env<'_>) {
+        match self {
+            Process::Osd(osd, ..) => osd.end_of_round(env),
+            Process::Mon(mon, ..) => mon.end_of_round(env),
+            Process::Client(client, _) => client.end_of_round(env),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        match self {
+            Process::Osd(osd, ..) => osd.next_deadline(),
+            Process::Mon(mon, ..) => mon.next_deadline(),
+            Process::Client(client, _) => client.next_deadline(),
+        }
+    }
+
+    fn check(&self) {
+        match self {
+            Process::Osd(osd, ..) => osd.check(),
+            Process::Mon(mon, ..) => mon.check(),
+            Process::Client(client, _) => client.check(),
+        }
+    }
+}
+
+/// Time to live of a monitor's leadership in simulated clusters: short, so that failovers fit into a run.
+const MON_TTL_S: u64 = 3;
+
+impl Machine for Process {
+    type Spec = Spec;
+
+    fn start(spec: &mut Spec, incarnation: Incarnation, env: &mut Env<'_>) -> Self {
+        match spec {
+            Spec::Osd { osd, cluster, address, host, store } => {
+                let (osd, address, host) = (*osd, address.clone(), host.clone());
+                let config = Config { osd, cluster: *cluster, incarnation, address, host };
+                let store = open(store, env);
+                Process::Osd(Box::new(Osd::new(config, store, env.now)), incarnation, osd)
+            }
+            Spec::Mon { cluster, address } => {
+                let (address, cluster) = (address.clone(), *cluster);
+                let config = MonConfig { incarnation, address, cluster, session_ttl_s: MON_TTL_S };
+                Process::Mon(Box::new(Mon::new(config)), incarnation, false)
+            }
+            Spec::Client { seeds } => {
+                let config = ClientConfig::new(ClientId(incarnation.0), seeds.clone());
+                Process::Client(Box::new(Client::new(config)), false)
+            }
+        }
+    }
+
+    fn halt(mut self, spec: &mut Spec, _how: Halt, rng: &mut Rng) {
+        let (Process::Osd(osd, ..), Spec::Osd { store, .. }) = (&mut self, spec) else { return };
+        match (osd.groups_mut().store_mut(), store) {
+            (SimStore::Model(model), StoreSpec::Model { kept, .. }) => {
+                let mut model = model.clone();
+                model.crash(rng);
+                *kept = Some(model);
+            }
+        }
+    }
+
+    fn peer(&self) -> PeerId {
+        match self {
+            Process::Osd(_, incarnation, osd) => PeerId::Osd(*osd, *incarnation),
+            Process::Mon(_, incarnation, _) => PeerId::Mon(*incarnation),
+            Process::Client(client, _) => PeerId::Client(client.session()),
+        }
+    }
+}
+
+fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
+    match spec {
+        StoreSpec::Model { kept, rounds, round } => {
+            let uuid = StoreUuid(u128::from(env.rng.next_u64()) << 64 | u128::from(env.rng.next_u64()));
+            let fresh = || Box::new(SlowModel::new(uuid, *rounds, *round));
+            SimStore::Model(kept.take().unwrap_or_else(fresh))
+        }
+    }
+}

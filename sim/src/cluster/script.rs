@@ -1,0 +1,253 @@
+//! What scenarios are written with: plain calls that act on the cluster and let time pass.
+
+use super::{Cluster, POOL, Process, Spec, StoreSpec};
+use crate::check::history::{Finding, What};
+use crate::world::{NodeId, World};
+use ashlar_core::id::{OsdId, PgId, PgNumber};
+use ashlar_core::map::{OsdConfig, PgMap, PgMapChunk, keys};
+use ashlar_core::pg::Summary;
+use ashlar_core::time::Duration;
+use ashlar_faultinject::disk::Outcome;
+use ashlar_faultinject::link::HostId;
+
+/// How long a scripted operation may take before the script calls it stuck.
+const PATIENCE: Duration = Duration::secs(60);
+
+/// A broken promise that is not about one block.
+pub fn broken(what: impl Into<String>) -> Finding {
+    Finding { what: what.into(), block: None, ops: Vec::new() }
+}
+
+impl Cluster {
+    /// Waits until every client has opened the image and every group is active and clean.
+    pub fn settle_down(&mut self) -> Result<(), Finding> {
+        for index in 0..self.clients.len() {
+            self.open_image(index);
+        }
+        let ready = self.run_until(PATIENCE, |cluster| {
+            let opened = cluster.clients.iter().all(|client| client.image.is_some());
+            opened && cluster.all_clean()
+        })?;
+        if ready { Ok(()) } else { Err(broken(format!("the cluster does not come up: {}", self.describe_stuck()))) }
+    }
+
+    /// Starts a write of whole blocks; returns its number.
+    pub fn start_write(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
+        self.submit(client, first, blocks, What::Write)
+    }
+
+    /// Starts a read.
+    pub fn start_read(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
+        self.submit(client, first, blocks, What::Read(Vec::new()))
+    }
+
+    /// Starts a discard.
+    pub fn start_discard(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
+        self.submit(client, first, blocks, What::Discard)
+    }
+
+    /// Whether an operation has succeeded.
+    pub fn is_done(&self, op: u32) -> bool {
+        self.history.records()[op as usize].end.is_some()
+    }
+
+    /// Waits for an operation; false if it takes longer.
+    pub fn wait_for(&mut self, op: u32, limit: Duration) -> Result<bool, Finding> {
+        self.run_until(limit, |cluster| cluster.is_done(op))
+    }
+
+    /// Waits for an operation, as long as it takes within reason.
+    pub fn wait(&mut self, op: u32) -> Result<(), Finding> {
+        if self.wait_for(op, PATIENCE)? {
+            return Ok(());
+        }
+        let mut finding = broken(format!("operation {op} is stuck: {}", self.describe_stuck()));
+        finding.ops = vec![op];
+        Err(finding)
+    }
+
+    /// Writes and waits for the acknowledgement.
+    pub fn write(&mut self, client: usize, first: u32, blocks: u32) -> Result<u32, Finding> {
+        let op = self.start_write(client, first, blocks);
+        self.wait(op).map(|()| op)
+    }
+
+    /// Reads and waits for the answer.
+    pub fn read(&mut self, client: usize, first: u32, blocks: u32) -> Result<u32, Finding> {
+        let op = self.start_read(client, first, blocks);
+        self.wait(op).map(|()| op)
+    }
+
+    /// Discards and waits for the acknowledgement.
+    pub fn discard(&mut self, client: usize, first: u32, blocks: u32) -> Result<u32, Finding> {
+        let op = self.start_discard(client, first, blocks);
+        self.wait(op).map(|()| op)
+    }
+
+    /// The place of an OSD, by its number (from 1).
+    pub fn osd(&self, osd: OsdId) -> NodeId {
+        self.osds[osd.0 as usize - 1]
+    }
+
+    /// The OSD at a place.
+    pub fn osd_id(&self, node: NodeId) -> Option<OsdId> {
+        let place = self.osds.iter().position(|osd| *osd == node)?;
+        Some(OsdId(u32::try_from(place).expect("few") + 1))
+    }
+
+    /// The client's place.
+    pub fn client_node(&self, client: usize) -> NodeId {
+        self.clients[client].node
+    }
+
+    /// A group by number.
+    pub fn pg(&self, number: u32) -> PgId {
+        PgId { pool: POOL, number: PgNumber(number) }
+    }
+
+    /// The group of a block.
+    pub fn pg_of_block(&self, block: u32) -> PgId {
+        let stripe = u64::from(block / self.config.object_blocks);
+        let inode = ashlar_core::id::InodeId(1);
+        self.pg_of(ashlar_core::id::ObjectId { pool: POOL, inode, stripe })
+    }
+
+    /// The map of a group, as the metadata store has it.
+    pub fn pg_map(&mut self, pg: PgId) -> Option<PgMap> {
+        let chunks = self.world.meta_read(&keys::pg_map(POOL, 0));
+        let chunk: PgMapChunk = serde_json::from_slice(&chunks.first()?.1).ok()?;
+        chunk.0.get(&pg.number).cloned()
+    }
+
+    /// The place of a group's primary.
+    pub fn primary(&mut self, pg: PgId) -> Option<NodeId> {
+        let primary = self.pg_map(pg)?.primary?;
+        Some(self.osd(primary))
+    }
+
+    /// The places of a group's acting members, primary first.
+    pub fn acting(&mut self, pg: PgId) -> Vec<NodeId> {
+        let Some(map) = self.pg_map(pg) else { return Vec::new() };
+        let mut members: Vec<OsdId> = map.acting.iter().flatten().map(|member| member.osd).collect();
+        members.sort_by_key(|osd| Some(*osd) != map.primary);
+        members.into_iter().map(|osd| self.osd(osd)).collect()
+    }
+
+    /// What the newest primary of a group says.
+    pub fn summary(&self, pg: PgId) -> Option<Summary> {
+        let summaries = self.osds.iter().filter_map(|node| self.world.node(*node)?.osd()?.groups().get(pg)?.summary());
+        summaries.max_by_key(|summary| summary.epoch)
+    }
+
+    /// Whether every group is active and clean.
+    pub fn all_clean(&self) -> bool {
+        (0..self.config.pg_count).all(|number| {
+            self.summary(self.pg(number)).is_some_and(|summary| summary.state == "active" && summary.clean)
+        })
+    }
+
+    /// Whether every group serves.
+    pub fn all_active(&self) -> bool {
+        (0..self.config.pg_count)
+            .all(|number| self.summary(self.pg(number)).is_some_and(|summary| summary.state == "active"))
+    }
+
+    /// Kills a process.
+    pub fn kill(&mut self, node: NodeId) {
+        self.world.kill(node);
+        self.after_end(node);
+    }
+
+    /// Cuts a host's power.
+    pub fn power_off(&mut self, host: HostId, outcome: Outcome) {
+        self.world.power_off(host, outcome);
+        for node in self.world.node_ids().collect::<Vec<_>>() {
+            if self.world.host_of(node) == host {
+                self.after_end(node);
+            }
+        }
+    }
+
+    /// Cuts the power of everything that stores or decides; clients live on.
+    pub fn power_off_everything(&mut self, outcome: Outcome) {
+        let nodes: Vec<NodeId> = self.osds.iter().chain(&self.mons).copied().collect();
+        for node in nodes {
+            let host = self.world.host_of(node);
+            self.power_off(host, outcome);
+        }
+    }
+
+    /// Gives every host its power back and starts every process.
+    pub fn start_everything(&mut self) {
+        for node in self.world.node_ids().collect::<Vec<_>>() {
+            let host = self.world.host_of(node);
+            if !self.world.powered(host) {
+                self.world.power_on(host);
+            }
+            self.world.resume(node);
+            self.start(node);
+        }
+    }
+
+    /// Starts a process; a client opens its image anew.
+    pub fn start(&mut self, node: NodeId) {
+        self.world.start(node);
+        if let Some(index) = self.clients.iter().position(|client| client.node == node) {
+            self.open_image(index);
+        }
+    }
+
+    /// A process ended: what its client had open has an unknown outcome, what it served is served no more.
+    pub(super) fn after_end(&mut self, node: NodeId) {
+        self.serving.ended(node.0);
+        if let Some(client) = self.clients.iter_mut().find(|client| client.node == node) {
+            (client.image, client.opening) = (None, false);
+            for (_, pending) in std::mem::take(&mut client.open) {
+                self.history.failed(pending.op);
+                self.tally.failed += 1;
+            }
+        }
+    }
+
+    /// Replaces the disk of an OSD that is down by an empty one.
+    pub fn wipe(&mut self, node: NodeId) {
+        assert!(!self.world.is_running(node), "a disk is replaced while its OSD is down");
+        if let Spec::Osd { store, .. } = self.world.spec_mut(node) {
+            match store {
+                StoreSpec::Model { kept, .. } => *kept = None,
+            }
+        }
+        self.world.note(|| format!("the disk of node {} is replaced", node.0));
+    }
+
+    /// Cuts every path between two groups of processes.
+    pub fn partition(&mut self, one: &[NodeId], other: &[NodeId]) {
+        let hosts = |nodes: &[NodeId], world: &World<Process>| -> Vec<HostId> {
+            nodes.iter().map(|node| world.host_of(*node)).collect()
+        };
+        let (one, other) = (hosts(one, &self.world), hosts(other, &self.world));
+        self.world.change_fabric(|fabric| fabric.partition(&one, &other));
+    }
+
+    /// What one process sends to another vanishes.
+    pub fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
+        let (from, to) = (self.world.host_of(from), self.world.host_of(to));
+        self.world.change_fabric(|fabric| fabric.cut_one_way(from, to));
+    }
+
+    /// The process does not reach the metadata store.
+    pub fn cut_from_meta(&mut self, node: NodeId) {
+        let host = self.world.host_of(node);
+        self.world.change_fabric(|fabric| fabric.cut(host, crate::world::META_HOST));
+    }
+
+    /// All paths are open again.
+    pub fn heal(&mut self) {
+        self.world.change_fabric(|fabric| fabric.heal());
+    }
+
+    /// Changes the share of an OSD's size that placement uses.
+    pub fn reweight(&mut self, osd: OsdId, reweight: f64) {
+        self.put(keys::osd_config(osd), &OsdConfig { reweight, noout: false });
+    }
+}

@@ -1,0 +1,149 @@
+//! The stores that a simulated OSD can have: the real one on a simulated disk, or the reference one in memory.
+
+use ashlar_core::id::{CopyId, HashRange, PoolId, Role, StoreUuid};
+use ashlar_core::io::{DiskDone, Env, IoId};
+use ashlar_core::rng::Rng;
+use ashlar_core::store::model::ModelStore;
+use ashlar_core::store::{Completion, CopyInfo, Digest, ObjectStore, StoreOp, StoreState, StoreStats};
+use ashlar_core::time::{Duration, Time};
+
+/// The reference store, made slow: each operation takes a few rounds of about this length to be durable.
+#[derive(Clone, Debug)]
+pub struct SlowModel {
+    inner: ModelStore,
+    round: Duration,
+    due: Option<Time>,
+}
+
+impl SlowModel {
+    /// An empty store whose operations are durable after `rounds` rounds.
+    pub fn new(uuid: StoreUuid, rounds: u32, round: Duration) -> Self {
+        SlowModel { inner: ModelStore::new(rounds).with_uuid(uuid), round, due: None }
+    }
+
+    /// The process or the power ended: what was not durable is kept in part.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        self.inner.crash(rng);
+        self.due = None;
+    }
+
+    /// What it holds, to be damaged.
+    pub fn inner_mut(&mut self) -> &mut ModelStore {
+        &mut self.inner
+    }
+
+    fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
+        self.inner.submit(env, token, op);
+        if self.due.is_none() {
+            self.due = Some(env.now + self.draw_round(env));
+        }
+    }
+
+    fn draw_round(&self, env: &mut Env<'_>) -> Duration {
+        Duration(env.rng.between(self.round.0 / 2, self.round.0 * 2))
+    }
+
+    fn tick(&mut self, env: &mut Env<'_>) {
+        if self.due.is_some_and(|due| due <= env.now) {
+            self.inner.end_of_round(env);
+            self.due = self.inner.is_busy().then(|| env.now + self.draw_round(env));
+        }
+    }
+}
+
+/// The store of one simulated OSD.
+#[derive(Clone, Debug)]
+pub enum SimStore {
+    /// The reference one.
+    Model(Box<SlowModel>),
+}
+
+macro_rules! each {
+    ($self:expr, $store:ident => $call:expr) => {
+        match $self {
+            SimStore::Model(model) => {
+                let $store = &model.inner;
+                $call
+            }
+        }
+    };
+}
+
+impl ObjectStore for SimStore {
+    fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
+        match self {
+            SimStore::Model(model) => model.submit(env, token, op),
+        }
+    }
+
+    fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
+        match self {
+            SimStore::Model(model) => model.inner.handle_io(env, id, done),
+        }
+    }
+
+    fn tick(&mut self, env: &mut Env<'_>) {
+        match self {
+            SimStore::Model(model) => model.tick(env),
+        }
+    }
+
+    fn end_of_round(&mut self, _env: &mut Env<'_>) {
+        match self {
+            // Its rounds are its own: durability takes time, whatever happens around it.
+            SimStore::Model(_) => {}
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        match self {
+            SimStore::Model(model) => model.due,
+        }
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        match self {
+            SimStore::Model(model) => model.inner.next_completion(),
+        }
+    }
+
+    fn state(&self) -> StoreState {
+        each!(self, store => store.state())
+    }
+
+    fn uuid(&self) -> StoreUuid {
+        each!(self, store => store.uuid())
+    }
+
+    fn lookup(&self, copy: CopyId) -> Option<CopyInfo> {
+        each!(self, store => store.lookup(copy))
+    }
+
+    fn list(
+        &self,
+        pool: PoolId,
+        role: Role,
+        range: HashRange,
+        after: Option<CopyId>,
+        limit: usize,
+        out: &mut Vec<CopyInfo>,
+    ) -> bool {
+        each!(self, store => store.list(pool, role, range, after, limit, out))
+    }
+
+    fn digest(&self, pool: PoolId, role: Role, range: HashRange) -> Digest {
+        each!(self, store => store.digest(pool, role, range))
+    }
+
+    fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role> {
+        each!(self, store => store.roles(pool, range))
+    }
+
+    fn stats(&self) -> StoreStats {
+        each!(self, store => store.stats())
+    }
+
+    fn check(&self) {
+        each!(self, store => store.check());
+    }
+}
