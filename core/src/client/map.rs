@@ -46,11 +46,11 @@ impl ClientMap {
         self.osds.values().filter(|address| !address.is_empty()).count()
     }
 
-    /// Takes an update over; one that is older than what is known changes nothing. True if anything was new.
+    /// Takes an update over; a group's map of a lower epoch changes nothing. True if anything was new.
+    ///
+    /// Revisions do not order updates: a server names the one up to which it knows *everything*, and sends newer changes
+    /// under it. A server that lags behind the previous one is caught up with by its own changes.
     pub fn apply(&mut self, update: MapUpdate) -> bool {
-        if update.revision < self.revision || (update.revision == self.revision && !update.full) {
-            return false;
-        }
         self.revision = update.revision;
         if update.full {
             self.forget_unlisted(&update);
@@ -105,8 +105,10 @@ mod tests {
         let mut map = ClientMap::default();
         assert!(map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[(1, "a:1"), (2, "b:2")])));
         assert!(map.apply(update(6, false, vec![pg(0, 4, 2)], &[(1, "")])));
-        assert!(!map.apply(update(4, true, vec![pg(0, 9, 9)], &[])));
+        assert!(!map.apply(update(6, false, vec![pg(0, 3, 9)], &[])));
         assert_eq!(map.pg(pg(0, 0, 0).pg), Some(&pg(0, 4, 2)));
+        assert!(map.apply(update(6, false, vec![pg(1, 4, 1)], &[])), "news of an unchanged revision count");
+        assert_eq!(map.pg(pg(1, 0, 0).pg), Some(&pg(1, 4, 1)));
         assert_eq!((map.address(OsdId(1)), map.address(OsdId(2))), (None, Some("b:2")));
         assert_eq!((map.addresses(), map.nth_address(0)), (1, Some("b:2")));
     }
