@@ -1,3 +1,5 @@
+//! The store against what etcd would do.
+
 use super::super::{Compacted, Compare, LEASE_MAX_TTL_S, LEASE_MIN_TTL_S, Txn, TxnOp, WatchEvent, Watcher};
 use super::*;
 use crate::rng::Rng;
