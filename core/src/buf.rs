@@ -87,6 +87,13 @@ pub struct BufMut {
     len: u32,
 }
 
+/// A clone is a copy of the bytes: it has an owner of its own.
+impl Clone for BufMut {
+    fn clone(&self) -> Self {
+        BufMut { run: Arc::new(Run { pages: self.run.pages.clone() }), len: self.len }
+    }
+}
+
 impl BufMut {
     /// The bytes, to be read.
     pub fn bytes(&self) -> &[u8] {

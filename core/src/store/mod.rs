@@ -3,6 +3,7 @@
 //! Two implementations: the log-structured store on a device, and the reference model (a page of code, no device)
 //! that is its oracle in tests.
 
+pub mod log;
 pub mod model;
 
 use crate::buf::Buf;

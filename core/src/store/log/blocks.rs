@@ -1,0 +1,103 @@
+//! Which blocks are free.
+//!
+//! A block goes `free -> owned -> cooling -> free`. It cools from when the record that superseded it is in the log and
+//! its data are durable, until a page in the log says so (`done_upto`) and nobody reads or writes it any more: until
+//! then opening could still choose the state that owns it.
+
+use super::page::Sequence;
+use super::record::NO_BLOCK;
+use std::collections::VecDeque;
+
+/// The free blocks, and those that will be.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks {
+    total: u32,
+    free: Vec<u32>,
+    /// Blocks with the page of the record that superseded them.
+    cooling: VecDeque<(Sequence, u32)>,
+    /// Reads and writes in flight, by block.
+    pins: Vec<u16>,
+}
+
+impl Blocks {
+    /// All blocks of a device, except those that `owned` names.
+    pub fn new(total: u32, owned: impl Iterator<Item = u32>) -> Self {
+        let mut taken = vec![false; total as usize];
+        for block in owned {
+            assert!(!taken[block as usize], "block {block} has two owners");
+            taken[block as usize] = true;
+        }
+        let free = (0..total).rev().filter(|block| !taken[*block as usize]).collect();
+        Blocks { total, free, cooling: VecDeque::new(), pins: vec![0; total as usize] }
+    }
+
+    /// A free block, which is owned from now on.
+    pub fn allocate(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// Free blocks.
+    pub fn free(&self) -> u32 {
+        u32::try_from(self.free.len()).expect("at most all")
+    }
+
+    /// All blocks.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Whether some will be free soon.
+    pub fn is_cooling(&self) -> bool {
+        !self.cooling.is_empty()
+    }
+
+    /// A record in `page` superseded the block; that is in the log and durable.
+    pub fn cool(&mut self, page: Sequence, block: u32) {
+        self.cooling.push_back((page, block));
+    }
+
+    /// A page in the log says that data up to `done_upto` are durable. True if a block became free.
+    pub fn release(&mut self, done_upto: Sequence) -> bool {
+        let before = self.free.len();
+        for _ in 0..self.cooling.len() {
+            let Some(entry) = self.cooling.pop_front() else { break };
+            let (page, block) = entry;
+            if page > done_upto {
+                self.cooling.push_front(entry);
+                break;
+            }
+            if self.pins[block as usize] == 0 {
+                self.free.push(block);
+            } else {
+                self.cooling.push_back(entry);
+            }
+        }
+        self.free.len() > before
+    }
+
+    /// A read or write of the block began.
+    pub fn pin(&mut self, block: u32) {
+        if block != NO_BLOCK {
+            self.pins[block as usize] += 1;
+        }
+    }
+
+    /// It ended.
+    pub fn unpin(&mut self, block: u32) {
+        if block != NO_BLOCK {
+            self.pins[block as usize] -= 1;
+        }
+    }
+
+    /// Panics unless every block is owned, free or cooling, once. `leaving` are blocks that records not yet settled
+    /// superseded.
+    pub fn check(&self, owned: impl Iterator<Item = u32>, leaving: impl Iterator<Item = u32>) {
+        let mut seen = vec![false; self.total as usize];
+        let known = self.free.iter().copied().chain(self.cooling.iter().map(|(_, block)| *block));
+        for block in known.chain(owned).chain(leaving) {
+            assert!(!seen[block as usize], "block {block} has two owners");
+            seen[block as usize] = true;
+        }
+        assert!(seen.iter().all(|seen| *seen), "blocks are lost");
+    }
+}

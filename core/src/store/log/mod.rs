@@ -1,0 +1,239 @@
+//! The log-structured object store of one OSD.
+//!
+//! All metadata are in memory and in one log; data are in blocks of one size. `docs/format.md` says what is on the
+//! device byte by byte. The store emits disk requests and consumes completions; it never blocks.
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | `superblock`, `page`, `record`, `bytes` | the format |
+//! | `object`, `versions` | what a record, and an operation, does to an object |
+//! | `index`, `blocks`, `journal`, `flush` | objects by hash, free blocks, the ring of the log, durability |
+//! | `running`, `ops`, `write`, `read` | operations of an open store |
+//! | `compact`, `clean` | overlays into blocks, old segments free |
+//! | `open`, `replay`, `verify` | opening after a crash at any point |
+
+mod blocks;
+mod bytes;
+mod clean;
+mod compact;
+mod crc;
+mod flush;
+mod index;
+mod journal;
+mod object;
+mod open;
+mod ops;
+mod page;
+mod read;
+mod record;
+mod replay;
+mod running;
+mod superblock;
+mod verify;
+mod versions;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use flush::Durability;
+pub use superblock::{Format, Inspect, format, inspect};
+
+use super::{Completion, Content, CopyInfo, Data, Digest, ObjectStore, StoreError, StoreOp, StoreState, StoreStats};
+use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid};
+use crate::io::{DiskDone, Env, IoId};
+use crate::limits::SECTOR_BYTES;
+use crate::time::Time;
+use object::Sums;
+use open::{Opening, Outcome};
+use ops::Op;
+use running::Running;
+
+/// Which store is to be opened, and how its devices behave.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenConfig {
+    /// The cluster that it must belong to.
+    pub cluster: ClusterUuid,
+    /// The OSD that it must belong to.
+    pub osd: OsdId,
+    /// Bytes of the data device.
+    pub data_bytes: u64,
+    /// Bytes of the separate log device, if it has one.
+    pub log_device_bytes: Option<u64>,
+    /// Of the data device.
+    pub durability: Durability,
+    /// Of the separate log device.
+    pub log_durability: Durability,
+}
+
+#[derive(Clone)]
+enum Life {
+    Opening(Box<Opening>),
+    Running(Box<Running>),
+    Refused(String),
+}
+
+/// An object store on a device. Body buffers of writes must begin on a 4 KiB boundary of memory, as pool buffers do.
+#[derive(Clone)]
+pub struct LogStore {
+    life: Life,
+}
+
+impl LogStore {
+    /// Begins to open a store; [`ObjectStore::state`] says when it serves, or why it does not.
+    pub fn open(config: OpenConfig, env: &mut Env<'_>) -> Self {
+        LogStore { life: Life::Opening(Box::new(Opening::new(config, env))) }
+    }
+
+    /// Bytes of a block: the largest copy that it can hold. 0 until it is open.
+    pub fn block_size(&self) -> u32 {
+        self.running().map_or(0, |store| store.superblock().block_size)
+    }
+
+    #[cfg(test)]
+    fn describe(&self) -> String {
+        self.running().map_or(String::new(), Running::describe)
+    }
+
+    fn running(&self) -> Option<&Running> {
+        if let Life::Running(store) = &self.life { Some(store) } else { None }
+    }
+
+    /// Accepts an operation, or says at once what is wrong with it.
+    fn accept(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) -> Result<(), (u64, StoreError)> {
+        let Life::Running(store) = &mut self.life else { panic!("an operation for a store that is not open") };
+        let reads = matches!(op, StoreOp::Read { .. } | StoreOp::ReadAll { .. });
+        if store.is_read_only() && !reads {
+            return Err((token, StoreError::Stopped));
+        }
+        let sums = check(&op, store.superblock().block_size).map_err(|error| (token, error))?;
+        match op.copy() {
+            Some(copy) => store.accept(env, Op::new(Some(token), Some(op), sums), copy),
+            None => store.sync(token),
+        }
+        Ok(())
+    }
+}
+
+/// Whether an operation makes sense by itself; CRCs of the whole units of its data.
+fn check(op: &StoreOp, block_size: u32) -> Result<Sums, StoreError> {
+    let range = |offset: u32, len: u32| {
+        let aligned = offset.is_multiple_of(SECTOR_BYTES) && len.is_multiple_of(SECTOR_BYTES);
+        let inside = u64::from(offset) + u64::from(len) <= u64::from(block_size);
+        let error = StoreError::BadRequest("range is not whole sectors of an object");
+        if aligned && inside { Ok(()) } else { Err(error) }
+    };
+    let body = |offset: u32, data: &Data| {
+        range(offset, data.len())?;
+        write::intake(offset, data).ok_or(StoreError::BadChecksum)
+    };
+    match op {
+        StoreOp::Write { offset, data: Some(data), .. } => body(*offset, data),
+        StoreOp::Replace { content: Content::Data { data, bitmap }, .. } => {
+            if bitmap.end() * SECTOR_BYTES > data.len() {
+                return Err(StoreError::BadRequest("written sectors beyond the data"));
+            }
+            body(0, data)
+        }
+        StoreOp::Zero { offset, len, .. } | StoreOp::Read { offset, len, .. } => {
+            range(*offset, *len).map(|()| Sums::new())
+        }
+        _ => Ok(Sums::new()),
+    }
+}
+
+impl ObjectStore for LogStore {
+    fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
+        if let Err((token, error)) = self.accept(env, token, op) {
+            let Life::Running(store) = &mut self.life else { return };
+            store.complete(token, Err(error));
+        }
+    }
+
+    fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
+        match &mut self.life {
+            Life::Running(store) => store.handle_io(env, id, done),
+            Life::Opening(opening) => match opening.handle_io(env, id, done) {
+                Some(Outcome::Open(store)) => self.life = Life::Running(store),
+                Some(Outcome::Refused(reason)) => self.life = Life::Refused(reason),
+                None => {}
+            },
+            Life::Refused(_) => {}
+        }
+    }
+
+    fn tick(&mut self, _: &mut Env<'_>) {}
+
+    fn end_of_round(&mut self, env: &mut Env<'_>) {
+        if let Life::Running(store) = &mut self.life {
+            store.end_of_round(env);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.running()?.next_deadline()
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        if let Life::Running(store) = &mut self.life { store.next_completion() } else { None }
+    }
+
+    fn state(&self) -> StoreState {
+        match &self.life {
+            Life::Opening(_) => StoreState::Opening,
+            Life::Refused(reason) => StoreState::Failed(reason.clone()),
+            Life::Running(store) => match store.failed() {
+                Some(reason) => StoreState::Failed(reason.to_string()),
+                None => StoreState::Open { trusted: store.is_trusted() },
+            },
+        }
+    }
+
+    fn uuid(&self) -> StoreUuid {
+        self.running().map_or(StoreUuid::default(), |store| store.superblock().store)
+    }
+
+    fn lookup(&self, copy: CopyId) -> Option<CopyInfo> {
+        let store = self.running()?;
+        store.info(store.objects.find(copy)?)
+    }
+
+    fn list(
+        &self,
+        pool: PoolId,
+        role: Role,
+        range: HashRange,
+        after: Option<CopyId>,
+        limit: usize,
+        out: &mut Vec<CopyInfo>,
+    ) -> bool {
+        let Some(store) = self.running() else { return false };
+        let places = store.objects.range(pool, role, range, after);
+        let mut rest = places.filter_map(|(_, place)| store.info(place));
+        out.extend(rest.by_ref().take(limit));
+        rest.next().is_some()
+    }
+
+    fn digest(&self, pool: PoolId, role: Role, range: HashRange) -> Digest {
+        let mut digest = Digest::default();
+        let Some(store) = self.running() else { return digest };
+        for info in store.objects.range(pool, role, range, None).filter_map(|(_, place)| store.info(place)) {
+            digest.add(Digest::of(&info));
+        }
+        digest
+    }
+
+    fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role> {
+        self.running().map_or_else(Vec::new, |store| store.objects.roles(pool, range))
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.running().map_or_else(StoreStats::default, Running::stats)
+    }
+
+    fn check(&self) {
+        if let Some(store) = self.running() {
+            store.check();
+        }
+    }
+}

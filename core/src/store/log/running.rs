@@ -1,0 +1,755 @@
+//! An open store: routes completions, settles operations in order, keeps pages, flushes and timers going.
+//!
+//! Owns all parts of a store that serves; each part's rules are in its own module. Invariants: operations of one object
+//! are carried out, acknowledged and settled in the order given; nothing is acknowledged or freed on the strength of a
+//! page that is not in the log (with lazy acknowledgement: not completed); after a failure of the log nothing is
+//! acknowledged any more.
+
+use super::blocks::Blocks;
+use super::clean::Cleaner;
+use super::flush::Flusher;
+use super::index::{NONE, ObjectIndex, Objects};
+use super::journal::Journal;
+use super::object::Spare;
+use super::ops::{Actives, Base, DataStage, DataWrite, Op, Stage};
+use super::page::Sequence;
+use super::read::{Captured, ReadOp};
+use super::record::{NO_BLOCK, UnitData};
+use super::superblock::Superblock;
+use crate::buf::Buf;
+use crate::io::{Device, DiskDone, DiskError, DiskOp, Effect, Env, Event, IoId, Level};
+use crate::slab::{Key, Slab};
+use crate::store::{Completion, CopyInfo, StoreError, StoreOp, StoreReply, StoreStats};
+use crate::time::{Duration, Time};
+use std::collections::VecDeque;
+
+/// An idle log gets its vouching page after so long: short for damage to be noticed, long enough to be rare.
+const VOUCHER_DELAY: Duration = Duration::millis(5);
+
+/// What a disk request was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    /// The page that is being written.
+    Page,
+    /// Data of an operation, so many bytes.
+    Data(Key<Op>, u64),
+    /// Part of a compaction.
+    Compaction(ObjectIndex),
+    /// Old data for an operation.
+    Fetch(Key<Op>),
+    /// A read.
+    Read(Key<ReadOp>),
+    /// A flush.
+    Flush(Device),
+}
+
+/// A sync that waits.
+#[derive(Clone, Debug)]
+struct Sync {
+    token: u64,
+    /// Operations with lower numbers that are not settled.
+    outstanding: u64,
+    before: u64,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Running {
+    pub(super) superblock: Superblock,
+    pub(super) trusted: bool,
+    pub(super) failed: Option<String>,
+    pub(super) objects: Objects,
+    pub(super) actives: Actives,
+    pub(super) ops: Slab<Op>,
+    pub(super) reads: Slab<ReadOp>,
+    ios: Slab<Io>,
+    pub(super) journal: Journal<Key<Op>>,
+    pub(super) blocks: Blocks,
+    pub(super) data_flush: Flusher,
+    /// Of the separate log device.
+    pub(super) log_flush: Option<Flusher>,
+    pub(super) spare: Spare,
+    /// Objects whose next operation found no space.
+    stalled: VecDeque<ObjectIndex>,
+    /// Whether space was gained since they last tried.
+    pub(super) gained: bool,
+    pub(super) cleaner: Cleaner,
+    pub(super) overlay_queue: VecDeque<ObjectIndex>,
+    /// Overlays of committed versions.
+    pub(super) overlays: u64,
+    pub(super) compactions: u32,
+    /// Operations whose data are not durable.
+    pub(super) undone: u32,
+    /// Bound of the snapshots of all objects.
+    pub(super) snapshot_bytes: u64,
+    syncs: Vec<Sync>,
+    completions: VecDeque<Completion>,
+    pub(super) counters: StoreStats,
+    next_number: u64,
+    unsettled: u64,
+    voucher_at: Option<Time>,
+    pub(super) units: Vec<UnitData>,
+    durable_writes: Vec<DataWrite>,
+}
+
+/// What opening found.
+pub struct Found {
+    /// The superblock.
+    pub superblock: Superblock,
+    /// Whether metadata were lost.
+    pub trusted: bool,
+    /// The objects, each with its base segment.
+    pub objects: Objects,
+    /// The log.
+    pub journal: Journal<Key<Op>>,
+    /// Flushes of the data device, and of the log's if it has one.
+    pub flushers: (Flusher, Option<Flusher>),
+}
+
+impl Running {
+    /// A store that serves from now on.
+    pub fn new(found: Found) -> Self {
+        let Found { superblock, trusted, objects, journal, flushers } = found;
+        let owned = objects.iter().flat_map(|(_, object)| object.versions.blocks()).filter(|block| *block != NO_BLOCK);
+        let blocks = Blocks::new(superblock.blocks, owned);
+        let mut store = Running {
+            superblock,
+            trusted,
+            failed: None,
+            objects,
+            actives: Actives::default(),
+            ops: Slab::default(),
+            reads: Slab::default(),
+            ios: Slab::default(),
+            journal,
+            blocks,
+            data_flush: flushers.0,
+            log_flush: flushers.1,
+            spare: Spare::default(),
+            stalled: VecDeque::new(),
+            gained: false,
+            cleaner: Cleaner::default(),
+            overlay_queue: VecDeque::new(),
+            overlays: 0,
+            compactions: 0,
+            undone: 0,
+            snapshot_bytes: 0,
+            syncs: Vec::new(),
+            completions: VecDeque::new(),
+            counters: StoreStats::default(),
+            next_number: 1,
+            unsettled: 0,
+            voucher_at: None,
+            units: Vec::new(),
+            durable_writes: Vec::new(),
+        };
+        store.count_all();
+        store
+    }
+
+    fn count_all(&mut self) {
+        let places: Vec<ObjectIndex> = self.objects.iter().map(|(place, _)| place).collect();
+        for place in places {
+            let object = self.objects.at(place);
+            let (base, overlays) = (object.base, object.versions.committed.as_ref().map_or(0, |s| s.overlays.len()));
+            if base != NONE {
+                let segment = &mut self.journal.segments[base as usize];
+                segment.live += 1;
+                segment.objects.push(place);
+            }
+            self.count(place, 0);
+            if overlays > 0 {
+                self.queue_overlays(place);
+            }
+        }
+    }
+
+    /// Brings the sums over all objects up to date after a change of one that had so many overlays.
+    pub(super) fn count(&mut self, place: ObjectIndex, overlays_before: usize) {
+        let block_size = self.superblock.block_size;
+        let object = self.objects.at_mut(place);
+        let bound = object.snapshot_bound(block_size);
+        let before = std::mem::replace(&mut object.snapshot_bytes, bound);
+        self.snapshot_bytes = self.snapshot_bytes - before + bound;
+        if object.base != NONE {
+            let segment = &mut self.journal.segments[object.base as usize];
+            segment.snapshot_bytes = segment.snapshot_bytes - before + bound;
+        }
+        let overlays = object.versions.committed.as_ref().map_or(0, |state| state.overlays.len());
+        self.overlays = self.overlays + overlays as u64 - overlays_before as u64;
+    }
+
+    /// The oldest record that the object needs lies in `base` from now on.
+    fn move_base(&mut self, place: ObjectIndex, base: u32) {
+        let object = self.objects.at_mut(place);
+        let before = std::mem::replace(&mut object.base, base);
+        if before != NONE {
+            let segment = &mut self.journal.segments[before as usize];
+            segment.live -= 1;
+            segment.snapshot_bytes -= object.snapshot_bytes;
+        }
+        if base != NONE {
+            let segment = &mut self.journal.segments[base as usize];
+            segment.live += 1;
+            segment.snapshot_bytes += object.snapshot_bytes;
+            segment.objects.push(place);
+        }
+    }
+
+    /// Whether operations that change something are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.failed.is_some() || !self.trusted
+    }
+
+    /// Why it stopped, if it did.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// The superblock.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Whether metadata are whole.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    // ---- submission
+
+    /// Accepts an operation that makes sense, with the CRCs of its whole units.
+    pub(super) fn accept(&mut self, env: &mut Env<'_>, op: Op, copy: crate::id::CopyId) {
+        let request = op.request.as_ref().expect("just submitted");
+        let place = self.objects.find(copy);
+        let resting = place.is_none_or(|place| self.objects.at(place).active == NONE);
+        if resting && matches!(request, StoreOp::Read { .. } | StoreOp::ReadAll { .. }) {
+            let token = op.token.expect("reads are asked for");
+            return self.read_now(env, token, place, request);
+        }
+        let place = self.objects.find_or_insert(copy);
+        self.enqueue(Op { object: place, ..op });
+        self.advance(env, place);
+        self.settle(env, place);
+    }
+
+    fn read_now(&mut self, env: &mut Env<'_>, token: u64, place: Option<ObjectIndex>, request: &StoreOp) {
+        match self.capture(env, token, place, request) {
+            Ok(Captured::Read(key)) => self.start_read(env, key),
+            Ok(Captured::Answer(reply)) => self.complete(token, Ok(reply)),
+            Err(error) => self.complete(token, Err(error)),
+        }
+    }
+
+    /// Puts an operation behind those of its object.
+    pub(super) fn enqueue(&mut self, op: Op) -> Key<Op> {
+        let place = op.object;
+        let key = self.ops.insert(Op { number: self.next_number, ..op });
+        self.next_number += 1;
+        self.unsettled += 1;
+        let active = self.activate(place);
+        self.actives.at_mut(active).ops.push_back(key);
+        key
+    }
+
+    /// The active record of an object, made if it rests.
+    pub(super) fn activate(&mut self, place: ObjectIndex) -> u32 {
+        let object = self.objects.at_mut(place);
+        if object.active == NONE {
+            object.active = self.actives.begin();
+        }
+        object.active
+    }
+
+    /// Waits until what was accepted before is durable.
+    pub(super) fn sync(&mut self, token: u64) {
+        if self.unsettled == 0 {
+            return self.complete(token, Ok(StoreReply::Done));
+        }
+        self.syncs.push(Sync { token, outstanding: self.unsettled, before: self.next_number });
+    }
+
+    /// Tells the result of an operation.
+    pub(super) fn complete(&mut self, token: u64, result: Result<StoreReply, StoreError>) {
+        self.completions.push_back(Completion { token, result });
+    }
+
+    /// Takes a finished operation.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    // ---- the course of an object's operations
+
+    /// Carries out what can be carried out.
+    pub(super) fn advance(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
+        loop {
+            let Some(active) = self.actives.get(self.objects.at(place).active) else { return };
+            if active.cleaning || active.stalled || self.is_read_only() {
+                return;
+            }
+            let Some(key) = active.ops.get(active.applied).copied() else { return };
+            match self.carry_out(env, key) {
+                Next::Applied => {
+                    let active = self.objects.at(place).active;
+                    self.actives.at_mut(active).applied += 1;
+                }
+                Next::Wait => return,
+                Next::Stall => return self.stall(place),
+            }
+        }
+    }
+
+    fn stall(&mut self, place: ObjectIndex) {
+        let active = self.objects.at(place).active;
+        let active = self.actives.at_mut(active);
+        active.stalled = true;
+        // What was fetched would keep compaction, and so the log, waiting.
+        active.fetching = false;
+        let key = active.ops[active.applied];
+        self.ops.get_mut(key).expect("listed operations live").stage = Stage::Queued;
+        self.stalled.push_back(place);
+    }
+
+    fn retry_stalled(&mut self, env: &mut Env<'_>) {
+        if !std::mem::take(&mut self.gained) {
+            return;
+        }
+        for _ in 0..self.stalled.len() {
+            let Some(place) = self.stalled.pop_front() else { return };
+            let active = self.objects.at(place).active;
+            self.actives.at_mut(active).stalled = false;
+            self.advance(env, place);
+            self.settle(env, place);
+        }
+    }
+
+    /// Acknowledges and settles, in order, what can be.
+    pub(super) fn settle(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut at = 0;
+        loop {
+            let Some(active) = self.actives.get(self.objects.at(place).active) else { return };
+            if at >= active.applied {
+                break;
+            }
+            let key = active.ops[at];
+            if !self.acknowledge(key) {
+                break;
+            }
+            match self.leaving(key, at) {
+                Leaving::Stays => at += 1,
+                Leaving::Settled => self.settle_op(place, at, key),
+                Leaving::Starts(read) => {
+                    self.drop_op(place, at, key);
+                    self.start_read(env, read);
+                }
+            }
+        }
+        self.rest(place);
+    }
+
+    /// Whether the operation is acknowledged, now or before. Those before it are.
+    fn acknowledge(&mut self, key: Key<Op>) -> bool {
+        let (page, stage) = (self.acknowledged_page(), self.acknowledged_stage());
+        let op = self.ops.get_mut(key).expect("listed operations live");
+        if op.acknowledged {
+            return true;
+        }
+        let result = match &op.stage {
+            Stage::Refused(error) => Err(error.clone()),
+            Stage::Answered(reply) => Ok(reply.clone()),
+            Stage::Captured(_) => return true,
+            _ if op.page <= page && op.data >= stage => Ok(StoreReply::Done),
+            _ => return false,
+        };
+        op.acknowledged = true;
+        if let Some(token) = op.token {
+            self.complete(token, result);
+        }
+        true
+    }
+
+    fn acknowledged_page(&self) -> Sequence {
+        let flusher = self.log_flush.as_ref().unwrap_or(&self.data_flush);
+        if flusher.acknowledges_completion() { self.journal.completed() } else { self.journal.durable() }
+    }
+
+    fn acknowledged_stage(&self) -> DataStage {
+        if self.data_flush.acknowledges_completion() { DataStage::Completed } else { DataStage::Durable }
+    }
+
+    fn leaving(&self, key: Key<Op>, at: usize) -> Leaving {
+        let op = self.ops.get(key).expect("listed operations live");
+        match &op.stage {
+            Stage::Captured(read) => Leaving::Starts(*read),
+            Stage::Refused(_) | Stage::Answered(_) => Leaving::Settled,
+            // Settled in order, so that the base of an object only moves forward.
+            _ if at == 0 && op.page <= self.journal.durable() && op.data == DataStage::Durable => Leaving::Settled,
+            _ => Leaving::Stays,
+        }
+    }
+
+    fn settle_op(&mut self, place: ObjectIndex, at: usize, key: Key<Op>) {
+        let op = self.drop_op(place, at, key);
+        for block in &op.frees {
+            self.blocks.cool(op.page, *block);
+        }
+        if op.page == 0 {
+            return;
+        }
+        self.journal.segments[op.segment as usize].unsettled -= 1;
+        match op.base {
+            Base::Is => self.move_base(place, op.segment),
+            Base::Ends => self.move_base(place, NONE),
+            Base::Builds if self.objects.at(place).base == NONE => self.move_base(place, op.segment),
+            Base::Builds => {}
+        }
+    }
+
+    /// Takes an operation off its object's list.
+    fn drop_op(&mut self, place: ObjectIndex, at: usize, key: Key<Op>) -> Op {
+        let active = self.actives.at_mut(self.objects.at(place).active);
+        active.ops.remove(at);
+        active.applied -= 1;
+        let op = self.ops.remove(key).expect("listed operations live");
+        self.unsettled -= 1;
+        for sync in &mut self.syncs {
+            sync.outstanding -= u64::from(op.number < sync.before);
+        }
+        let done = self.syncs.iter().filter(|sync| sync.outstanding == 0).map(|sync| sync.token);
+        self.completions.extend(done.map(|token| Completion { token, result: Ok(StoreReply::Done) }));
+        self.syncs.retain(|sync| sync.outstanding > 0);
+        op
+    }
+
+    /// Forgets that an object is active, or the object, if nothing is left of it.
+    pub(super) fn rest(&mut self, place: ObjectIndex) {
+        let object = self.objects.at_mut(place);
+        if self.actives.get(object.active).is_some_and(|active| !active.is_idle()) {
+            return;
+        }
+        if object.active != NONE {
+            self.actives.end(std::mem::replace(&mut object.active, NONE));
+        }
+        if object.versions.is_empty() && object.base == NONE {
+            self.objects.remove(place);
+        }
+    }
+
+    // ---- the disk
+
+    fn emit(&mut self, env: &mut Env<'_>, io: Io, op: DiskOp) {
+        match &op {
+            DiskOp::Write { data, .. } => {
+                self.counters.device_writes += 1;
+                self.counters.device_written_bytes += u64::from(data.len());
+            }
+            DiskOp::Flush { .. } => self.counters.device_flushes += 1,
+            DiskOp::Read { .. } | DiskOp::Discard { .. } => {}
+        }
+        let id = IoId(self.ios.insert(io).to_u64());
+        env.out.push(Effect::Io { id, op });
+    }
+
+    pub(super) fn read_block(&mut self, env: &mut Env<'_>, block: u32, unit: usize, len: u32, io: Io) {
+        let offset = self.superblock.data_place(block, unit);
+        self.emit(env, io, DiskOp::Read { device: Device::Data, offset, len });
+    }
+
+    pub(super) fn write_block(&mut self, env: &mut Env<'_>, block: u32, unit: usize, data: Buf, io: Io) {
+        let offset = self.superblock.data_place(block, unit);
+        self.emit(env, io, DiskOp::Write { device: Device::Data, offset, data });
+    }
+
+    /// Takes the completion of a disk request.
+    pub fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
+        let Some(io) = self.ios.remove(Key::from_u64(id.0)) else { return };
+        match (io, done) {
+            (Io::Read(key), DiskDone::Read(result)) => self.finish_read(env, key, result),
+            (Io::Fetch(key), DiskDone::Read(result)) => self.fetched(env, key, result),
+            (Io::Page, DiskDone::Done(result)) => self.page_written(env, result),
+            (Io::Data(key, bytes), DiskDone::Done(result)) => self.data_written(env, key, bytes, result),
+            (Io::Compaction(place), DiskDone::Done(result)) => self.compaction_written(env, place, result),
+            (Io::Flush(device), DiskDone::Done(result)) => self.flushed(env, device, result),
+            (io, done) => panic!("{io:?} completed with {done:?}"),
+        }
+    }
+
+    /// No more acknowledgements: what is on the device is not known any more.
+    pub(super) fn fail(&mut self, env: &mut Env<'_>, reason: String) {
+        if self.failed.is_none() {
+            env.out.push(Effect::Observe(Event::Log(Level::Error, format!("the store stops: {reason}"))));
+            self.failed = Some(reason);
+        }
+    }
+
+    fn page_written(&mut self, env: &mut Env<'_>, result: Result<(), DiskError>) {
+        if let Err(error) = result {
+            return self.fail(env, format!("a write to the log failed: {error:?}"));
+        }
+        let page = self.journal.write_completed();
+        let bytes = u64::from(self.superblock.page_max());
+        let flusher = self.log_flush.as_mut().unwrap_or(&mut self.data_flush);
+        if flusher.is_durable_at_once() {
+            return self.pages_durable(env, page);
+        }
+        flusher.page_completed(env.now, page, bytes);
+        if flusher.acknowledges_completion() {
+            self.settle_completed(env);
+        }
+    }
+
+    /// Lazy: a completed page is enough to acknowledge.
+    fn settle_completed(&mut self, env: &mut Env<'_>) {
+        for at in 0..self.journal.completed_owners().len() {
+            let key = self.journal.completed_owners()[at];
+            self.settle_owner(env, key);
+        }
+    }
+
+    fn settle_owner(&mut self, env: &mut Env<'_>, key: Key<Op>) {
+        if let Some(place) = self.ops.get(key).map(|op| op.object) {
+            self.settle(env, place);
+            self.step_object(env, place);
+        }
+    }
+
+    fn pages_durable(&mut self, env: &mut Env<'_>, upto: Sequence) {
+        while let Some(page) = self.journal.pop_durable(upto) {
+            for key in &page.owners {
+                self.settle_owner(env, *key);
+            }
+            self.journal.recycle(page.owners);
+        }
+        self.gained |= self.blocks.release(self.journal.done_in_log());
+        self.gained |= self.journal.advance_tail();
+    }
+
+    fn data_written(&mut self, env: &mut Env<'_>, key: Key<Op>, bytes: u64, result: Result<(), DiskError>) {
+        if let Err(error) = result {
+            return self.data_failed(env, key, error);
+        }
+        self.ops.get_mut(key).expect("waits for its data").data = DataStage::Completed;
+        self.write_completed(env, DataWrite::Op(key), bytes);
+    }
+
+    /// A data write completed: it is durable, or waits for a flush.
+    pub(super) fn write_completed(&mut self, env: &mut Env<'_>, write: DataWrite, bytes: u64) {
+        if self.data_flush.is_durable_at_once() {
+            return self.data_durable(env, write);
+        }
+        self.data_flush.data_completed(env.now, write, bytes);
+        if let (DataWrite::Op(key), true) = (write, self.data_flush.acknowledges_completion()) {
+            self.settle_owner(env, key);
+        }
+    }
+
+    fn data_durable(&mut self, env: &mut Env<'_>, write: DataWrite) {
+        match write {
+            DataWrite::Op(key) => self.op_data_durable(env, key),
+            DataWrite::Compaction(place) => self.compaction_durable(env, place),
+        }
+    }
+
+    fn op_data_durable(&mut self, env: &mut Env<'_>, key: Key<Op>) {
+        let op = self.ops.get_mut(key).expect("waits for its data");
+        op.data = DataStage::Durable;
+        let (place, page, block) = (op.object, op.page, op.block);
+        self.journal.data_end(page);
+        self.undone -= 1;
+        self.blocks.unpin(block);
+        let active = self.objects.at(place).active;
+        self.actives.at_mut(active).undone = false;
+        self.settle(env, place);
+        self.step_object(env, place);
+    }
+
+    /// Goes on with what an object may have waited for.
+    pub(super) fn step_object(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
+        if self.objects.get(place).is_none_or(|object| object.active == NONE) {
+            return;
+        }
+        self.clean_step(env, place);
+        self.advance(env, place);
+        self.settle(env, place);
+    }
+
+    fn flushed(&mut self, env: &mut Env<'_>, device: Device, result: Result<(), DiskError>) {
+        if let Err(error) = result {
+            return self.fail(env, format!("a flush failed: {error:?}"));
+        }
+        let mut durable = std::mem::take(&mut self.durable_writes);
+        let page = match (device, &mut self.log_flush) {
+            (Device::Log, Some(flusher)) => Some(flusher.end(&mut durable)),
+            (_, separate) => Some(self.data_flush.end(&mut durable)).filter(|_| separate.is_none()),
+        };
+        for write in durable.drain(..) {
+            self.data_durable(env, write);
+        }
+        self.durable_writes = durable;
+        if let Some(page) = page {
+            self.pages_durable(env, page);
+        }
+    }
+
+    // ---- rounds and time
+
+    /// All inputs of this round were given.
+    pub fn end_of_round(&mut self, env: &mut Env<'_>) {
+        if self.is_read_only() {
+            return;
+        }
+        self.retry_stalled(env);
+        self.clean(env);
+        self.compact(env);
+        self.vouch(env);
+        if let Some((offset, data)) = self.journal.next_write(env.bufs) {
+            let device = self.superblock.log_device();
+            self.emit(env, Io::Page, DiskOp::Write { device, offset, data });
+        }
+        self.flush(env);
+    }
+
+    /// Whether somebody waits for what only another page, or another flush, brings.
+    fn is_pressed(&self) -> bool {
+        !self.stalled.is_empty() || !self.syncs.is_empty() || self.cleaner.is_busy()
+    }
+
+    /// Writes an empty page if the log is idle with something that no later page vouches for.
+    fn vouch(&mut self, env: &mut Env<'_>) {
+        if !self.journal.needs_voucher() {
+            self.voucher_at = None;
+            return;
+        }
+        let at = *self.voucher_at.get_or_insert(env.now + VOUCHER_DELAY);
+        let cooling = self.blocks.is_cooling() || self.journal.is_segment_cooling();
+        if at <= env.now || (!self.stalled.is_empty() && cooling) {
+            self.voucher_at = None;
+            self.journal.voucher(env.bufs);
+        }
+    }
+
+    fn flush(&mut self, env: &mut Env<'_>) {
+        let pressed = self.is_pressed();
+        if self.data_flush.is_due(env.now, pressed) {
+            self.data_flush.begin();
+            self.emit(env, Io::Flush(Device::Data), DiskOp::Flush { device: Device::Data });
+        }
+        let Some(flusher) = &mut self.log_flush else { return };
+        if flusher.is_due(env.now, pressed) {
+            flusher.begin();
+            self.emit(env, Io::Flush(Device::Log), DiskOp::Flush { device: Device::Log });
+        }
+    }
+
+    /// When something is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        if self.is_read_only() {
+            return None;
+        }
+        let log = self.log_flush.as_ref().and_then(Flusher::deadline);
+        [self.voucher_at, self.data_flush.deadline(), log].into_iter().flatten().min()
+    }
+
+    /// Everything that is going on, for people who look for why it does not go on.
+    #[cfg(test)]
+    pub fn describe(&self) -> String {
+        let active = |object: &super::index::Object| self.actives.get(object.active).cloned();
+        let objects = self.objects.iter().map(|(place, object)| (place, object.copy, object.base, active(object)));
+        let objects: Vec<_> = objects.collect();
+        let segments: Vec<_> =
+            self.journal.segments.iter().map(|s| (s.first, s.last, s.live, s.unsettled, s.snapshot_bytes)).collect();
+        format!(
+            "room {} need {} stalled {:?} gained {} cleaner {:?} overlays {} compactions {} undone {} durable {} {}\n{objects:#?}\n{segments:?}\n{:?}",
+            self.journal.room(),
+            self.journal.cleaning_need(),
+            self.stalled,
+            self.gained,
+            self.cleaner,
+            self.overlays,
+            self.compactions,
+            self.undone,
+            self.journal.durable(),
+            self.journal.describe(),
+            self.overlay_queue,
+        )
+    }
+
+    // ---- questions
+
+    /// The versions of an object as of everything submitted.
+    pub(super) fn info(&self, place: ObjectIndex) -> Option<CopyInfo> {
+        let object = self.objects.at(place);
+        let mut info = object.versions.info(object.copy);
+        if let Some(active) = self.actives.get(object.active) {
+            for key in active.ops.iter().skip(active.applied) {
+                let op = self.ops.get(*key).expect("listed operations live");
+                if let Some(request) = &op.request {
+                    // One that will be refused changes nothing.
+                    let _ = super::versions::apply(&mut info, request);
+                }
+            }
+        }
+        (info.committed.is_some() || info.prepared.is_some()).then_some(info)
+    }
+
+    /// Use.
+    pub fn stats(&self) -> StoreStats {
+        let block_size = u64::from(self.superblock.block_size);
+        let newest =
+            |place: ObjectIndex| self.objects.at(place).versions.newest().map(|s| (s.is_tombstone(), s.damaged));
+        let mut stats = self.counters;
+        (stats.objects, stats.tombstones, stats.damaged) = (0, 0, 0);
+        for (tombstone, damaged) in self.objects.iter().filter_map(|(place, _)| newest(place)) {
+            stats.objects += u64::from(!tombstone);
+            stats.tombstones += u64::from(tombstone);
+            stats.damaged += u64::from(damaged);
+        }
+        stats.total_bytes = u64::from(self.blocks.total()) * block_size;
+        stats.free_bytes = u64::from(self.blocks.free()) * block_size;
+        stats.log_total_bytes = self.journal.total_bytes();
+        stats.log_used_bytes = stats.log_total_bytes - self.journal.room().min(stats.log_total_bytes);
+        stats
+    }
+
+    /// Panics if an invariant is broken.
+    pub fn check(&self) {
+        self.journal.check();
+        let units = super::object::units_of(self.superblock.block_size);
+        let (mut snapshots, mut overlays) = (0, 0);
+        for (_, object) in self.objects.iter() {
+            object.versions.check(object.copy, units);
+            snapshots += object.snapshot_bytes;
+            overlays += object.versions.committed.as_ref().map_or(0, |state| state.overlays.len()) as u64;
+            let listed = object.base == NONE || self.journal.segments[object.base as usize].live > 0;
+            assert!(listed, "{:?}: base in segment {}", object.copy, object.base);
+        }
+        assert_eq!((snapshots, overlays), (self.snapshot_bytes, self.overlays), "sums over all objects");
+        if self.is_read_only() {
+            return;
+        }
+        let blocks = |object: &super::index::Object| object.versions.blocks();
+        let owned = self.objects.iter().flat_map(|(_, object)| blocks(object)).filter(|block| *block != NO_BLOCK);
+        let leaving = self.ops.iter().flat_map(|(_, op)| op.frees.iter().copied());
+        self.blocks.check(owned, leaving);
+    }
+}
+
+/// What became of carrying out an operation.
+pub(super) enum Next {
+    /// It is carried out (or refused).
+    Applied,
+    /// It waits for something of its object.
+    Wait,
+    /// It waits for space.
+    Stall,
+}
+
+enum Leaving {
+    Stays,
+    Settled,
+    Starts(Key<ReadOp>),
+}

@@ -1,0 +1,169 @@
+//! A device with a volatile cache, or with power-loss protection, whose requests complete in any order.
+
+use crate::buf::{Buf, BufPool};
+use crate::io::{DiskDone, DiskError, DiskOp, IoId};
+use crate::rng::Rng;
+
+const SECTOR: usize = 512;
+
+#[derive(Clone)]
+struct Write {
+    id: IoId,
+    offset: usize,
+    data: Buf,
+    completed: bool,
+    /// Flush that covers it.
+    covered: Option<IoId>,
+}
+
+#[derive(Clone)]
+enum Request {
+    Write(IoId),
+    Read(IoId, usize, usize),
+    Flush(IoId),
+}
+
+/// What of a write survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// The machine loses power: un-flushed sectors survive one by one or not.
+    Power,
+    /// The process dies: what completed stays in the cache, what was on its way arrives or not.
+    Process,
+}
+
+#[derive(Clone)]
+pub struct Device {
+    /// What survives a power loss.
+    pub media: Vec<u8>,
+    /// Writes not durable, in order of submission.
+    writes: Vec<Write>,
+    requests: Vec<Request>,
+    volatile: bool,
+    pub writes_done: u64,
+    /// The next write (flush) fails.
+    pub fail_write: bool,
+    pub fail_flush: bool,
+}
+
+impl Device {
+    pub fn new(bytes: usize, volatile: bool) -> Self {
+        Device {
+            media: vec![0; bytes],
+            writes: Vec::new(),
+            requests: Vec::new(),
+            volatile,
+            writes_done: 0,
+            fail_write: false,
+            fail_flush: false,
+        }
+    }
+
+    pub fn submit(&mut self, id: IoId, op: DiskOp) {
+        match op {
+            DiskOp::Read { offset, len, .. } => self.requests.push(Request::Read(id, offset as usize, len as usize)),
+            DiskOp::Write { offset, data, .. } => {
+                assert!(offset as usize + data.len() as usize <= self.media.len(), "write beyond the device");
+                assert_eq!(offset % 4096, 0);
+                assert_eq!(data.bytes().as_ptr().align_offset(4096), 0, "memory of a write is not aligned");
+                self.requests.push(Request::Write(id));
+                self.writes.push(Write { id, offset: offset as usize, data, completed: false, covered: None });
+            }
+            DiskOp::Flush { .. } => {
+                for write in self.writes.iter_mut().filter(|write| write.completed && write.covered.is_none()) {
+                    write.covered = Some(id);
+                }
+                self.requests.push(Request::Flush(id));
+            }
+            DiskOp::Discard { .. } => panic!("not used"),
+        }
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Completes one request, chosen at random.
+    pub fn complete(&mut self, rng: &mut Rng, bufs: &mut BufPool) -> (IoId, DiskDone) {
+        let at = rng.below(self.requests.len() as u64) as usize;
+        self.complete_at(at, bufs)
+    }
+
+    pub fn complete_at(&mut self, at: usize, bufs: &mut BufPool) -> (IoId, DiskDone) {
+        match self.requests.remove(at) {
+            Request::Read(id, offset, len) => {
+                (id, DiskDone::Read(Ok(bufs.copy_of(&self.view()[offset..offset + len]))))
+            }
+            Request::Write(id) => {
+                let place = self.writes.iter().position(|write| write.id == id && !write.completed).unwrap();
+                self.writes_done += 1;
+                if std::mem::take(&mut self.fail_write) {
+                    self.writes.remove(place);
+                    return (id, DiskDone::Done(Err(DiskError::Io)));
+                }
+                let mut write = self.writes.remove(place);
+                write.completed = true;
+                if self.volatile {
+                    let behind = self.writes.iter().take_while(|write| write.completed).count();
+                    self.writes.insert(behind, write);
+                } else {
+                    apply(&mut self.media, &write, |_| true);
+                }
+                (id, DiskDone::Done(Ok(())))
+            }
+            Request::Flush(id) => {
+                if std::mem::take(&mut self.fail_flush) {
+                    return (id, DiskDone::Done(Err(DiskError::Io)));
+                }
+                for write in self.writes.iter().filter(|write| write.covered == Some(id)) {
+                    apply(&mut self.media, write, |_| true);
+                }
+                self.writes.retain(|write| write.covered != Some(id));
+                (id, DiskDone::Done(Ok(())))
+            }
+        }
+    }
+
+    /// What a read sees: writes that are on their way are not there yet.
+    fn view(&self) -> std::borrow::Cow<'_, [u8]> {
+        if self.writes.iter().all(|write| !write.completed) {
+            return std::borrow::Cow::Borrowed(&self.media);
+        }
+        let mut view = self.media.clone();
+        for write in self.writes.iter().filter(|write| write.completed) {
+            apply(&mut view, write, |_| true);
+        }
+        std::borrow::Cow::Owned(view)
+    }
+
+    /// Everything that was under way ends.
+    pub fn crash(&mut self, rng: &mut Rng, loss: Loss) {
+        self.requests.clear();
+        for write in &mut self.writes {
+            write.covered = None;
+        }
+        if loss == Loss::Process && self.volatile {
+            self.writes.retain(|write| write.completed || rng.chance(1, 2));
+            self.writes.iter_mut().for_each(|write| write.completed = true);
+            return;
+        }
+        for write in std::mem::take(&mut self.writes) {
+            // Often all or nothing, so that deep states are reached.
+            let all = rng.below(4);
+            apply(&mut self.media, &write, |_| match all {
+                0 => true,
+                1 => false,
+                _ => rng.chance(1, 2),
+            });
+        }
+    }
+}
+
+fn apply(media: &mut [u8], write: &Write, mut survives: impl FnMut(usize) -> bool) {
+    for (sector, bytes) in write.data.bytes().chunks(SECTOR).enumerate() {
+        if survives(sector) {
+            let at = write.offset + sector * SECTOR;
+            media[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Tests of the whole store on a simulated device, beside the reference model.
+
+mod device;
+mod format;
+mod world;
+
+use super::Durability;
+use world::{Shape, World};
+
+const SHAPE: Shape = Shape {
+    durability: Durability::Plp,
+    separate_log: false,
+    objects: 4,
+    blocks: 24,
+    prepares: true,
+    depth: 3,
+    crashes: 2,
+};
+
+/// Runs `steps` random steps for each seed; `STORE_SEEDS` runs more, `STORE_SEED` one of them.
+fn campaign(shape: Shape, seeds: u64, steps: u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let range = match number("STORE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("STORE_SEEDS").unwrap_or(seeds),
+    };
+    for seed in range {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(shape, seed);
+            for _ in 0..steps {
+                world.step();
+            }
+            world.compare_all();
+            world.crash();
+            world.compare_all();
+        });
+        if let Err(error) = run {
+            eprintln!("seed {seed} of {shape:?}");
+            std::panic::resume_unwind(error);
+        }
+    }
+}
+
+#[test]
+fn random_operations_without_crashes() {
+    campaign(Shape { crashes: 0, ..SHAPE }, 5, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_plp() {
+    campaign(SHAPE, 20, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_flush() {
+    campaign(Shape { durability: Durability::Flush, ..SHAPE }, 20, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_lazy() {
+    campaign(Shape { durability: Durability::Lazy, ..SHAPE }, 20, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_with_a_separate_log() {
+    campaign(Shape { durability: Durability::Flush, separate_log: true, ..SHAPE }, 10, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_when_full() {
+    campaign(Shape { objects: 12, blocks: 8, depth: 1, ..SHAPE }, 10, 2000);
+}
