@@ -266,7 +266,8 @@ impl Store {
         self.tick(now);
         let succeeded = transaction.conditions.iter().all(|condition| self.holds(condition));
         let operations = if succeeded { transaction.success } else { transaction.failure };
-        operations.iter().try_for_each(|operation| self.check_operation(operation))?;
+        operations.iter().try_for_each(|operation| self.check_put(operation))?;
+        operations.iter().try_for_each(|operation| self.check_range(operation))?;
         let mut step = Step { revision: self.revision + 1, index: 0 };
         let outcomes = operations.into_iter().map(|operation| self.operate(operation, &mut step)).collect();
         self.end_step(step);
@@ -281,19 +282,21 @@ impl Store {
         }
     }
 
-    fn check_operation(&self, operation: &Operation) -> Result<(), Refused> {
+    fn check_put(&self, operation: &Operation) -> Result<(), Refused> {
+        let Operation::Put { key, value, lease } = operation else { return Ok(()) };
+        if (value.is_none() || lease.is_none()) && self.history.get(key).is_none() {
+            return Err(Refused::KeyNotFound);
+        }
+        match lease {
+            Some(lease) if *lease != 0 && !self.leases.contains(*lease) => Err(Refused::LeaseNotFound),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_range(&self, operation: &Operation) -> Result<(), Refused> {
         match operation {
             Operation::Range { revision, .. } => self.check_revision(*revision),
-            Operation::Delete(_) => Ok(()),
-            Operation::Put { key, value, lease } => {
-                if (value.is_none() || lease.is_none()) && self.history.get(key).is_none() {
-                    return Err(Refused::KeyNotFound);
-                }
-                match lease {
-                    Some(lease) if *lease != 0 && !self.leases.contains(*lease) => Err(Refused::LeaseNotFound),
-                    _ => Ok(()),
-                }
-            }
+            Operation::Put { .. } | Operation::Delete(_) => Ok(()),
         }
     }
 

@@ -1,110 +1,19 @@
-//! The embedded metadata store from outside: its file, its service, restarts, and what etcd's own tools see of it.
+//! A node's view of the metadata store, embedded or etcd alike; the embedded one's file, and what etcd's tools see of it.
 
+use crate::support::{Folder, Node, Server, any_port, described, is_installed, put, start};
 use ashlar_core::io::{MetaError, MetaEvent, MetaId, MetaOp};
-use ashlar_core::meta::{Compare, Keys, Request, Response, Txn, TxnOp, WatchEvent};
-use ashlar_runtime::meta::{Client, Driver, EmbeddedServer, Endpoints, RequestError, StartError};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use ashlar_core::meta::{Compare, Keys, Request, Response, Txn, TxnOp};
+use ashlar_runtime::meta::{Client, EmbeddedServer, Endpoints, RequestError, StartError};
 use std::process::Command;
-use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("ashlar-embedded-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("the temporary folder is writable");
-        Folder(path)
-    }
-
-    fn store(&self) -> PathBuf {
-        self.0.join("meta.redb")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn any_port() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-fn start(path: &Path, listen: SocketAddr) -> EmbeddedServer {
-    EmbeddedServer::start(path, listen).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn endpoints(server: &EmbeddedServer) -> Endpoints {
-    Endpoints::parse(&server.address().to_string()).expect("an address")
-}
-
-fn put(key: &str, value: &str, lease: u64) -> Request {
-    let success = vec![TxnOp::Put { key: key.into(), value: value.into(), lease }];
-    Request::Txn(Txn { compare: vec![], success, failure: vec![] })
-}
-
-/// A driver whose events are taken one by one.
-struct Node {
-    driver: Driver,
-    events: Receiver<MetaEvent>,
-    last_id: u64,
-}
-
-impl Node {
-    fn new(endpoints: Endpoints) -> Node {
-        let (sender, events) = mpsc::channel();
-        Node { driver: Driver::start(endpoints, move |event| drop(sender.send(event))), events, last_id: 0 }
-    }
-
-    fn next(&self) -> MetaEvent {
-        self.events.recv_timeout(PATIENCE).expect("an event")
-    }
-
-    fn request(&mut self, request: Request) -> Result<Response, MetaError> {
-        self.last_id += 1;
-        self.driver.submit(MetaOp::Request { id: MetaId(self.last_id), request });
-        match self.next() {
-            MetaEvent::Response { id, result } if id.0 == self.last_id => result,
-            other => panic!("{other:?} instead of response {}", self.last_id),
-        }
-    }
-
-    fn revision(&mut self) -> u64 {
-        match self.request(Request::Range(Keys::One("/none".into()))) {
-            Ok(Response::Range { revision, .. }) => revision,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn watch(&mut self, prefix: &str, from: u64) -> MetaId {
-        self.last_id += 1;
-        let id = MetaId(self.last_id);
-        self.driver.submit(MetaOp::Watch { id, prefix: prefix.into(), from });
-        id
-    }
-}
-
-/// Keys and values of the puts, keys of the deletions.
-fn described(events: &[WatchEvent]) -> Vec<String> {
-    let describe = |event: &WatchEvent| match event {
-        WatchEvent::Put(kv) => format!("{}={}@{}", kv.key, String::from_utf8_lossy(&kv.value), kv.mod_revision),
-        WatchEvent::Delete { key, revision } => format!("-{key}@{revision}"),
-    };
-    events.iter().map(describe).collect()
-}
 
 #[test]
 fn a_node_reads_writes_and_watches() {
-    let folder = Folder::new("node");
-    let server = start(&folder.store(), any_port());
-    let mut node = Node::new(endpoints(&server));
+    Server::both("node").iter().for_each(reads_writes_and_watches);
+}
+
+fn reads_writes_and_watches(server: &Server) {
+    let mut node = Node::new(server.endpoints());
     assert_eq!(node.revision(), 1);
     let create = |value: &str| {
         let success = vec![TxnOp::Put { key: "/ashlar/a".into(), value: value.into(), lease: 0 }];
@@ -132,9 +41,12 @@ fn a_node_reads_writes_and_watches() {
 
 #[test]
 fn leases_end_unless_renewed_and_their_keys_with_them() {
-    let folder = Folder::new("lease");
-    let server = start(&folder.store(), any_port());
-    let mut node = Node::new(endpoints(&server));
+    Server::both("lease").iter().for_each(leases_end);
+}
+
+fn leases_end(server: &Server) {
+    let mut node = Node::new(server.endpoints());
+    node.revision();
     let Ok(Response::LeaseGranted { lease, ttl: 2 }) = node.request(Request::LeaseGrant { ttl: 2 }) else {
         panic!("a lease of 2 s");
     };
@@ -154,34 +66,76 @@ fn leases_end_unless_renewed_and_their_keys_with_them() {
 
 #[test]
 fn a_restart_keeps_everything_and_watches_go_on() {
-    let folder = Folder::new("restart");
-    let server = start(&folder.store(), any_port());
-    let address = server.address();
-    let mut node = Node::new(endpoints(&server));
+    Server::both("restart").iter_mut().for_each(restart);
+}
+
+fn restart(server: &mut Server) {
+    let mut node = Node::new(server.endpoints());
+    node.revision();
     let Ok(Response::LeaseGranted { lease, .. }) = node.request(Request::LeaseGrant { ttl: 60 }) else {
         panic!("a lease");
     };
     node.request(put("/a/leased", "1", lease)).expect("done");
     node.watch("/a/", 2);
     assert!(matches!(node.next(), MetaEvent::Watch { revision: 2, .. }));
-    drop(server);
+    server.stop();
     let failed = node.request(put("/a/lost", "1", 0));
     assert!(matches!(failed, Err(MetaError::Unavailable | MetaError::Unknown)), "{failed:?}");
     let failed = node.request(put("/a/lost", "1", 0));
     assert_eq!(failed, Err(MetaError::Unavailable), "nobody listens");
-    let server = start(&folder.store(), address);
-    node.driver.submit(MetaOp::Request { id: MetaId(100), request: put("/a/new", "2", 0) });
+    server.start();
+    node.revision();
+    let wanted = node.submit(put("/a/new", "2", 0));
     let both = [node.next(), node.next()];
-    assert!(both.iter().any(|event| matches!(event, MetaEvent::Response { result: Ok(_), .. })), "{both:?}");
+    let is_answer = |event: &MetaEvent| matches!(event, MetaEvent::Response { id, result: Ok(_) } if *id == wanted);
+    assert!(both.iter().any(is_answer), "{both:?}");
     let seen = both.iter().find_map(|event| match event {
         MetaEvent::Watch { events, .. } => Some(described(events)),
         _ => None,
     });
     assert_eq!(seen, Some(vec!["/a/new=2@3".to_string()]), "{both:?}");
-    assert_eq!(node.request(Request::LeaseKeepAlive { lease }), Ok(Response::LeaseKept { lease, ttl: 60 }));
-    node.request(Request::LeaseRevoke { lease }).expect("it lives");
-    assert!(matches!(node.next(), MetaEvent::Watch { revision: 4, .. }));
-    drop(server);
+    let Ok(Response::LeaseKept { ttl: 60, .. }) = node.request(Request::LeaseKeepAlive { lease }) else {
+        panic!("it has its full time again");
+    };
+    node.submit(Request::LeaseRevoke { lease });
+    let both = [node.next(), node.next()];
+    assert!(both.iter().any(|event| matches!(event, MetaEvent::Watch { revision: 4, .. })), "{both:?}");
+}
+
+/// What is compacted while a watch is away is lost to it, and it says so, once.
+#[test]
+fn a_watch_of_compacted_revisions_is_lost() {
+    for server in Server::both("compacted") {
+        let mut node = Node::new(server.endpoints());
+        node.revision();
+        for n in 0..5 {
+            node.request(put("/a", &n.to_string(), 0)).expect("done");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut client = etcd_client::Client::connect([server.address.to_string()], None).await.expect("there");
+            client.compact(5, None).await.expect("possible");
+        });
+        let lost = node.watch("/", 3);
+        assert_eq!(node.next(), MetaEvent::WatchLost { id: lost });
+        let whole = node.watch("/", 6);
+        assert!(matches!(node.next(), MetaEvent::Watch { id, revision: 6, .. } if id == whole));
+        assert_eq!(node.next_soon(), None);
+    }
+}
+
+#[test]
+fn an_ended_watch_is_silent() {
+    for server in Server::both("unwatch") {
+        let mut node = Node::new(server.endpoints());
+        node.revision();
+        let watch = node.watch("/", 1);
+        node.submit(put("/a", "", 0));
+        let _ = [node.next(), node.next()];
+        node.driver.submit(MetaOp::Unwatch { id: watch });
+        node.request(put("/a", "", 0)).expect("done, and nothing else is heard");
+        assert_eq!(node.next_soon(), None);
+    }
 }
 
 #[test]
@@ -237,46 +191,41 @@ fn administration_gets_reasons_in_words() {
     });
 }
 
-/// etcd's command-line client, if it is here; a build that tests everything must have it.
-fn etcdctl(server: &EmbeddedServer, words: &[&str]) -> Option<String> {
+fn etcdctl(server: &EmbeddedServer, words: &[&str]) -> String {
     let endpoint = format!("--endpoints={}", server.address());
-    let output = match Command::new("etcdctl").env("ETCDCTL_API", "3").arg(endpoint).args(words).output() {
-        Ok(output) => output,
-        Err(error) if std::env::var_os("CI").is_some() => panic!("etcdctl (Debian: etcd-client) is missing: {error}"),
-        Err(_) => {
-            eprintln!("SKIPPED: etcdctl (Debian: etcd-client) is not installed");
-            return None;
-        }
-    };
+    let output = Command::new("etcdctl").env("ETCDCTL_API", "3").arg(endpoint).args(words).output();
+    let output = output.expect("installed");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "etcdctl {words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    Some(text)
+    text
 }
 
 #[test]
 fn etcdctl_works_on_it() {
+    if !is_installed("etcdctl", "etcd-client") {
+        return;
+    }
     let folder = Folder::new("etcdctl");
     let server = start(&folder.store(), any_port());
-    let Some(put) = etcdctl(&server, &["put", "/ashlar/config/global", "{}"]) else { return };
-    assert_eq!(put, "OK\n");
+    assert_eq!(etcdctl(&server, &["put", "/ashlar/config/global", "{}"]), "OK\n");
     etcdctl(&server, &["put", "/ashlar/config/pools", "[]"]);
-    let listed = etcdctl(&server, &["get", "--prefix", "/ashlar"]).expect("installed");
+    let listed = etcdctl(&server, &["get", "--prefix", "/ashlar"]);
     assert_eq!(listed, "/ashlar/config/global\n{}\n/ashlar/config/pools\n[]\n");
     let keys = etcdctl(&server, &["get", "--prefix", "/", "--keys-only", "--limit=1", "--order=DESCEND"]);
-    assert_eq!(keys.expect("installed").trim(), "/ashlar/config/pools");
-    assert_eq!(etcdctl(&server, &["get", "/ashlar/config/pools", "--rev=2"]).expect("installed"), "");
-    let watched = etcdctl(&server, &["del", "/ashlar/config/pools", "--prev-kv"]).expect("installed");
+    assert_eq!(keys.trim(), "/ashlar/config/pools");
+    assert_eq!(etcdctl(&server, &["get", "/ashlar/config/pools", "--rev=2"]), "");
+    let watched = etcdctl(&server, &["del", "/ashlar/config/pools", "--prev-kv"]);
     assert_eq!(watched, "1\n/ashlar/config/pools\n[]\n");
-    let granted = etcdctl(&server, &["lease", "grant", "60"]).expect("installed");
+    let granted = etcdctl(&server, &["lease", "grant", "60"]);
     let lease = granted.split_whitespace().nth(1).expect("lease ID granted").to_string();
     etcdctl(&server, &["put", "/leased", "1", &format!("--lease={lease}")]);
-    let told = etcdctl(&server, &["lease", "timetolive", &lease, "--keys"]).expect("installed");
+    let told = etcdctl(&server, &["lease", "timetolive", &lease, "--keys"]);
     assert!(told.contains("granted with TTL(60s)") && told.contains("/leased"), "{told}");
-    assert!(etcdctl(&server, &["lease", "list"]).expect("installed").contains(&lease));
+    assert!(etcdctl(&server, &["lease", "list"]).contains(&lease));
     etcdctl(&server, &["lease", "revoke", &lease]);
     etcdctl(&server, &["compact", "4"]);
     etcdctl(&server, &["endpoint", "health"]);
-    let status = etcdctl(&server, &["endpoint", "status", "-w", "json"]).expect("installed");
+    let status = etcdctl(&server, &["endpoint", "status", "-w", "json"]);
     assert!(status.contains("\"revision\":6"), "{status}");
     etcdctl(&server, &["member", "list"]);
 }
