@@ -24,9 +24,9 @@ pub const FRAME_BYTES: usize = 32;
 /// "ASHL".
 const MAGIC: u32 = u32::from_le_bytes(*b"ASHL");
 /// A body follows.
-const FLAG_BODY: u32 = 1;
+pub(super) const FLAG_BODY: u32 = 1;
 /// Where the frame header's own checksum lies.
-const CRC_AT: usize = FRAME_BYTES - 4;
+pub(super) const CRC_AT: usize = FRAME_BYTES - 4;
 
 /// A frame header, verified, its lengths within their limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

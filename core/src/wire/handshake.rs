@@ -115,7 +115,7 @@ impl Refused {
         matches!(self, Refused::WrongPeer(_) | Refused::Myself)
     }
 
-    fn code(self) -> u16 {
+    pub(super) fn code(self) -> u16 {
         match self {
             Refused::NotAshlar => 2,
             Refused::Version(..) => 3,
@@ -172,7 +172,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    fn new(identity: &Identity, answer: u16) -> Hello {
+    pub(super) fn new(identity: &Identity, answer: u16) -> Hello {
         Hello {
             answer,
             version_oldest: VERSION_OLDEST,

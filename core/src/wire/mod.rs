@@ -28,6 +28,8 @@ mod pg;
 mod golden;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod samples;
 
 pub use codec::WireError;
 pub use frame::{FRAME_BYTES, FrameHeader, decode, encode};
