@@ -1,0 +1,117 @@
+//! Whether to build a store on the device, and how to open it.
+
+use crate::{Args, Durability};
+use anyhow::{Context, anyhow, bail};
+use ashlar_core::buf::{BufPool, UNIT_USIZE};
+use ashlar_core::id::{ClusterUuid, OsdId, StoreUuid};
+use ashlar_core::io::{Device, DiskOp};
+use ashlar_core::store::log::{self, Format, Inspect, OpenConfig};
+use ashlar_runtime::os;
+use ashlar_runtime::ring::{self, DeviceFile};
+use std::os::unix::fs::FileExt;
+
+/// The OSD's devices.
+pub struct Devices {
+    /// Data.
+    pub data: DeviceFile,
+    /// The log, if it has a device of its own.
+    pub log: Option<DeviceFile>,
+    /// The data file was just created.
+    pub is_new: bool,
+}
+
+/// Builds a store if there is none and none other is in the way; says how to open it.
+pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::Result<OpenConfig> {
+    let mut bufs = BufPool::new();
+    let found = inspect(&devices.data, &mut bufs)?;
+    if must_build(args, cluster, devices, found)? {
+        build(args, cluster, devices, &mut bufs).inspect_err(|_| remove_if_new(devices))?;
+    }
+    Ok(OpenConfig {
+        cluster,
+        osd: OsdId(args.id),
+        data_bytes: devices.data.size_bytes,
+        log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
+        durability: durability(args.durability, &devices.data),
+        log_durability: durability(args.durability, devices.log.as_ref().unwrap_or(&devices.data)),
+    })
+}
+
+fn inspect(data: &DeviceFile, bufs: &mut BufPool) -> anyhow::Result<Inspect> {
+    if data.size_bytes < UNIT_USIZE as u64 {
+        bail!("{} is too small: it has {} bytes", data.path.display(), data.size_bytes);
+    }
+    let mut first = bufs.alloc(ashlar_core::buf::UNIT);
+    let read = data.file.read_exact_at(first.bytes_mut(), 0);
+    read.with_context(|| format!("cannot read {}", data.path.display()))?;
+    Ok(log::inspect(first.bytes()))
+}
+
+/// Whether a store is to be built: only where nothing is lost by it, or that was asked for.
+fn must_build(args: &Args, cluster: ClusterUuid, devices: &Devices, found: Inspect) -> anyhow::Result<bool> {
+    let path = devices.data.path.display();
+    match found {
+        Inspect::Blank => Ok(true),
+        Inspect::Foreign if args.format => Ok(true),
+        Inspect::Foreign => {
+            Err(anyhow!("{path} holds something else than an OSD's store; --format would overwrite it for good"))
+        }
+        Inspect::Store { cluster: there, .. } if there != cluster => Err(anyhow!(
+            "{path} is a store of another cluster, {there}; this metadata store is of {cluster}: check --meta and --data"
+        )),
+        Inspect::Store { osd, .. } if osd.0 != args.id => {
+            Err(anyhow!("{path} is the store of {osd:?}, not of osd.{}: check --id and --data", args.id))
+        }
+        // The store itself has a second copy, and knows what it cannot read.
+        Inspect::Store { .. } | Inspect::Damaged | Inspect::Newer => Ok(false),
+    }
+}
+
+fn build(args: &Args, cluster: ClusterUuid, devices: &Devices, bufs: &mut BufPool) -> anyhow::Result<()> {
+    let format = Format {
+        cluster,
+        osd: OsdId(args.id),
+        store: StoreUuid(u128::from(os::random_u64()?) << 64 | u128::from(os::random_u64()?)),
+        block_size: u32::try_from(args.block_size).context("--block-size is too large")?,
+        data_bytes: devices.data.size_bytes,
+        log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
+        log_bytes: None,
+        segment_bytes: None,
+    };
+    let path = devices.data.path.display();
+    let ops = log::format(&format, bufs).map_err(|reason| anyhow!("cannot build a store on {path}: {reason}"))?;
+    for op in &ops {
+        execute(devices, op).with_context(|| format!("cannot build a store on {path}"))?;
+    }
+    tracing::info!("built store {} for osd.{} on {path}", format.store, args.id);
+    Ok(())
+}
+
+fn execute(devices: &Devices, op: &DiskOp) -> anyhow::Result<()> {
+    let file = |device: &Device| match device {
+        Device::Data => Ok(&devices.data.file),
+        Device::Log => devices.log.as_ref().map(|log| &log.file).context("there is no log device"),
+    };
+    match op {
+        DiskOp::Write { device, offset, data } => file(device)?.write_all_at(data.bytes(), *offset)?,
+        DiskOp::Flush { device } => file(device)?.sync_data()?,
+        DiskOp::Discard { .. } | DiskOp::Read { .. } => bail!("building a store takes only writes and flushes"),
+    }
+    Ok(())
+}
+
+/// A file that was made for a store that cannot be is not left behind.
+fn remove_if_new(devices: &Devices) {
+    if devices.is_new {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&devices.data.path);
+    }
+}
+
+fn durability(wanted: Durability, device: &DeviceFile) -> log::Durability {
+    match (wanted, device.durability) {
+        (Durability::Plp, _) | (Durability::Auto, ring::Durability::Completed) => log::Durability::Plp,
+        (Durability::Flush, _) | (Durability::Auto, ring::Durability::Flushed) => log::Durability::Flush,
+        (Durability::Lazy, _) => log::Durability::Lazy,
+    }
+}
