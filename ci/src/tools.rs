@@ -12,6 +12,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("nbdinfo", "libnbd-bin"),
     ("nbdcopy", "libnbd-bin"),
     ("fio", "fio"),
+    ("mke2fs", "e2fsprogs"),
     ("nm", "binutils"),
 ];
 

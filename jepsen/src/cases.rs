@@ -1,0 +1,240 @@
+//! What is tried, each in a short and a long form.
+
+use crate::cluster::{Cluster, free_port, is_alive};
+use crate::command::run;
+use crate::nbd::Nbd;
+use crate::registers::{BLOCK_BYTES, Registers};
+use crate::scratch::Scratch;
+use crate::{nemesis, tools};
+use anyhow::{Context, Result, bail, ensure};
+use ashlar_core::rng::Rng;
+use std::time::{Duration, Instant};
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Bytes of the images that are copied, in MiB.
+    pub image_mib: u64,
+    /// How long fio runs undisturbed.
+    pub fio_s: u64,
+    /// Kills of OSDs.
+    pub kills: u32,
+    /// Time between them.
+    pub kill_period_s: u64,
+    /// How long a primary is stopped.
+    pub pause_s: u64,
+    /// Power cycles.
+    pub cycles: u32,
+}
+
+impl Scale {
+    /// For every change: a minute or two in all.
+    pub const SHORT: Scale = Scale { image_mib: 96, fio_s: 4, kills: 2, kill_period_s: 5, pause_s: 3, cycles: 2 };
+    /// For a torture run.
+    pub const LONG: Scale = Scale { image_mib: 1024, fio_s: 60, kills: 6, kill_period_s: 10, pause_s: 8, cycles: 8 };
+}
+
+/// A case: its name, what it shows, how to run it.
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows.
+    pub shows: &'static str,
+    /// Runs it; the text says what was seen.
+    pub run: fn(Scale) -> Result<String>,
+}
+
+/// All cases.
+pub const ALL: &[Case] = &[
+    Case { name: "start", shows: "an image is served within seconds; a clean stop leaves nothing behind", run: start },
+    Case { name: "refusals", shows: "a port in use and a directory in use are refused with the reason", run: refusals },
+    Case { name: "convert", shows: "qemu-img convert and compare, nbdcopy both ways, nbdinfo --map", run: convert },
+    Case { name: "fio", shows: "random writes of 4 KiB at queue depth 32 read back as written", run: fio },
+    Case { name: "kills", shows: "the same while OSDs are killed and come back", run: kills },
+    Case { name: "pause", shows: "the same while a primary is stopped past its lease", run: pause },
+    Case { name: "power", shows: "what was flushed survives kill -9 of everything", run: power },
+    Case {
+        name: "orphans",
+        shows: "a killed supervisor takes its children along, and the data are found again",
+        run: orphans,
+    },
+];
+
+/// Patience for programs that copy or check a whole image.
+fn patience(scale: Scale) -> Duration {
+    Duration::from_secs(60 + scale.image_mib)
+}
+
+fn start(_: Scale) -> Result<String> {
+    let scratch = Scratch::new("start")?;
+    let begin = Instant::now();
+    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let took = cluster.took;
+    let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(20))?;
+    ensure!(nbd.size_bytes() == 1 << 30, "the image has {} bytes", nbd.size_bytes());
+    nbd.write(0, &[7; BLOCK_BYTES])?;
+    let first = begin.elapsed();
+    nbd.flush()?;
+    drop(nbd);
+    let children = cluster.children()?;
+    let status = cluster.stop()?;
+    ensure!(status.success(), "a clean stop ends with {status}");
+    let left: Vec<_> = children.iter().filter(|child| is_alive(child.pid)).collect();
+    ensure!(left.is_empty(), "still there: {left:?}");
+    let cluster = Cluster::start(&scratch, &[])?;
+    let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(20))?;
+    ensure!(nbd.read(0, BLOCK_BYTES)? == [7; BLOCK_BYTES], "the second start does not find the data");
+    ensure!(nbd.read(BLOCK_BYTES as u64, BLOCK_BYTES)? == [0; BLOCK_BYTES], "what was never written is not zero");
+    Ok(format!(
+        "served after {:.1} s, first block written after {:.1} s, again after {:.1} s",
+        took.as_secs_f64(),
+        first.as_secs_f64(),
+        cluster.took.as_secs_f64()
+    ))
+}
+
+fn refusals(_: Scale) -> Result<String> {
+    let scratch = Scratch::new("refusals")?;
+    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let binary = crate::cluster::binary()?.display().to_string();
+    let up = |dir: &str, port: &str, more: &[&str]| {
+        let arguments = [&["up", "--dir", dir, "--port", port], more].concat();
+        match run(&binary, &arguments, Duration::from_secs(30)) {
+            Ok(_) => bail!("`ashlar {}` should have been refused", arguments.join(" ")),
+            Err(error) => Ok(error.to_string()),
+        }
+    };
+    let dir = scratch.join("cluster").display().to_string();
+    let other = scratch.join("other").display().to_string();
+    let port = free_port()?.to_string();
+    let taken = cluster.nbd().rsplit(':').next().and_then(|rest| rest.split('/').next()).context("a port")?.to_string();
+    for (found, expected) in [
+        (up(&dir, &port, &[])?, "runs already"),
+        (up(&other, &taken, &[])?, "choose another port with --port"),
+        (up(&other, &port, &["--osds", "2"])?, "use --osds 3 or more"),
+        (up(&other, &port, &["--size", "lots"])?, "such as 10G"),
+    ] {
+        ensure!(found.contains(expected), "expected `{expected}` in: {found}");
+    }
+    Ok("each refused with its reason".into())
+}
+
+fn convert(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("convert")?;
+    let image = tools::file_system_image(&scratch, scale.image_mib)?;
+    let cluster = Cluster::start(&scratch, &["--size", &format!("{}M", scale.image_mib)])?;
+    let (nbd, limit) = (cluster.nbd().to_string(), patience(scale));
+    let start = Instant::now();
+    run("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &image, &nbd], limit)?;
+    let took = start.elapsed().as_secs_f64();
+    run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &image, &nbd], limit)?;
+    let copy = scratch.join("copy.img").display().to_string();
+    run("nbdcopy", &[&nbd, &copy], limit)?;
+    run("cmp", &[&image, &copy], limit)?;
+    tools::scramble(&copy, scale.image_mib)?;
+    run("nbdcopy", &["--flush", &copy, &nbd], limit)?;
+    run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &copy, &nbd], limit)?;
+    let map = tools::map_shows_what_was_written(&cluster, &scratch)?;
+    Ok(format!("{} MiB converted in {took:.1} s, identical; {map}", scale.image_mib))
+}
+
+fn fio(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("fio")?;
+    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let outcome = tools::fio(cluster.nbd(), scale.fio_s).with_context(|| cluster.logs())?;
+    Ok(outcome.to_string())
+}
+
+fn kills(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("kills")?;
+    let cluster = Cluster::start(&scratch, &["--size", "1G", "--restart=2"])?;
+    let seconds = u64::from(scale.kills + 1) * scale.kill_period_s;
+    let nbd = cluster.nbd().to_string();
+    let worker = std::thread::spawn(move || tools::fio(&nbd, seconds));
+    let mut rng = Rng::new(u64::from(std::process::id()));
+    nemesis::kill_osds(&cluster, &mut rng, Duration::from_secs(scale.kill_period_s), scale.kills)?;
+    let outcome = worker.join().expect("fio's thread does not panic").with_context(|| cluster.logs())?;
+    cluster.wait_clean(Duration::from_secs(120))?;
+    Ok(format!("{} kills: {outcome}; clean again", scale.kills))
+}
+
+fn pause(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("pause")?;
+    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let nbd = cluster.nbd().to_string();
+    let worker = std::thread::spawn(move || tools::fio(&nbd, scale.pause_s + 6));
+    std::thread::sleep(Duration::from_secs(2));
+    nemesis::pause_primary(&cluster, Duration::from_secs(scale.pause_s))?;
+    let outcome = worker.join().expect("fio's thread does not panic").with_context(|| cluster.logs())?;
+    cluster.wait_clean(Duration::from_secs(120))?;
+    Ok(format!("stopped for {} s: {outcome}; clean again", scale.pause_s))
+}
+
+fn power(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("power")?;
+    let mut registers = Registers::default();
+    let mut rng = Rng::new(u64::from(std::process::id()));
+    for _ in 0..scale.cycles {
+        let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+        check(&cluster, &registers).with_context(|| cluster.logs())?;
+        let socket = cluster.socket();
+        let writer = std::thread::spawn(move || write_until_the_end(&socket, registers, rng));
+        std::thread::sleep(Duration::from_secs(3));
+        cluster.kill_everything()?;
+        (registers, rng) = writer.join().expect("the writer does not panic")?;
+    }
+    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    check(&cluster, &registers).with_context(|| cluster.logs())?;
+    cluster.wait_clean(Duration::from_secs(120))?;
+    check(&cluster, &registers).with_context(|| cluster.logs())?;
+    ensure!(registers.durable() > 0, "no write was flushed before the power went");
+    Ok(format!("{} power cycles, {} blocks that were flushed are all there", scale.cycles, registers.durable()))
+}
+
+/// Writes random blocks, with a flush now and then, until the server is gone.
+fn write_until_the_end(socket: &std::path::Path, mut registers: Registers, mut rng: Rng) -> Result<(Registers, Rng)> {
+    let mut nbd = Nbd::connect(socket, "demo", Duration::from_secs(30))?;
+    let blocks = nbd.size_bytes() / BLOCK_BYTES as u64;
+    loop {
+        // Half of the writes go to few blocks, so that blocks are overwritten.
+        let bound = if rng.chance(1, 2) { 64 } else { blocks };
+        let block = rng.below(bound);
+        let data = registers.issue(block);
+        if nbd.write(block * BLOCK_BYTES as u64, &data).is_err() {
+            return Ok((registers, rng));
+        }
+        if rng.chance(1, 8) {
+            if nbd.flush().is_err() {
+                return Ok((registers, rng));
+            }
+            registers.flushed();
+        }
+    }
+}
+
+fn check(cluster: &Cluster, registers: &Registers) -> Result<()> {
+    let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(60))?;
+    for block in registers.blocks() {
+        registers.check(block, &nbd.read(block * BLOCK_BYTES as u64, BLOCK_BYTES)?)?;
+    }
+    Ok(())
+}
+
+fn orphans(_: Scale) -> Result<String> {
+    let scratch = Scratch::new("orphans")?;
+    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(20))?;
+    nbd.write(4096, &[9; BLOCK_BYTES])?;
+    nbd.flush()?;
+    let children = cluster.kill_supervisor()?;
+    let start = Instant::now();
+    while children.iter().any(|child| is_alive(child.pid)) {
+        ensure!(start.elapsed() < Duration::from_secs(10), "children outlive their supervisor");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let gone = start.elapsed();
+    let cluster = Cluster::start(&scratch, &[])?;
+    let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(20))?;
+    ensure!(nbd.read(4096, BLOCK_BYTES)? == [9; BLOCK_BYTES], "what was flushed is not there");
+    Ok(format!("children gone after {:.1} s, data found again", gone.as_secs_f64()))
+}

@@ -1,0 +1,223 @@
+//! A cluster of real processes: `ashlar up` in a directory of its own.
+
+use crate::command;
+use crate::scratch::Scratch;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Once, mpsc};
+use std::time::{Duration, Instant};
+
+/// From the start of the binary to a served image: a loaded machine takes its time.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// For a clean stop.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How often processes are looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+static BUILD: Once = Once::new();
+
+/// The binary under test: `ASHLAR_BIN`, or that of our own build profile, built if need be.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ASHLAR_BIN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().find(|folder| folder.ends_with("debug") || folder.ends_with("release"));
+    let folder = folders.context("this program is not in a target folder; name the binary under test in ASHLAR_BIN")?;
+    BUILD.call_once(|| build(folder.ends_with("release")));
+    Ok(folder.join("ashlar"))
+}
+
+fn build(release: bool) {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "ashlar"]).args(release.then_some("--release"));
+    let status = cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stdin(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot build the binary under test");
+}
+
+/// A running cluster.
+pub struct Cluster {
+    supervisor: Child,
+    /// What `up --json` said.
+    pub running: Value,
+    /// How long it took until the image was served.
+    pub took: Duration,
+    directory: PathBuf,
+    log: PathBuf,
+}
+
+/// A child process of the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// `mon`, `osd-1`, `nbd`...
+    pub name: String,
+    /// Its number.
+    pub pid: i32,
+}
+
+impl Cluster {
+    /// Starts a cluster in `scratch`, or the one that is there again.
+    pub fn start(scratch: &Scratch, arguments: &[&str]) -> Result<Cluster> {
+        let (directory, log) = (scratch.join("cluster"), scratch.join("up.log"));
+        let start = Instant::now();
+        let mut supervisor = Command::new(binary()?)
+            .args(["up", "--json", "--port", &free_port()?.to_string(), "--dir"])
+            .arg(&directory)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::options().create(true).append(true).open(&log)?)
+            .spawn()?;
+        let lines = lines(BufReader::new(supervisor.stdout.take().expect("it was piped")));
+        let line = lines.recv_timeout(START_LIMIT).unwrap_or_default();
+        let mut cluster = Cluster { supervisor, running: Value::Null, took: start.elapsed(), directory, log };
+        match serde_json::from_str(&line) {
+            Ok(running) => cluster.running = running,
+            Err(_) => bail!("the cluster did not start\n{}", cluster.logs()),
+        }
+        Ok(cluster)
+    }
+
+    /// The children that run, as the supervisor has noted them.
+    pub fn children(&self) -> Result<Vec<Process>> {
+        let text = std::fs::read(self.directory.join("children.json"))?;
+        let records: Vec<Value> = serde_json::from_slice(&text)?;
+        let process = |record: &Value| {
+            let pid = i32::try_from(record["pid"].as_i64()?).ok()?;
+            Some(Process { name: record["name"].as_str()?.into(), pid })
+        };
+        records.iter().map(|record| process(record).context("children.json names processes")).collect()
+    }
+
+    /// The OSDs that run.
+    pub fn osds(&self) -> Result<Vec<Process>> {
+        Ok(self.children()?.into_iter().filter(|child| child.name.starts_with("osd-") && is_alive(child.pid)).collect())
+    }
+
+    /// NBD by TCP.
+    pub fn nbd(&self) -> &str {
+        self.running["nbd"].as_str().expect("`up` says where it serves")
+    }
+
+    /// NBD by unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.running["nbd_socket"].as_str().expect("`up` says where it serves").into()
+    }
+
+    /// Runs an administration command and parses its JSON.
+    pub fn admin(&self, arguments: &[&str]) -> Result<Value> {
+        let (program, dir) = (binary()?.display().to_string(), self.directory.display().to_string());
+        let arguments: Vec<_> = arguments.iter().copied().chain(["--json", "--dir", &dir]).collect();
+        Ok(serde_json::from_str(&command::run(&program, &arguments, START_LIMIT)?)?)
+    }
+
+    /// Waits until every group is active and clean.
+    pub fn wait_clean(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let unclean = self.admin(&["pg", "list", "--unclean"])?;
+            if unclean.as_array().is_some_and(Vec::is_empty) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("not clean after {} s: {unclean}\n{}", limit.as_secs(), self.logs());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// As Ctrl-C does it; how the supervisor ended.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        signal(i32::try_from(self.supervisor.id())?, Signal::SIGINT);
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            if let Some(status) = self.supervisor.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("does not stop within {} s\n{}", STOP_LIMIT.as_secs(), self.logs());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// kill -9 of everything, in one go: the supervisor first, so that it starts nothing again.
+    pub fn kill_everything(mut self) -> Result<()> {
+        let children = self.children()?;
+        self.supervisor.kill()?;
+        children.iter().for_each(|child| signal(child.pid, Signal::SIGKILL));
+        self.supervisor.wait()?;
+        Ok(())
+    }
+
+    /// kill -9 of the supervisor alone; its children's processes.
+    pub fn kill_supervisor(mut self) -> Result<Vec<Process>> {
+        let children = self.children()?;
+        self.supervisor.kill()?;
+        self.supervisor.wait()?;
+        Ok(children)
+    }
+
+    /// The last lines of every log.
+    pub fn logs(&self) -> String {
+        let mut text = tail(&self.log);
+        let entries = std::fs::read_dir(self.directory.join("log")).into_iter().flatten().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths.iter().for_each(|path| text += &tail(path));
+        text
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let children = self.children().unwrap_or_default();
+        if matches!(self.supervisor.try_wait(), Ok(None)) {
+            let _ = self.supervisor.kill();
+            let _ = self.supervisor.wait();
+            children.iter().for_each(|child| signal(child.pid, Signal::SIGKILL));
+        }
+    }
+}
+
+/// Sends a signal; whoever is gone needs none.
+pub fn signal(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// Whether a process runs (remains do not count).
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+/// A port of 127.0.0.1 that nobody uses.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Reads lines on a thread, so that waiting for one can end.
+fn lines(reader: impl BufRead + Send + 'static) -> mpsc::Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in reader.lines().map_while(Result::ok) {
+            // Nobody may listen any more; the pipe is emptied all the same.
+            let _ = send.send(line);
+        }
+    });
+    receive
+}
+
+fn tail(path: &Path) -> String {
+    let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    let last: String = lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("    {line}\n")).collect();
+    format!("  {}:\n{last}", path.display())
+}

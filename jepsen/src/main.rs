@@ -1,0 +1,56 @@
+//! `ashlar-jepsen`: the cases in their long form, one after another, with what was seen in each.
+
+use ashlar_jepsen::cases::{ALL, Scale};
+use clap::Parser;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Breaks clusters of real processes and checks what is left.
+#[derive(Parser)]
+struct Cli {
+    /// Only these cases; all by default.
+    cases: Vec<String>,
+    /// The short form, as in the tests.
+    #[arg(long)]
+    short: bool,
+    /// List the cases.
+    #[arg(long)]
+    list: bool,
+    /// Go through them so many times.
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(unknown) = cli.cases.iter().find(|name| !ALL.iter().any(|case| case.name == **name)) {
+        eprintln!("there is no case '{unknown}'; --list shows them");
+        return ExitCode::FAILURE;
+    }
+    if cli.list {
+        ALL.iter().for_each(|case| println!("{:<10} {}", case.name, case.shows));
+        return ExitCode::SUCCESS;
+    }
+    let failed = (0..cli.rounds).map(|_| round(&cli)).sum::<u32>();
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the chosen cases; how many failed.
+fn round(cli: &Cli) -> u32 {
+    let scale = if cli.short { Scale::SHORT } else { Scale::LONG };
+    let mut failed = 0;
+    for case in ALL.iter().filter(|case| cli.cases.is_empty() || cli.cases.iter().any(|name| name == case.name)) {
+        eprintln!("{}: {}", case.name, case.shows);
+        let start = Instant::now();
+        let outcome = (case.run)(scale);
+        let seconds = start.elapsed().as_secs();
+        match outcome {
+            Ok(seen) => println!("ok      {:<10} {seen} ({seconds} s)", case.name),
+            Err(error) => {
+                failed += 1;
+                println!("FAILED  {:<10} {error:#} ({seconds} s)", case.name);
+            }
+        }
+    }
+    failed
+}

@@ -1,0 +1,37 @@
+//! A directory for everything that a test writes.
+
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A temporary directory, removed with its contents.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new one, under the system's temporary directory.
+    pub fn new(name: &str) -> Result<Scratch> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ashlar-jepsen-{}-{number}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Scratch(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A path inside.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is in a temporary directory.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
