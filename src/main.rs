@@ -11,6 +11,7 @@ mod size;
 mod supervised;
 mod up;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Command {
     /// Placement groups: list.
     #[command(subcommand)]
     Pg(admin::pg::Command),
+    /// Run a monitor.
+    Mon(ashlar_mon::Args),
 }
 
 /// The daemon is a command of its own among those that administer it, so that no flag decides what `osd` means.
@@ -71,10 +74,23 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Pool(command) => wait(admin::pool::run(command)),
         Command::Image(command) => wait(admin::image::run(command)),
         Command::Pg(command) => wait(admin::pg::run(command)),
+        Command::Mon(args) => daemon(|| ashlar_mon::run(args)),
     }
 }
 
 /// Runs a command that waits for others: one thread is enough.
 fn wait(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Runs a daemon with its log on standard error; `ASHLAR_LOG` says how much, such as `debug` or `ashlar_osd=trace`.
+fn daemon(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_env_var("ASHLAR_LOG")
+        .from_env()
+        .context("ASHLAR_LOG does not make sense; write error, warn, info, debug or trace")?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
+    subscriber.with_writer(std::io::stderr).init();
+    run()
 }
