@@ -150,3 +150,6 @@ async fn stop_cleanly(driver: &Driver<Mon>) {
     let _ = tokio::time::timeout(STOP_WAIT, stopped).await;
     driver.stop();
 }
+
+#[cfg(test)]
+mod tests;
