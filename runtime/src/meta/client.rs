@@ -186,6 +186,7 @@ impl Client {
                 })
             }
             Request::LeaseRevoke { lease } => {
+                drop(self.take_renewal(*lease));
                 lease_client.revoke(convert::signed(*lease)).await.map_err(meaning)?;
                 Ok(Response::LeaseRevoked)
             }
@@ -193,25 +194,31 @@ impl Client {
         }
     }
 
-    /// Renews a lease on its open stream, or on a new one.
+    /// Renews a lease on its open stream; if that has broken meanwhile, or there is none, on a new one.
     async fn keep_alive(&self, member: &Member, lease: u64) -> Result<Response, RequestError> {
-        let open = self.renewals.lock().expect("nobody panics with the lock").remove(&lease);
-        let mut renewal = match open {
-            Some(renewal) => renewal,
-            None => match member.client.lease_client().keep_alive(convert::signed(lease)).await {
-                Ok(renewal) => renewal,
-                Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(Response::LeaseKept { lease, ttl: 0 }),
-                Err(error) => return Err(meaning(error)),
-            },
+        if let Some(mut renewal) = self.take_renewal(lease)
+            && let Ok(ttl) = renew(&mut renewal).await
+        {
+            return Ok(self.kept(lease, ttl, renewal));
+        }
+        let mut renewal = match member.client.lease_client().keep_alive(convert::signed(lease)).await {
+            Ok(renewal) => renewal,
+            Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(Response::LeaseKept { lease, ttl: 0 }),
+            Err(error) => return Err(meaning(error)),
         };
-        renewal.0.keep_alive().await.map_err(meaning)?;
-        let kept = renewal.1.message().await.map_err(meaning)?;
-        let kept = kept.ok_or_else(|| RequestError::Unknown("the renewal stream ended".into()))?;
-        let ttl = convert::unsigned(kept.ttl());
+        let ttl = renew(&mut renewal).await?;
+        Ok(self.kept(lease, ttl, renewal))
+    }
+
+    fn take_renewal(&self, lease: u64) -> Option<Renewal> {
+        self.renewals.lock().expect("nobody panics with the lock").remove(&lease)
+    }
+
+    fn kept(&self, lease: u64, ttl: u64, renewal: Renewal) -> Response {
         if ttl > 0 {
             self.renewals.lock().expect("nobody panics with the lock").insert(lease, renewal);
         }
-        Ok(Response::LeaseKept { lease, ttl })
+        Response::LeaseKept { lease, ttl }
     }
 
     /// Opens a watch of all keys that begin with `prefix`, from a revision on, on the preferred member.
@@ -253,6 +260,14 @@ impl Client {
             other => panic!("{other:?} answers a transaction"),
         }
     }
+}
+
+/// One renewal: the seconds to live, 0 if the lease is gone.
+async fn renew((keeper, answers): &mut Renewal) -> Result<u64, RequestError> {
+    keeper.keep_alive().await.map_err(meaning)?;
+    let kept = answers.message().await.map_err(meaning)?;
+    let kept = kept.ok_or_else(|| RequestError::Unknown("the renewal stream ended".into()))?;
+    Ok(convert::unsigned(kept.ttl()))
 }
 
 /// What a failure says about the request.

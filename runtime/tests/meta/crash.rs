@@ -1,9 +1,9 @@
 //! kill -9 of the embedded store under load: what was acknowledged is there, what was not is there wholly or not at all,
 //! and a watcher sees each change once.
 
-use crate::support::{ChildProcess, Folder, free_port, start};
+use crate::support::{ChildProcess, Folder, Node, free_port, start};
 use ashlar_core::io::{MetaEvent, MetaId, MetaOp};
-use ashlar_core::meta::{KeyValue, Request, Txn, TxnOp, WatchEvent};
+use ashlar_core::meta::{KeyValue, Request, Response, Txn, TxnOp, WatchEvent};
 use ashlar_runtime::meta::{Client, Driver, Endpoints};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -81,6 +81,27 @@ fn write_through_kills(folder: &Folder, address: SocketAddr) -> Known {
     }
     writers.into_iter().for_each(|writer| writer.join().expect("writers do not panic"));
     known
+}
+
+fn signal(child: &ChildProcess, name: &str) {
+    let done = Command::new("kill").args([name, &child.0.id().to_string()]).status();
+    assert!(done.expect("every system has it").success());
+}
+
+/// Nobody could renew a lease while the store was stopped.
+#[test]
+fn leases_outlive_a_stopped_store() {
+    let folder = Folder::new("stopped");
+    let address = free_port();
+    let child = start_child(&folder, address);
+    let mut node = Node::new(Endpoints::parse(&address.to_string()).expect("an address"));
+    let Response::LeaseGranted { lease, .. } = node.insist(&Request::LeaseGrant { ttl: 2 }) else { panic!("a lease") };
+    signal(&child, "-STOP");
+    std::thread::sleep(Duration::from_secs(4));
+    signal(&child, "-CONT");
+    assert_eq!(node.insist(&Request::LeaseKeepAlive { lease }), Response::LeaseKept { lease, ttl: 2 });
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(node.insist(&Request::LeaseKeepAlive { lease }), Response::LeaseKept { lease, ttl: 0 });
 }
 
 #[test]

@@ -76,6 +76,7 @@ fn restart(server: &mut Server) {
         panic!("a lease");
     };
     node.request(put("/a/leased", "1", lease)).expect("done");
+    node.request(Request::LeaseKeepAlive { lease }).expect("opens the stream that breaks");
     node.watch("/a/", 2);
     assert!(matches!(node.next(), MetaEvent::Watch { revision: 2, .. }));
     server.stop();
@@ -136,6 +137,22 @@ fn an_ended_watch_is_silent() {
         node.request(put("/a", "", 0)).expect("done, and nothing else is heard");
         assert_eq!(node.next_soon(), None);
     }
+}
+
+#[test]
+fn what_is_not_served_is_named() {
+    let server = Server::embedded("unserved");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut client = etcd_client::Client::connect([server.address.to_string()], None).await.expect("there");
+        let error = client.user_list().await.expect_err("there are no users").to_string();
+        assert!(error.contains("does not serve /etcdserverpb.Auth/UserList"), "{error}");
+        let inner = etcd_client::TxnOp::txn(etcd_client::Txn::new());
+        let error = client.txn(etcd_client::Txn::new().and_then([inner])).await.expect_err("not served").to_string();
+        assert!(error.contains("no transactions within transactions"), "{error}");
+        let error = client.put(vec![0xff], "", None).await.expect_err("no text").to_string();
+        assert!(error.contains("must be UTF-8"), "{error}");
+    });
 }
 
 #[test]
