@@ -108,6 +108,7 @@ impl Config {
         let osds_per_host = if rng.chance(1, 4) { 2 } else { 1 };
         let hosts = rng.between(u64::from(pg_size), 6 / osds_per_host).max(u64::from(pg_size));
         let osds = u32::try_from(hosts * osds_per_host).expect("few");
+        let lease_ms = rng.between(100, 600);
         Config {
             seed,
             osds,
@@ -125,8 +126,8 @@ impl Config {
             net_tail: Duration::millis(rng.between(1, 300)),
             net_tail_ppm: rng.below(10_000),
             drift_ppb: rng.below(200_000),
-            lease_ms: rng.between(100, 600),
-            heartbeat_timeout_ms: rng.between(300, 1500),
+            lease_ms,
+            heartbeat_timeout_ms: rng.between(lease_ms.max(300), 1500),
             load: LoadConfig::draw(rng),
             mix: FaultMix::draw(rng, WITHOUT_DISKS),
             check_every: 1,
@@ -148,15 +149,18 @@ impl Config {
 
 impl LoadConfig {
     fn draw(rng: &mut Rng) -> LoadConfig {
+        let (clients, depth, operations) = (rng.between(1, 3), rng.between(1, 8), rng.between(150, 500));
+        // The load shall last some seconds, so that it meets a few of each fault.
+        let length_ms = rng.between(2_000, 15_000);
         LoadConfig {
-            clients: narrow(rng.between(1, 3)),
-            depth: narrow(rng.between(1, 8)),
-            operations: narrow(rng.between(150, 500)),
+            clients: narrow(clients),
+            depth: narrow(depth),
+            operations: narrow(operations),
             read_percent: rng.between(20, 70),
             discard_percent: if rng.chance(1, 2) { rng.between(1, 10) } else { 0 },
             max_blocks: narrow(rng.between(1, 32)),
             hot_objects: narrow(rng.between(1, 2)),
-            think: Duration::millis(rng.between(1, 80)),
+            think: Duration::millis(2 * length_ms * clients * depth / operations),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Cluster {
         }
         self.start_everything();
         for index in 0..self.clients.len() {
-            self.pump(index);
+            self.fill_depth(index);
         }
     }
 

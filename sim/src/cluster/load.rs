@@ -20,7 +20,7 @@ impl Cluster {
         let clients = u32::try_from(self.clients.len()).expect("few");
         for index in 0..self.clients.len() {
             self.clients[index].left = self.config.load.operations / clients;
-            self.pump(index);
+            self.fill_depth(index);
         }
     }
 
@@ -56,10 +56,21 @@ impl Cluster {
             return;
         }
         client.left -= 1;
-        let think = Duration(client.rng.below(self.config.load.think.0.max(1)));
         let (first, blocks, what) = self.draw_operation(index);
         self.submit(index, first, blocks, what);
+    }
+
+    /// After a pause the client starts its next operation.
+    pub(super) fn think(&mut self, index: usize) {
+        let think = Duration(self.clients[index].rng.below(self.config.load.think.0.max(1)));
         self.world.call_at(self.world.now() + think, CALL_LOAD + index as u64);
+    }
+
+    /// As many operations as the client may have in flight begin soon.
+    pub(super) fn fill_depth(&mut self, index: usize) {
+        for _ in self.clients[index].open.len()..self.config.load.depth as usize {
+            self.think(index);
+        }
     }
 
     fn draw_operation(&mut self, index: usize) -> (u32, u32, What) {

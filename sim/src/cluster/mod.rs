@@ -200,16 +200,18 @@ impl Cluster {
             if let Ok(Outcome::Opened(image)) = &result {
                 let client = &mut self.clients[index];
                 (client.image, client.opening) = (Some(image.id), false);
+                self.fill_depth(index);
                 continue;
             }
             let Some(pending) = self.clients[index].open.remove(&completion.op) else {
                 // Opening failed (the cluster was not there long enough): try again.
                 self.clients[index].opening = false;
+                self.open_image(index);
                 continue;
             };
             self.settle(pending, result)?;
+            self.think(index);
         }
-        self.pump(index);
         Ok(())
     }
 
