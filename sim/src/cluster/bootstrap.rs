@@ -47,6 +47,7 @@ impl Cluster {
             chaos_next: None,
             log: Vec::new(),
             stop_at: None,
+            standing: 0,
             config,
         };
         cluster.history.set_object_blocks(IMAGE, cluster.config.object_blocks);

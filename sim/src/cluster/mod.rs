@@ -91,6 +91,8 @@ pub struct Cluster {
     chaos_next: Option<ashlar_faultinject::mix::FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,
+    /// Events since time last moved.
+    standing: u32,
 }
 
 impl Cluster {
@@ -134,7 +136,9 @@ impl Cluster {
         if self.stop_at.is_some_and(|event| self.world.events() >= event) {
             return Err(script::broken("stopped here on demand"));
         }
+        let before = self.world.now();
         let Some(stepped) = self.world.step() else { return Ok(false) };
+        self.watch_progress(before)?;
         self.observe()?;
         match stepped {
             Stepped::Node(node) => self.after_input(node)?,
@@ -144,6 +148,16 @@ impl Cluster {
             Stepped::Call(_) | Stepped::World => {}
         }
         Ok(true)
+    }
+
+    /// A node whose deadline never moves would hold time still for ever.
+    fn watch_progress(&mut self, before: Time) -> Result<(), Finding> {
+        self.standing = if self.world.now() > before { 0 } else { self.standing + 1 };
+        if self.standing < STANDING_LIMIT {
+            return Ok(());
+        }
+        let due: Vec<String> = self.world.overdue().map(|node| format!("node {}", node.0)).collect();
+        Err(script::broken(format!("time stands still: deadlines in the past of {}", due.join(", "))))
     }
 
     /// Runs for a length of time.
@@ -321,6 +335,8 @@ impl Cluster {
     }
 }
 
+/// Far more events than can happen in one nanosecond.
+const STANDING_LIMIT: u32 = 20_000;
 /// How often conditions are looked at.
 const LOOK: Duration = Duration::millis(5);
 /// Warnings that are kept.

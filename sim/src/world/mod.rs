@@ -322,6 +322,15 @@ impl<M: Machine> World<M> {
         self.schedule(at, Happening::Call(token));
     }
 
+    /// Running processes whose deadline has come.
+    pub fn overdue(&self) -> impl Iterator<Item = NodeId> + use<'_, M> {
+        self.node_ids().filter(|node| {
+            let slot = &self.nodes[node.index()];
+            let deadline = slot.machine.as_ref().and_then(|machine| machine.next_deadline());
+            deadline.is_some_and(|deadline| deadline <= slot.clock.local(self.now))
+        })
+    }
+
     /// When the next event is due.
     pub fn next_event(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
