@@ -74,8 +74,7 @@ impl Publisher {
         if self.in_flight.is_some() || self.dirty.is_empty() || self.paused_until > env.now {
             return;
         }
-        let ready = |key: &&String| self.lease.is_some() || self.wanted.get(*key).is_none_or(|value| !value.leased);
-        let keys: Vec<String> = self.dirty.iter().filter(ready).take(TXN_OPS).cloned().collect();
+        let keys: Vec<String> = self.ready().take(TXN_OPS).cloned().collect();
         if keys.is_empty() {
             return;
         }
@@ -104,9 +103,15 @@ impl Publisher {
         true
     }
 
-    /// When `pump` is due again.
+    /// What can be sent: leased keys need a lease.
+    fn ready(&self) -> impl Iterator<Item = &String> {
+        let leased = |key: &str| self.wanted.get(key).is_some_and(|value| value.leased);
+        self.dirty.iter().filter(move |key| self.lease.is_some() || !leased(key))
+    }
+
+    /// When `pump` is due again. (A new lease makes it due at once: `set_lease` comes before it.)
     pub fn next_deadline(&self) -> Option<Time> {
-        let waits = self.in_flight.is_none() && !self.dirty.is_empty() && self.paused_until > Time(0);
+        let waits = self.in_flight.is_none() && self.paused_until > Time(0) && self.ready().next().is_some();
         waits.then_some(self.paused_until)
     }
 
@@ -211,5 +216,18 @@ mod tests {
         world.publisher.set_lease(None);
         world.publisher.set_lease(Some(6));
         assert_eq!(world.pump(), vec![put("a", b"1", 6)]);
+    }
+
+    #[test]
+    fn without_a_lease_no_deadline_stays_in_the_past() {
+        let mut world = World::new();
+        world.publisher.set("a".into(), b"1".to_vec(), true);
+        world.publisher.set_lease(Some(7));
+        world.pump();
+        world.answer(Err(MetaError::Unknown));
+        world.publisher.set_lease(None);
+        assert_eq!(world.publisher.next_deadline(), None);
+        world.publisher.set_lease(Some(8));
+        assert!(world.publisher.next_deadline().is_some());
     }
 }
