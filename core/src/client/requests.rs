@@ -534,7 +534,8 @@ impl Requests {
             Input::Message { from, msg: Message::Map(message) } if self.seeds.is(from) => self.on_map(env, message),
             Input::Message { .. } => self.stats.stale_replies += 1,
             Input::Link(event) => self.on_link(env, event),
-            Input::Tick => {}
+            // The first one starts the client.
+            Input::Tick => self.seeds.connect(env, &self.map),
             Input::Io { .. } | Input::Meta(_) => panic!("a client asks for no I/O and no metadata"),
         }
         while let Some(timer) = self.deadlines.pop_due(env.now) {

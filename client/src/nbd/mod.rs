@@ -1,0 +1,163 @@
+//! Network Block Device: images for every NBD client, over TCP and unix sockets.
+//!
+//! Owns: the protocol (negotiation, simple and structured replies, block status), listening, clean endings. Does not
+//! own: what it exports ([`Disk`], [`Exports`]); images of a cluster are one kind of it.
+//!
+//! Invariants: each request is answered once, in any order; a connection that is ended by the server has got all its
+//! answers (or the cluster was away for longer than the grace); no bytes of a stranger make it panic.
+
+mod connection;
+mod disk;
+mod incoming;
+mod negotiation;
+mod outgoing;
+mod protocol;
+mod server;
+
+pub use disk::{Disk, Exports};
+pub use negotiation::{ExportInfo, Negotiation, Step, Terms};
+pub use protocol::{Command, NotARequest, REQUEST_BYTES, Request};
+pub use server::Server;
+
+use crate::{Client, Error, Image, OpError};
+use anyhow::{Context, bail};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Options of `ashlar nbd`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NbdArgs {
+    /// Addresses of monitors or OSDs, separated by commas.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub seeds: Vec<String>,
+    /// Image to export under its own name; repeatable. Without any, every image can be asked for by its name.
+    #[arg(long = "image", value_name = "[POOL/]NAME")]
+    pub images: Vec<String>,
+    /// Image to export under another name; repeatable.
+    #[arg(long = "export", value_name = "EXPORT=[POOL/]NAME")]
+    pub exports: Vec<String>,
+    /// TCP address to listen on; "none" for no TCP.
+    #[arg(long, default_value = "127.0.0.1:10809", value_name = "HOST:PORT")]
+    pub listen: String,
+    /// Unix socket to listen on.
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// Refuse all writes.
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+/// Runs `ashlar nbd` until SIGINT or SIGTERM.
+pub fn run(args: NbdArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: NbdArgs) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let client = Client::connect(args.seeds.clone())?;
+    let images = Images { client: client.clone(), named: named(&args)?, read_only: args.read_only };
+    let started = async {
+        images.check().await?;
+        let mut server = Server::new(images);
+        listen(&mut server, &args).await?;
+        anyhow::Ok(server)
+    };
+    let server = tokio::select! {
+        started = started => started?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("ending: waiting for requests in flight");
+    server.shut_down().await;
+    client.stop();
+    Ok(())
+}
+
+async fn listen(server: &mut Server<Images>, args: &NbdArgs) -> anyhow::Result<()> {
+    if args.listen == "none" && args.unix.is_none() {
+        bail!("nowhere to listen: give --unix PATH, or --listen HOST:PORT");
+    }
+    if args.listen != "none" {
+        let address = server.listen_tcp(&args.listen).await?;
+        tracing::info!("serving nbd://{address}");
+    }
+    if let Some(path) = &args.unix {
+        server.listen_unix(path)?;
+        tracing::info!("serving nbd+unix:///?socket={}", path.display());
+    }
+    Ok(())
+}
+
+/// Export names with the images that they stand for.
+fn named(args: &NbdArgs) -> anyhow::Result<Vec<(String, String)>> {
+    let mut named: Vec<(String, String)> = args.images.iter().map(|image| (image.clone(), image.clone())).collect();
+    for export in &args.exports {
+        let Some((name, image)) = export.split_once('=') else {
+            bail!("--export {export}: write EXPORT=IMAGE, such as --export disk=demo");
+        };
+        named.push((name.into(), image.into()));
+    }
+    let mut names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("two exports are named {}", twice[0]);
+    }
+    Ok(named)
+}
+
+/// Images of a cluster as exports.
+#[derive(Clone)]
+struct Images {
+    client: Client,
+    named: Vec<(String, String)>,
+    read_only: bool,
+}
+
+impl Images {
+    /// A name that was misspelt is told at the start.
+    async fn check(&self) -> anyhow::Result<()> {
+        for (_, image) in &self.named {
+            self.client.open(image).await.with_context(|| format!("cannot export {image}"))?;
+        }
+        Ok(())
+    }
+
+    /// The image that an export name stands for.
+    fn image_of<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        match (name, self.named.as_slice()) {
+            ("", [(_, only)]) => Some(only),
+            ("", _) => None,
+            (name, []) => Some(name),
+            (name, named) => named.iter().find(|(export, _)| export == name).map(|(_, image)| image.as_str()),
+        }
+    }
+}
+
+impl Exports for Images {
+    type Disk = Image;
+
+    fn names(&self) -> Vec<String> {
+        self.named.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    async fn find(&self, name: &str) -> Option<Image> {
+        let image = self.image_of(name)?.to_string();
+        match self.client.open(&image).await {
+            Ok(image) => Some(image),
+            Err(Error::Op(OpError::NoSuchImage)) => None,
+            Err(error) => {
+                tracing::warn!("cannot export {image}: {error}");
+                None
+            }
+        }
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+}
