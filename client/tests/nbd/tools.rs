@@ -167,7 +167,7 @@ async fn fio_verifies_what_it_wrote() {
         "--verify=crc32c",
         "--verify_fatal=1",
         "--do_verify=1",
-        "--fdatasync=64",
+        "--fsync=64",
         "--randseed=7",
     ];
     if let Some(text) = run("fio", &arguments).await {
