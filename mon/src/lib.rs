@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a clean stop waits for the metadata store to hear of it.
-const STOP_WAIT: Duration = Duration::from_secs(1);
+const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop looks whether it is done.
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// File of the embedded metadata store, in its directory.

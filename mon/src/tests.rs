@@ -37,7 +37,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn wait_for(client: &Client, key: &str, present: bool) -> Option<Vec<u8>> {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if let Ok(found) = client.get(key).await
             && found.is_some() == present
         {
