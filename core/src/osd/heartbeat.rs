@@ -30,16 +30,23 @@ impl<S: ObjectStore> Osd<S> {
                 granted.push((*id, *attempt));
             }
         }
-        env.out.send(from, Message::Pg(PgMessage::HeartbeatAck { sent, groups: granted }));
+        env.out.send(from, Message::Pg(PgMessage::HeartbeatAck { sent, lease, groups: granted }));
     }
 
     /// A member granted leases.
-    pub(super) fn heartbeat_ack(&mut self, env: &mut Env<'_>, osd: OsdId, sent: Time, groups: &[(PgId, Attempt)]) {
+    pub(super) fn heartbeat_ack(
+        &mut self,
+        env: &mut Env<'_>,
+        osd: OsdId,
+        sent: Time,
+        lease: Duration,
+        groups: &[(PgId, Attempt)],
+    ) {
         if sent > env.now {
             return log(env, Level::Warn, format!("osd.{osd} acknowledged a heartbeat from the future: ignored"));
         }
         for (id, attempt) in groups {
-            self.groups.with(env, *id, |pg, host| pg.lease_granted(host, osd, *attempt, sent));
+            self.groups.with(env, *id, |pg, host| pg.lease_granted(host, osd, *attempt, sent, lease));
         }
     }
 

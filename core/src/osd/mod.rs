@@ -185,7 +185,7 @@ impl<S: ObjectStore> Osd<S> {
         self.peers.heard(from, env.now);
         match message {
             PgMessage::Heartbeat { sent, lease, groups } => self.heartbeat(env, from, sent, lease, &groups),
-            PgMessage::HeartbeatAck { sent, groups } => self.heartbeat_ack(env, osd, sent, &groups),
+            PgMessage::HeartbeatAck { sent, lease, groups } => self.heartbeat_ack(env, osd, sent, lease, &groups),
             PgMessage::SubOp { pg, attempt, call, op } => {
                 self.create_group(env, pg);
                 self.groups.with(env, pg, |pg, host| pg.sub_op(host, osd, attempt, call, op));

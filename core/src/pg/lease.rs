@@ -11,31 +11,29 @@ use smallvec::SmallVec;
 /// bad quartz.
 const MARGIN: u64 = 16;
 
-/// A primary's lease: when each other acting member was last asked successfully.
+/// A primary's lease: until when each other acting member's grant lasts.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
-    asked: SmallVec<[(OsdId, Option<Time>); 4]>,
+    ends: SmallVec<[(OsdId, Time); 4]>,
 }
 
 impl Lease {
     /// No lease yet, of these other acting members.
     pub fn new(others: impl Iterator<Item = OsdId>) -> Self {
-        Lease { asked: others.map(|osd| (osd, None)).collect() }
+        Lease { ends: others.map(|osd| (osd, Time(0))).collect() }
     }
 
-    /// A member granted what was asked at `sent`.
-    pub fn granted(&mut self, from: OsdId, sent: Time) {
-        for (osd, asked) in &mut self.asked {
-            if *osd == from {
-                *asked = (*asked).max(Some(sent));
-            }
+    /// A member granted the lease of this length that was asked for at `sent`.
+    pub fn granted(&mut self, from: OsdId, sent: Time, lease: Duration) {
+        let usable = Duration(lease.0 - lease.0 / MARGIN);
+        for (_, end) in self.ends.iter_mut().filter(|(osd, _)| *osd == from) {
+            *end = (*end).max(sent + usable);
         }
     }
 
-    /// Whether every other acting member's grant is fresh.
-    pub fn is_held(&self, now: Time, lease: Duration) -> bool {
-        let usable = Duration(lease.0 - lease.0 / MARGIN);
-        self.asked.iter().all(|(_, asked)| asked.is_some_and(|asked| now < asked + usable))
+    /// Whether every other acting member's grant lasts still.
+    pub fn is_held(&self, now: Time) -> bool {
+        self.ends.iter().all(|(_, end)| now < *end)
     }
 }
 
@@ -77,12 +75,12 @@ mod tests {
     fn a_lease_needs_every_member_and_ends_before_the_grants() {
         let mut lease = Lease::new([OsdId(2), OsdId(3)].into_iter());
         let mut grant = Grant::default();
-        lease.granted(OsdId(2), ms(1000));
-        assert!(!lease.is_held(ms(1000), LEASE));
-        lease.granted(OsdId(3), ms(1000));
+        lease.granted(OsdId(2), ms(1000), LEASE);
+        assert!(!lease.is_held(ms(1000)));
+        lease.granted(OsdId(3), ms(1000), LEASE);
         grant.extend(ms(1000), Epoch(5), LEASE);
-        assert!(lease.is_held(ms(1374), LEASE));
-        assert!(!lease.is_held(ms(1375), LEASE));
+        assert!(lease.is_held(ms(1374)));
+        assert!(!lease.is_held(ms(1375)));
         assert!(grant.left_below(Epoch(6), ms(1400), Time(0), LEASE) > Duration::ZERO);
         assert_eq!(grant.left_below(Epoch(6), ms(1425), Time(0), LEASE), Duration::ZERO);
         assert_eq!(grant.left_below(Epoch(5), ms(1001), Time(0), LEASE), Duration::ZERO);
@@ -91,9 +89,9 @@ mod tests {
     #[test]
     fn an_old_grant_does_not_shorten_a_lease() {
         let mut lease = Lease::new([OsdId(2)].into_iter());
-        lease.granted(OsdId(2), ms(1000));
-        lease.granted(OsdId(2), ms(900));
-        assert!(lease.is_held(ms(1300), LEASE));
+        lease.granted(OsdId(2), ms(1000), LEASE);
+        lease.granted(OsdId(2), ms(900), LEASE);
+        assert!(lease.is_held(ms(1300)));
     }
 
     #[test]
@@ -104,6 +102,6 @@ mod tests {
 
     #[test]
     fn without_other_members_the_lease_always_holds() {
-        assert!(Lease::new(std::iter::empty()).is_held(ms(0), LEASE));
+        assert!(Lease::new(std::iter::empty()).is_held(ms(0)));
     }
 }

@@ -75,6 +75,8 @@ impl MemberSide {
         let admitted = match op {
             SubOp::Query => self.join(caller.attempt),
             SubOp::Leave => caller.attempt.epoch >= self.fence,
+            // What a version holds never changes, whoever asks.
+            SubOp::Fetch { .. } => true,
             _ => self.is_joined(caller.attempt),
         };
         if admitted {

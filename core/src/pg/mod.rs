@@ -492,16 +492,17 @@ impl Pg {
         self.member.grant_lease(now, attempt, lease)
     }
 
-    /// As a primary: a member granted what was asked at `sent` (this node's clock).
+    /// As a primary: a member granted the lease of this length that was asked for at `sent` (this node's clock).
     pub fn lease_granted<S: ObjectStore>(
         &mut self,
         host: &mut Host<'_, '_, S>,
         from: OsdId,
         attempt: Attempt,
         sent: Time,
+        lease: Duration,
     ) {
         if self.serving() == Some(attempt) {
-            self.with_primary(host, |primary, cx| primary.lease_granted(cx, from, sent));
+            self.with_primary(host, |primary, cx| primary.lease_granted(cx, from, sent, lease));
             self.finish_call(host);
         }
     }
@@ -532,6 +533,15 @@ impl Pg {
             unfound: counts.unfound,
             waits_for,
         })
+    }
+
+    /// The version that this primary takes for an object's newest.
+    #[cfg(test)]
+    fn version_of<S: ObjectStore>(&self, store: &S, object: crate::id::ObjectId) -> Version {
+        let copy = crate::id::CopyId { object, role: crate::id::Role(0) };
+        let entry = self.primary.as_ref().and_then(|primary| primary.unclean.get(object));
+        let own = store.lookup(copy).and_then(|info| info.committed);
+        entry.map_or_else(|| own.map_or(Version::NONE, |own| own.version), |entry| entry.version)
     }
 
     /// Panics if an invariant is broken.

@@ -23,6 +23,8 @@ pub enum PgMessage {
     HeartbeatAck {
         /// As received.
         sent: Time,
+        /// As received.
+        lease: Duration,
         /// The groups for which the lease is granted.
         groups: Vec<(PgId, Attempt)>,
     },

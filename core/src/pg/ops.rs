@@ -5,7 +5,7 @@
 //! its queue is not empty.
 
 use crate::id::{LinkId, ObjectId, RequestId, Requests, Version};
-use crate::msg::Answer;
+use crate::msg::{Answer, Refusal};
 use crate::pg::choose::Mask;
 use crate::pg::msg::Change;
 use crate::slab::{Key, Slab};
@@ -64,10 +64,10 @@ pub enum State {
         /// The object's version at that moment, complete on all acting members.
         version: Version,
     },
-    /// Read; waits for the lease.
+    /// The outcome is known without a change; waits for the lease.
     Leasing {
-        /// The answer.
-        answer: Answer,
+        /// The outcome.
+        outcome: Result<Answer, Refusal>,
     },
     /// Under way to the members.
     Writing {

@@ -221,7 +221,7 @@ impl Primary {
             ops: Ops::default(),
             parked: Vec::new(),
             seq_floor: 0,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(now),
             trim: Trim::default(),
         }
     }
@@ -300,6 +300,7 @@ impl Primary {
                 cx.host.mark("a member was lost during peering");
                 self.give_up(cx, RETRY_PAUSE);
             }
+            Stage::Query => self.roster.forget(osd),
             Stage::Active => self.source_lost(cx, osd),
             _ => {}
         }
@@ -341,6 +342,7 @@ impl Primary {
         self.stage_deadline = None;
         match self.stage {
             Stage::Query => self.consider_answers(cx),
+            Stage::Resolve => self.resolve_more(cx),
             Stage::LeaseWait => self.activate(cx),
             Stage::Active => self.trim_again(cx),
             _ => {}

@@ -3,6 +3,9 @@
 //! Owns the reading from this OSD's own copy and the three checks after it. Does not own the order of operations
 //! (write.rs).
 //!
+//! The same holds for whatever else tells a client what an object is: a version that is not the expected one, or that
+//! there is nothing to delete.
+//!
 //! Rule: *after* the data were read, a read is answered only while this is still the group's primary: its lease holds,
 //! no higher epoch was heard of, no other attempt was joined.
 
@@ -14,7 +17,7 @@ use crate::pg::primary::{Cx, Primary};
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{ObjectStore, StoreError, StoreOp, StoreReply};
-use crate::time::Time;
+use crate::time::{Duration, Time};
 
 impl Primary {
     /// Reads from the own store. All writes before it that concern these bytes are complete, so what is read was
@@ -47,8 +50,7 @@ impl Primary {
                 let status = matches!(op.kind, Kind::Read { status: true, .. });
                 let answer =
                     if status { Answer::BlockStatus { version, bitmap } } else { Answer::Read { version, data } };
-                self.ops.get_mut(key).expect("found above").state = State::Leasing { answer };
-                self.answer_read(cx, key);
+                self.answer_leased(cx, key, Ok(answer));
             }
             Err(StoreError::Damaged { .. }) => self.read_damaged(cx, object, key, version),
             _ => {
@@ -78,29 +80,46 @@ impl Primary {
         self.object_step(cx, object);
     }
 
+    /// Gives an answer that says what the object is, now or once the lease holds again.
+    pub fn answer_leased<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        key: Key<Op>,
+        outcome: Result<Answer, Refusal>,
+    ) {
+        self.ops.get_mut(key).expect("the caller's").state = State::Leasing { outcome };
+        self.answer_read(cx, key);
+    }
+
     /// The three checks; if one fails, the read waits: for the lease, or for the interval's end.
     fn answer_read<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, key: Key<Op>) {
-        let leased = self.lease.is_held(cx.host.now(), cx.host.node.lease) || planted(Bug::ReadWithoutLease);
+        let leased = self.lease.is_held(cx.host.now()) || planted(Bug::ReadWithoutLease);
         if !leased || !cx.member.is_joined(self.attempt) {
             return cx.host.mark("a read waits for the lease");
         }
         let Some(op) = self.ops.get_mut(key) else { return };
         let object = op.object;
-        let State::Leasing { answer } = std::mem::replace(&mut op.state, State::Waiting) else {
+        let State::Leasing { outcome } = std::mem::replace(&mut op.state, State::Waiting) else {
             panic!("{:?}: {key:?} has not been read", self.pg)
         };
-        if let Answer::Read { version, .. } = &answer {
+        if let Ok(Answer::Read { version, .. }) = &outcome {
             let (version, object) = (*version, self.ops.object(object).id);
             cx.host.observe(Fact::Served { pg: self.pg, object, version });
         }
-        self.finish(cx, key, Ok(answer));
+        self.finish(cx, key, outcome);
         self.object_step(cx, object);
     }
 
     /// A member granted a lease that was asked at `sent`: reads that wait for it may go.
-    pub fn lease_granted<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, from: OsdId, sent: Time) {
-        self.lease.granted(from, sent);
-        if !self.lease.is_held(cx.host.now(), cx.host.node.lease) {
+    pub fn lease_granted<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        from: OsdId,
+        sent: Time,
+        lease: Duration,
+    ) {
+        self.lease.granted(from, sent, lease);
+        if !self.lease.is_held(cx.host.now()) {
             return;
         }
         let leasing = |(_, op): &(Key<Op>, &Op)| matches!(op.state, State::Leasing { .. });

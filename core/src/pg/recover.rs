@@ -196,6 +196,10 @@ impl Primary {
             self.work_step(cx, object);
         }
         if self.stage == Stage::Resolve && self.unclean.resolving == 0 {
+            // A trimmed history forgets the members that know of older leases: these must have run out before.
+            if self.full && cx.host.now() < self.leases_end {
+                return self.look_again(cx, self.leases_end);
+            }
             self.record(cx);
         }
     }

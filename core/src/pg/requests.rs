@@ -5,26 +5,64 @@
 
 use crate::id::{RequestId, Requests, Session, Version};
 use crate::limits::REQUESTS_PER_OBJECT;
+use crate::msg::Refusal;
 use crate::planted::{Bug, planted};
+use crate::time::{Duration, Time};
 use std::collections::BTreeMap;
 
 /// How far each session has seen answers of this group, as far as this primary was told. Only of use within an epoch:
 /// what was sent under an older one is refused by its epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    seen: BTreeMap<Session, u64>,
+    since: Time,
+    known: BTreeMap<Session, Progress>,
 }
 
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    seen: u64,
+    last: Time,
+    /// Requests that were answered without a change: their duplicates must not change anything either.
+    declined: Vec<(u64, Result<Version, Refusal>)>,
+}
+
+/// A session that sent nothing for so long is taken to have ended, if room is needed.
+const SILENCE: Duration = Duration::secs(600);
+
 impl Sessions {
+    /// None known at `now`.
+    pub fn new(now: Time) -> Self {
+        Sessions { since: now, known: BTreeMap::new() }
+    }
+
     /// A request arrived that says `seen`. False: the request itself is a late duplicate, its answer was seen.
-    pub fn arrived(&mut self, id: RequestId, seen: u64) -> bool {
-        let known = self.seen.entry(id.session).or_default();
-        *known = (*known).max(seen);
-        id.number > *known
+    pub fn arrived(&mut self, now: Time, id: RequestId, seen: u64) -> bool {
+        let known = self.known.entry(id.session).or_default();
+        known.seen = known.seen.max(seen);
+        known.last = now;
+        let seen = known.seen;
+        known.declined.retain(|(number, _)| *number > seen);
+        id.number > seen
+    }
+
+    /// A request was answered, and changed nothing.
+    pub fn decline(&mut self, id: RequestId, outcome: Result<Version, Refusal>) {
+        self.known.entry(id.session).or_default().declined.push((id.number, outcome));
+    }
+
+    /// How a request was answered that changed nothing.
+    pub fn declined(&self, id: RequestId) -> Option<Result<Version, Refusal>> {
+        let declined = &self.known.get(&id.session)?.declined;
+        declined.iter().find(|(number, _)| *number == id.number).map(|(_, outcome)| *outcome)
     }
 
     fn has_seen(&self, id: RequestId) -> bool {
-        self.seen.get(&id.session).is_some_and(|seen| id.number <= *seen)
+        self.known.get(&id.session).is_some_and(|known| id.number <= known.seen)
+    }
+
+    fn is_silent(&self, now: Time, session: Session) -> bool {
+        let last = self.known.get(&session).map_or(self.since, |known| known.last);
+        now.since(last) > SILENCE
     }
 
     /// Whether no request of a list can be retried any more.
@@ -32,13 +70,13 @@ impl Sessions {
         list.iter().all(|id| self.has_seen(*id))
     }
 
-    /// The list of the version after one that includes `base`; `None`: no room, as long as the client has not seen
-    /// more answers.
-    pub fn extended(&self, base: &Requests, id: RequestId) -> Option<Requests> {
+    /// The list of the version after one that includes `base`; `None`: no room, as long as clients have not seen more
+    /// answers.
+    pub fn extended(&self, now: Time, base: &Requests, id: RequestId) -> Option<Requests> {
         let mut list: Requests = base.iter().copied().filter(|other| !self.has_seen(*other)).collect();
         if list.len() >= REQUESTS_PER_OBJECT {
-            // Sessions that ended leave their last requests behind; the oldest of them has the least to ask.
-            let place = list.iter().position(|other| other.session != id.session)?;
+            // Sessions that ended leave their last requests behind.
+            let place = list.iter().position(|other| self.is_silent(now, other.session))?;
             list.remove(place);
         }
         list.push(id);
@@ -84,15 +122,26 @@ mod tests {
     #[test]
     fn a_request_is_included_once_until_its_answer_was_seen() {
         let mut sessions = Sessions::default();
-        assert!(sessions.arrived(id(1, 1, 1), 0));
-        let list = sessions.extended(&Requests::new(), id(1, 1, 1)).unwrap();
+        assert!(sessions.arrived(Time(0), id(1, 1, 1), 0));
+        let list = sessions.extended(Time(0), &Requests::new(), id(1, 1, 1)).unwrap();
         let version = Version { epoch: Epoch(3), seq: 7 };
         assert_eq!(look_up(&list, version, id(1, 1, 1)), Known::Included(version));
         assert_eq!(look_up(&list, version, id(1, 1, 2)), Known::New);
-        assert!(sessions.arrived(id(1, 1, 2), 1));
-        assert!(!sessions.arrived(id(1, 1, 1), 0));
-        let list = sessions.extended(&list, id(1, 1, 2)).unwrap();
+        assert!(sessions.arrived(Time(0), id(1, 1, 2), 1));
+        assert!(!sessions.arrived(Time(0), id(1, 1, 1), 0));
+        let list = sessions.extended(Time(0), &list, id(1, 1, 2)).unwrap();
         assert_eq!(list.as_slice(), [id(1, 1, 2)]);
+    }
+
+    #[test]
+    fn what_was_declined_stays_declined() {
+        let mut sessions = Sessions::default();
+        sessions.arrived(Time(0), id(1, 1, 5), 4);
+        assert_eq!(sessions.declined(id(1, 1, 5)), None);
+        sessions.decline(id(1, 1, 5), Err(Refusal::NoSpace));
+        assert_eq!(sessions.declined(id(1, 1, 5)), Some(Err(Refusal::NoSpace)));
+        sessions.arrived(Time(0), id(1, 1, 6), 5);
+        assert_eq!(sessions.declined(id(1, 1, 5)), None);
     }
 
     #[test]
@@ -103,12 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_list_forgets_ended_sessions_but_never_its_own() {
-        let sessions = Sessions::default();
+    fn a_full_list_forgets_only_sessions_that_are_silent() {
+        let mut sessions = Sessions::new(Time(0));
         let full: Requests = (0..REQUESTS_PER_OBJECT as u64).map(|n| id(n, 1, 1)).collect();
-        let next = sessions.extended(&full, id(99, 1, 1)).unwrap();
-        assert_eq!((next.len(), next[0]), (REQUESTS_PER_OBJECT, id(1, 1, 1)));
-        let own: Requests = (0..REQUESTS_PER_OBJECT as u64).map(|n| id(1, 1, n)).collect();
-        assert_eq!(sessions.extended(&own, id(1, 1, 100)), None);
+        assert_eq!(sessions.extended(Time(0), &full, id(99, 1, 1)), None);
+        let later = Time(0) + SILENCE + Duration(1);
+        sessions.arrived(later, id(0, 1, 2), 0);
+        let next = sessions.extended(later, &full, id(99, 1, 1)).unwrap();
+        assert_eq!((next.len(), next[0], next[1]), (REQUESTS_PER_OBJECT, id(0, 1, 1), id(2, 1, 1)));
     }
 }

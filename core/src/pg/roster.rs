@@ -106,6 +106,13 @@ impl Roster {
         seat.map(|seat| seat.statement = Some(statement)).is_some()
     }
 
+    /// An OSD is out of reach: what it stated may not be true any more when it is back.
+    pub fn forget(&mut self, osd: OsdId) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.member.osd == osd) {
+            seat.statement = None;
+        }
+    }
+
     /// The members in a mask.
     pub fn members(&self, mask: Mask) -> Vec<Member> {
         self.in_mask(mask).map(|(_, seat)| seat.member).collect()

@@ -4,7 +4,8 @@
 //! versions. Does not own reads (read.rs), nor the list of included requests (requests.rs).
 //!
 //! Rules: writes of an object start in order of arrival and may be under way together; one that overlaps an operation
-//! before it that has not begun waits for it, and so does a read for every write before it that it overlaps. A write
+//! before it that has not begun, or a read that is not done, waits for it, and so does a read for every write before it
+//! that it overlaps. A write
 //! starts only when all acting members are at its predecessor, and is acknowledged, in order, when all have it durable.
 
 use crate::id::{CopyId, LinkId, ObjectId, Requests, Version};
@@ -74,11 +75,16 @@ impl Primary {
             Err(refusal) => return self.answer(cx, Some(link), request.id, Err(refusal)),
         };
         if kind.is_write() {
-            if !self.sessions.arrived(request.id, request.seen) && !planted(Bug::DropRequestNumbers) {
+            if !self.sessions.arrived(cx.host.now(), request.id, request.seen) && !planted(Bug::DropRequestNumbers) {
                 return cx.host.mark("a late duplicate of a request whose answer was seen");
             }
             if self.take_over(link, request) {
                 return cx.host.mark("a retry of a request that is under way");
+            }
+            if let Some(outcome) = self.sessions.declined(request.id) {
+                cx.host.mark("a retry of a request that changed nothing");
+                let outcome = outcome.map(|version| Answer::Written { version });
+                return self.answer(cx, Some(link), request.id, outcome);
             }
         }
         if self.ops.len() >= OPS_PER_PG {
@@ -102,7 +108,8 @@ impl Primary {
         let of_link: Vec<Key<Op>> =
             self.ops.iter().filter(|(_, op)| op.link == Some(link)).map(|(key, _)| key).collect();
         for key in of_link {
-            let op = self.ops.get_mut(key).expect("listed above");
+            // What came before it may have ended it.
+            let Some(op) = self.ops.get_mut(key) else { continue };
             op.link = None;
             let object = op.object;
             if let State::Waiting | State::Leasing { .. } = op.state {
@@ -127,7 +134,8 @@ impl Primary {
         let mut next = self.ops.first(object);
         while let Some(key) = next {
             next = self.ops.after(key);
-            let op = self.ops.get(key).expect("in the queue");
+            // Gone: the end of an operation before it made the queue go on, all of it.
+            let Some(op) = self.ops.get(key) else { return };
             if !matches!(op.state, State::Waiting) {
                 continue;
             }
@@ -160,8 +168,9 @@ impl Primary {
             let waiting = matches!(before.state, State::Waiting);
             let writing = matches!(before.state, State::Writing { .. });
             let purging = writing && matches!(before.kind, Kind::Purge { .. });
+            let unread = waiting || matches!(before.state, State::Reading { .. });
             let blocks = if op.kind.is_write() {
-                purging || (waiting && (before.kind.is_write() || before.kind.overlaps(&op.kind)))
+                purging || (waiting && before.kind.is_write()) || (unread && before.kind.overlaps(&op.kind))
             } else {
                 (waiting || writing) && before.kind.is_write() && before.kind.overlaps(&op.kind)
             };
@@ -219,6 +228,15 @@ impl Primary {
         outcome: Result<Answer, Refusal>,
     ) {
         let op = self.ops.remove(key);
+        match (&op.kind, &outcome) {
+            (Kind::Write { .. }, Ok(Answer::Written { version })) if version.is_none() => {
+                self.sessions.decline(op.id, Ok(*version));
+            }
+            (Kind::Write { .. }, Err(refusal @ (Refusal::VersionMismatch(_) | Refusal::NoSpace))) => {
+                self.sessions.decline(op.id, Err(*refusal));
+            }
+            _ => {}
+        }
         self.answer(cx, op.link, op.id, outcome);
         if let Kind::Purge { .. } = op.kind {
             self.purged(cx);
@@ -248,16 +266,16 @@ impl Primary {
         }
         if expect.is_some_and(|expect| expect != record.visible) {
             let refusal = Refusal::VersionMismatch(record.visible);
-            return self.finish(cx, key, Err(refusal));
+            return self.answer_leased(cx, key, Err(refusal));
         }
         let removes = !matches!(change, Change::Data { .. });
         if removes && record.absent {
             if record.in_flight == 0 {
-                self.finish(cx, key, Ok(Answer::Written { version: Version::NONE }));
+                self.answer_leased(cx, key, Ok(Answer::Written { version: Version::NONE }));
             }
             return;
         }
-        let Some(requests) = self.sessions.extended(&record.requests, op.id) else {
+        let Some(requests) = self.sessions.extended(cx.host.now(), &record.requests, op.id) else {
             return self.finish(cx, key, Err(Refusal::Again));
         };
         self.send_write(cx, object, key, change, requests);
@@ -331,7 +349,8 @@ impl Primary {
         let Some(object) = self.ops.get(key).map(|op| op.object) else {
             return cx.host.mark("a member confirmed a write that is over");
         };
-        let follows = self.has_predecessor_at(object, key, seat);
+        let refused_order = matches!(reply, SubReply::Refused(Refused::WrongPredecessor(_)));
+        let follows = refused_order && self.has_predecessor_at(object, key, seat);
         let op = self.ops.get_mut(key).expect("found above");
         let State::Writing { left, no_space, damaged, .. } = &mut op.state else {
             panic!("{:?}: {key:?} is not being written", self.pg)

@@ -8,7 +8,7 @@ use crate::time::Time;
 wire_newtype!(Time);
 wire_enum!(PgMessage ("group message") {
     1 => Heartbeat { sent, lease, groups },
-    2 => HeartbeatAck { sent, groups },
+    2 => HeartbeatAck { sent, lease, groups },
     3 => SubOp { pg, attempt, call, op },
     4 => SubReply { pg, attempt, call, reply },
     5 => Stray { pg, epoch },

@@ -18,17 +18,19 @@ pub enum Moment {
     Call(usize),
     /// Operation `n` returned, having done this.
     Return(usize, Action),
+    /// The client of operation `n`, which would do this, gave up: it takes effect some time, or never.
+    Abandon(usize, Action),
 }
 
 /// Looks for an order that explains the history; gives the index of the moment that none explains. Every operation that
-/// is called must return.
+/// is called must return or be abandoned.
 pub fn linearizable(moments: &[Moment]) -> Result<(), usize> {
     let action = |op: usize| {
         let returned = moments.iter().find_map(|moment| match moment {
-            Moment::Return(other, action) if *other == op => Some(*action),
+            Moment::Return(other, action) | Moment::Abandon(other, action) if *other == op => Some(*action),
             _ => None,
         });
-        returned.expect("every operation returns")
+        returned.expect("every operation returns or is abandoned")
     };
     let mut open: Vec<(usize, Action)> = Vec::new();
     // The register's value, and which open operations took effect.
@@ -36,6 +38,7 @@ pub fn linearizable(moments: &[Moment]) -> Result<(), usize> {
     for (index, moment) in moments.iter().enumerate() {
         match moment {
             Moment::Call(op) => open.push((*op, action(*op))),
+            Moment::Abandon(..) => {}
             Moment::Return(op, _) => {
                 worlds = closure(worlds, &open);
                 worlds.retain(|(_, done)| done.contains(op));
@@ -87,4 +90,6 @@ fn finds_stale_reads_and_allows_concurrency() {
     assert_eq!(linearizable(&stale), Err(3));
     let flicker = [Call(0), Call(1), Return(1, Read(5)), Call(2), Return(2, Read(0)), Return(0, Write(5))];
     assert_eq!(linearizable(&flicker), Err(4));
+    let late = [Call(0), Abandon(0, Write(5)), Call(1), Return(1, Read(0)), Call(2), Return(2, Read(5))];
+    assert_eq!(linearizable(&late), Ok(()));
 }

@@ -80,6 +80,10 @@ fn there_are_bugs_to_plant() {
 #[ignore = "for debugging"]
 fn one_seed() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let faults = if number("PG_FAULTS") == Some(0u64) { Faults::default() } else { Faults::ALL };
+    let faults = match number("PG_FAULTS") {
+        Some(0u64) => Faults::default(),
+        Some(1) => Faults { maps: true, ..Faults::default() },
+        _ => Faults::ALL,
+    };
     println!("{:?}", run(number("PG_SEED").unwrap_or(0), faults));
 }

@@ -95,7 +95,9 @@ pub struct World {
     bufs: BufPool,
     healing: bool,
     acknowledged: BTreeMap<ObjectId, Version>,
-    contents: BTreeMap<(ObjectId, Version), bool>,
+    /// The newest interval that was served, with the version of each object at its start.
+    served: (Epoch, BTreeMap<ObjectId, Version>),
+    pub problem: Option<String>,
     pub marks: BTreeSet<&'static str>,
     trace: bool,
 }
@@ -165,7 +167,8 @@ impl World {
             bufs: BufPool::new(),
             healing: false,
             acknowledged: BTreeMap::new(),
-            contents: BTreeMap::new(),
+            served: Default::default(),
+            problem: None,
             marks: BTreeSet::new(),
             trace: std::env::var("PG_TRACE").is_ok(),
         };
@@ -334,7 +337,46 @@ impl World {
         if let Fact::Acknowledged { object, version, .. } = fact {
             let known = self.acknowledged.entry(object).or_insert(Version::NONE);
             *known = (*known).max(version);
+        } else if let Fact::Activated { epoch, .. } = fact {
+            self.activated(osd, epoch);
         }
+    }
+
+    /// What an interval starts with must be what the one before started with, or was written in that.
+    fn activated(&mut self, osd: usize, epoch: Epoch) {
+        if epoch <= self.served.0 {
+            return;
+        }
+        let (before, versions) = &mut self.served;
+        let Some(groups) = &self.osds[osd].groups else { return };
+        for stripe in 0..OBJECTS {
+            let object = object(stripe);
+            let version = groups.get(PG).expect("made at the start").version_of(groups.store(), object);
+            if version.epoch == epoch {
+                // Written already: what it came from is not known any more.
+                versions.insert(object, version);
+                continue;
+            }
+            let copy = CopyId { object, role: Role(0) };
+            let stores =
+                self.osds.iter().filter_map(|osd| osd.groups.as_ref().map(Groups::store).or(osd.store.as_ref()));
+            let absent = version.is_none()
+                || stores
+                    .filter_map(|store| store.lookup(copy)?.committed)
+                    .any(|info| info.version == version && info.tombstone);
+            let old = versions.insert(object, if absent { Version::NONE } else { version }).unwrap_or_default();
+            let continues =
+                old.epoch == *before || version == old || version.epoch >= *before || (absent && old.is_none());
+            let acknowledged = self.acknowledged.get(&object).copied().unwrap_or_default();
+            if !continues || (version < acknowledged && !(absent && version.is_none())) {
+                let text = format!(
+                    "epoch {epoch} starts with {object:?} at {version}; epoch {before} had started with {old}, \
+                     {acknowledged} was acknowledged"
+                );
+                self.problem.get_or_insert(text);
+            }
+        }
+        self.served.0 = epoch;
     }
 
     fn deliver(&mut self, link: LinkId, what: What) {
@@ -561,14 +603,13 @@ impl World {
         }
         let (stripe, op) = client.op.expect("has a request");
         let value = match &request.op {
-            RequestOp::Write { data, .. } => u64::from_le_bytes(data.buf.bytes()[..8].try_into().unwrap()),
+            RequestOp::Write { data, .. } => value_of(data),
             _ => 0,
         };
         let action = match reply.outcome {
             Ok(Answer::Read { version, data }) => {
-                let value = u64::from_le_bytes(data.buf.bytes()[..8].try_into().unwrap());
                 client.versions.insert(stripe, version);
-                Some(Action::Read(value))
+                Some(Action::Read(value_of(&data)))
             }
             Ok(Answer::Written { version }) => {
                 client.versions.insert(stripe, version);
@@ -659,6 +700,9 @@ impl World {
             What::ClientTimeout { client, number, tries } => {
                 let entry = &mut self.clients[client];
                 if entry.tries == tries && entry.request.as_ref().is_some_and(|request| request.id.number == number) {
+                    if !self.healing && tries > 1 && self.rng.chance(1, 3) {
+                        return self.abandon(client);
+                    }
                     if self.healing || self.rng.chance(1, 3) {
                         self.clients[client].map = self.current_map().0;
                     }
@@ -667,6 +711,26 @@ impl World {
             }
             What::Fault => self.fault(),
         }
+        true
+    }
+
+    fn abandon(&mut self, index: usize) -> bool {
+        let client = &mut self.clients[index];
+        // A deletion that may happen any time cannot be told from others: too many explanations.
+        let deletes = matches!(client.request, Some(Request { op: RequestOp::Delete { .. }, .. }));
+        if deletes {
+            self.client_send(index);
+            return true;
+        }
+        let request = client.request.take().expect("a request timed out");
+        let (stripe, op) = client.op.take().expect("has a request");
+        let moments = self.history.get_mut(&stripe).expect("called before");
+        match request.op {
+            RequestOp::Write { data, .. } => moments.push(Moment::Abandon(op, Action::Write(value_of(&data)))),
+            _ => moments.retain(|moment| *moment != Moment::Call(op)),
+        }
+        self.log(|| format!("client {index}: op {op} on {stripe} is abandoned"));
+        self.after(1_000, What::ClientStep { client: index });
         true
     }
 
@@ -708,11 +772,11 @@ impl World {
                         groups.with(env, *pg, |pg, _| pg.grant_lease(now, *attempt, lease)) == Some(true)
                     })
                     .collect();
-                env.out.send(link, Message::Pg(PgMessage::HeartbeatAck { sent, groups: granted }));
+                env.out.send(link, Message::Pg(PgMessage::HeartbeatAck { sent, lease, groups: granted }));
             }
-            PgMessage::HeartbeatAck { sent, groups: entries } => {
+            PgMessage::HeartbeatAck { sent, lease, groups: entries } => {
                 for (pg, attempt) in entries {
-                    groups.with(env, pg, |pg, host| pg.lease_granted(host, peer, attempt, sent));
+                    groups.with(env, pg, |pg, host| pg.lease_granted(host, peer, attempt, sent, lease));
                 }
             }
         });
@@ -812,7 +876,11 @@ impl World {
     }
 
     pub fn verdict(&mut self) -> Result<(), String> {
-        for (stripe, moments) in &self.history {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        for (stripe, moments) in &mut self.history {
+            forget_unseen(moments);
             if let Err(index) = linearizable(moments) {
                 let from = index.saturating_sub(12);
                 return Err(format!("object {stripe} is not linearizable at {:?}", &moments[from..=index]));
@@ -834,6 +902,32 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// An abandoned write that nobody saw explains nothing.
+fn forget_unseen(moments: &mut Vec<Moment>) {
+    let seen: BTreeSet<u64> = moments
+        .iter()
+        .filter_map(|moment| match moment {
+            Moment::Return(_, Action::Read(value)) => Some(*value),
+            _ => None,
+        })
+        .collect();
+    let unseen: BTreeSet<usize> = moments
+        .iter()
+        .filter_map(|moment| match moment {
+            Moment::Abandon(op, Action::Write(value)) if !seen.contains(value) => Some(*op),
+            _ => None,
+        })
+        .collect();
+    moments.retain(|moment| match moment {
+        Moment::Call(op) | Moment::Abandon(op, _) => !unseen.contains(op),
+        Moment::Return(..) => true,
+    });
+}
+
+fn value_of(data: &Data) -> u64 {
+    u64::from_le_bytes(data.buf.bytes()[..8].try_into().unwrap())
 }
 
 fn sector(bufs: &mut BufPool, value: u64) -> Data {
