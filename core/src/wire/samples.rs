@@ -175,7 +175,7 @@ impl Draw<'_> {
         let lease = Duration(self.n());
         let messages = [
             ("heartbeat", PgMessage::Heartbeat { sent, lease, groups: groups.clone() }),
-            ("heartbeat ack", PgMessage::HeartbeatAck { sent, groups }),
+            ("heartbeat ack", PgMessage::HeartbeatAck { sent, lease, groups }),
             ("stray", PgMessage::Stray { pg: self.pg(), epoch: Epoch(self.n()) }),
         ];
         messages.into_iter().map(|(name, message)| (format!("pg {name}"), Message::Pg(message))).collect()
