@@ -6,6 +6,7 @@
 
 use super::page::Sequence;
 use super::record::NO_BLOCK;
+use crate::planted::{Bug, planted};
 use std::collections::VecDeque;
 
 /// The free blocks, and those that will be.
@@ -66,7 +67,7 @@ impl Blocks {
                 self.cooling.push_front(entry);
                 break;
             }
-            if self.pins[block as usize] == 0 {
+            if self.pins[block as usize] == 0 || planted(Bug::StoreFreeInUse) {
                 self.free.push(block);
             } else {
                 self.cooling.push_back(entry);

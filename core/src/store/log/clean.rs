@@ -16,6 +16,7 @@ use super::record::{self, Body};
 use super::running::Running;
 use super::write::Class;
 use crate::io::Env;
+use crate::planted::{Bug, planted};
 
 /// Objects that wait for their snapshot at a time: enough to fill pages of the log.
 const BATCH: usize = 64;
@@ -110,7 +111,8 @@ impl Running {
     pub(super) fn clean_step(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         let object = self.objects.at(place);
         let Some(active) = self.actives.get(object.active) else { return };
-        if !active.cleaning || active.undone || active.compaction.is_some() || self.is_read_only() {
+        let undone = active.undone && !planted(Bug::StoreSnapshotInFlight);
+        if !active.cleaning || undone || active.compaction.is_some() || self.is_read_only() {
             return;
         }
         if active.fetching {
@@ -132,7 +134,8 @@ impl Running {
     /// Logs all of an object, before the operations that wait.
     fn snapshot(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         let versions = &self.objects.at(place).versions;
-        let body = Body::Snapshot { committed: versions.committed.clone(), prepared: versions.prepared.clone() };
+        let prepared = versions.prepared.clone().filter(|_| !planted(Bug::StoreSnapshotDropsPrepared));
+        let body = Body::Snapshot { committed: versions.committed.clone(), prepared };
         let base = if versions.is_empty() { Base::Ends } else { Base::Is };
         let key = self.enqueue(Op { object: place, ..Op::new(None, None, Sums::new()) });
         let active = self.actives.at_mut(self.objects.at(place).active);

@@ -15,6 +15,7 @@ use super::running::{Io, Running};
 use super::write::Class;
 use crate::buf::{Buf, UNIT};
 use crate::io::{DiskError, Env};
+use crate::planted::{Bug, planted};
 use smallvec::SmallVec;
 
 /// Memory that overlays take before compaction starts, at most: 64 MiB.
@@ -74,7 +75,7 @@ impl Running {
             }
         }
         let Some(state) = &object.versions.committed else { return false };
-        let durable = self.journal.durable();
+        let durable = if planted(Bug::StoreCompactEarly) { Sequence::MAX } else { self.journal.durable() };
         let mut compaction = Compaction { parts: 0, block: state.block, upto: 0, units: SmallVec::new(), bytes: 0 };
         let ready = state.overlays.iter().filter(|overlay| overlay.page <= durable);
         for overlay in ready.clone() {
@@ -127,7 +128,9 @@ impl Running {
         }
         compaction.parts -= 1;
         let (parts, bytes) = (compaction.parts, compaction.bytes);
-        if parts == 0 {
+        if parts == 0 && planted(Bug::StoreCompactedEarly) {
+            self.compaction_durable(env, place);
+        } else if parts == 0 {
             self.write_completed(env, DataWrite::Compaction(place), bytes);
         }
     }

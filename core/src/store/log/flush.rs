@@ -5,6 +5,7 @@
 
 use super::ops::DataWrite;
 use super::page::Sequence;
+use crate::planted::{Bug, planted};
 use crate::time::{Duration, Time};
 
 /// What a device promises, and what the store promises for it.
@@ -63,7 +64,7 @@ impl Flusher {
 
     /// Whether a completion is enough to acknowledge.
     pub fn acknowledges_completion(&self) -> bool {
-        self.durability != Durability::Flush
+        self.durability != Durability::Flush || planted(Bug::StoreAckBeforeFlush)
     }
 
     fn note(&mut self, now: Time, bytes: u64) {
@@ -73,7 +74,11 @@ impl Flusher {
 
     /// A data write completed and waits for a flush.
     pub fn data_completed(&mut self, now: Time, write: DataWrite, bytes: u64) {
-        self.waiting.push(write);
+        if self.in_flight && planted(Bug::StoreFlushCoversLater) {
+            self.covered.push(write);
+        } else {
+            self.waiting.push(write);
+        }
         self.note(now, bytes);
     }
 

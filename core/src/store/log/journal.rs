@@ -16,6 +16,7 @@ use super::page::{HEADER_BYTES, Header, Sequence};
 use super::record::Record;
 use super::superblock::Superblock;
 use crate::buf::{Buf, BufMut, BufPool, UNIT};
+use crate::planted::{Bug, planted};
 use std::collections::VecDeque;
 
 /// A unit, for sums of bytes.
@@ -311,7 +312,8 @@ impl<T: Copy> Journal<T> {
     }
 
     fn done_upto(&self, limit: Sequence) -> Sequence {
-        self.undone.front().map_or(limit, |(page, _)| (*page - 1).min(limit))
+        let undone = self.undone.front().filter(|_| !planted(Bug::StoreDoneTooFar));
+        undone.map_or(limit, |(page, _)| (*page - 1).min(limit))
     }
 
     /// Whether a page without records would say something that is not in the log yet.
@@ -415,13 +417,18 @@ impl<T: Copy> Journal<T> {
             let segment = &self.segments[self.tail as usize];
             let next = self.after(self.tail);
             let next_first = self.segments[next as usize].first;
-            let free = segment.live == 0 && segment.unsettled == 0 && segment.last <= self.durable;
+            let free = (segment.live == 0 || planted(Bug::StoreCleanLive))
+                && segment.unsettled == 0
+                && segment.last <= self.durable;
             // A tail names a page that is in the log.
-            if !free || next_first > self.durable {
+            if !free || (next_first > self.durable && !planted(Bug::StoreTailInFlight)) {
                 break;
             }
             self.segments[self.tail as usize].objects.clear();
             self.tail = next;
+            if planted(Bug::StoreReuseEarly) {
+                self.vouched_tail = next;
+            }
         }
         self.tail != before
     }

@@ -162,7 +162,9 @@ impl ObjectStore for LogStore {
         }
     }
 
-    fn tick(&mut self, _: &mut Env<'_>) {}
+    fn tick(&mut self, env: &mut Env<'_>) {
+        self.end_of_round(env);
+    }
 
     fn end_of_round(&mut self, env: &mut Env<'_>) {
         if let Life::Running(store) = &mut self.life {

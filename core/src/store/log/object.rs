@@ -10,6 +10,7 @@ use super::record::{Body, Join, Label, NO_BLOCK, Sectors, UnitData};
 use crate::buf::{UNIT, UNIT_USIZE};
 use crate::id::{CopyId, Version};
 use crate::limits::SECTOR_BYTES;
+use crate::planted::{Bug, planted};
 use crate::store::{Bitmap, CopyInfo, Mode, VersionInfo};
 use smallvec::SmallVec;
 
@@ -288,7 +289,7 @@ impl Versions {
         overlays.retain(|overlay| {
             let unit = usize::from(overlay.data.unit);
             let named = units.get(unit / 64).is_some_and(|word| word >> (unit % 64) & 1 == 1);
-            if !named || overlay.page > upto {
+            if !named || (overlay.page > upto && !planted(Bug::StoreCompactNewer)) {
                 return true;
             }
             sums[unit] = overlay.data.crc;

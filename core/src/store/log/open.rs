@@ -24,6 +24,7 @@ use super::verify::Verifier;
 use crate::buf::{BUF_MAX_BYTES, Buf, UNIT};
 use crate::id::CopyId;
 use crate::io::{Device, DiskDone, DiskError, DiskOp, Effect, Env, IoId};
+use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 
 /// Segments read at a time.
@@ -111,6 +112,12 @@ impl Opening {
         let devices: &[Device] =
             if config.log_device_bytes.is_some() { &[Device::Data, Device::Log] } else { &[Device::Data] };
         let mut ios = Slab::default();
+        if planted(Bug::StoreOpenWithoutFlush) {
+            let stage = Stage::Flushing(1);
+            let mut opening = Opening { config, stage, ios, copies: Vec::new(), superblock: None };
+            let _ = opening.flushed(env, Ok(()));
+            return opening;
+        }
         let mut disk = Disk { ios: &mut ios, env };
         let mut flushes = 0;
         for device in devices {
@@ -350,9 +357,15 @@ impl Opening {
     fn seal(&mut self, env: &mut Env<'_>) -> Result<Option<Outcome>, String> {
         let superblock = self.superblock();
         let Stage::Verifying(verifier) = &mut self.stage else { panic!("not verifying") };
-        let (objects, start, voids) = std::mem::take(&mut **verifier).finish();
-        let mut journal = Journal::new(superblock, &start);
+        let (objects, mut start, mut voids) = std::mem::take(&mut **verifier).finish();
         let cut = start.chain.last().map_or(0, |header| header.sequence);
+        if planted(Bug::StoreForgetVerdicts) {
+            voids.clear();
+        }
+        if planted(Bug::StoreSkipOpenPage) {
+            start.next = cut + 1;
+        }
+        let mut journal = Journal::new(superblock, &start);
         if voids.is_empty() && start.next == cut + 1 {
             return Ok(Some(self.serve(true, objects, journal)));
         }
@@ -481,6 +494,10 @@ pub(super) fn chain(scan: &mut Scan) -> (Start, bool) {
     let durable = pages.iter().map(|page| page.durable_upto).max().unwrap_or(0);
     pages.sort_unstable_by_key(|page| (page.prev, page.sequence));
     let mut chain: Vec<Header> = pages.iter().filter(|page| page.sequence == tail).copied().collect();
+    if planted(Bug::StoreReplayPastGap) {
+        chain = pages.iter().filter(|page| page.sequence >= tail).copied().collect();
+        chain.sort_unstable_by_key(|page| page.sequence);
+    }
     while let Some(last) = chain.last().map(|page| page.sequence) {
         let end = pages.partition_point(|page| page.prev <= last);
         // Of several, the newest: it was written by an opening that found the others void.

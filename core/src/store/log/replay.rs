@@ -11,6 +11,7 @@ use super::record::{BadRecord, Body, NO_BLOCK, Position, Record};
 use super::superblock::Superblock;
 use crate::buf::{Buf, BufPool, UNIT_USIZE};
 use crate::id::CopyId;
+use crate::planted::{Bug, planted};
 use crate::store::Mode;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -150,6 +151,15 @@ impl Replay {
         }
         let place = self.objects.find_or_insert(record.copy);
         let object = self.objects.at_mut(place);
+        let older = match &record.body {
+            Body::Put { label, .. } | Body::Inline { label, .. } | Body::Tombstone { label, .. } => {
+                object.versions.newest().is_some_and(|newest| label.version < newest.version())
+            }
+            _ => false,
+        };
+        if older && planted(Bug::StoreReplayByVersion) {
+            return;
+        }
         let undone = position.page > self.done_upto && has_data(&record.body);
         let past = Past { before: position, versions: object.versions.clone(), base: object.base };
         match &record.body {

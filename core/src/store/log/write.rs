@@ -18,6 +18,7 @@ use crate::buf::{Buf, UNIT, UNIT_USIZE};
 use crate::id::{Requests, Version};
 use crate::io::{DiskError, Env};
 use crate::limits::SECTOR_BYTES;
+use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Bitmap, Content, CopyInfo, Data, Mode, StoreError, StoreOp};
 
@@ -254,7 +255,7 @@ impl Running {
         let covers = bitmap.units().all(|unit| (first..end).contains(&unit));
         let large = write.data.len() * 2 > self.superblock.block_size;
         let active = self.actives.get(self.objects.at(place).active).expect("has an operation");
-        let (undone, busy) = (active.undone, active.is_block_busy());
+        let (undone, busy) = (active.undone && !planted(Bug::StoreTwoUndone), active.is_block_busy());
         if own_block == NO_BLOCK || ((covers || large) && !(undone && !large)) {
             if undone {
                 return Ok(Planned::Wait);
@@ -522,7 +523,12 @@ impl Running {
         }
         let op = self.ops.get_mut(key).expect("listed");
         (op.page, op.segment, op.base, op.stage) = (log_place.page, log_place.segment, base, Stage::Applied);
-        op.frees.extend(before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block)));
+        if planted(Bug::StoreFreeEarly) {
+            let freed = before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block));
+            freed.for_each(|block| self.blocks.cool(0, block));
+        } else {
+            op.frees.extend(before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block)));
+        }
         self.actives.at_mut(active).fetching = false;
         if let Body::Inline { units, .. } = record.body {
             self.counters.written_bytes += units.len() as u64 * u64::from(UNIT);

@@ -1,7 +1,10 @@
 //! Tests of the whole store on a simulated device, beside the reference model.
 
 mod device;
+mod faults;
 mod format;
+#[cfg(feature = "planted")]
+mod planted;
 mod world;
 
 use super::Durability;
@@ -69,4 +72,14 @@ fn random_operations_and_crashes_with_a_separate_log() {
 #[test]
 fn random_operations_and_crashes_when_full() {
     campaign(Shape { objects: 12, blocks: 8, depth: 1, ..SHAPE }, 10, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_with_many_objects() {
+    campaign(Shape { objects: 20, blocks: 40, ..SHAPE }, 10, 3000);
+}
+
+#[test]
+fn random_operations_and_crashes_of_one_object() {
+    campaign(Shape { objects: 1, blocks: 4, depth: 6, ..SHAPE }, 10, 2000);
 }

@@ -1,0 +1,199 @@
+//! Faults of devices: refused, reported or survived, never wrong data.
+
+use super::SHAPE;
+use super::device::Loss;
+use super::world::{BLOCK, Shape, World, copy, open_config};
+use crate::id::{ClusterUuid, Epoch, OsdId, Requests, Version};
+use crate::io::{Env, IoId};
+use crate::store::log::superblock::Superblock;
+use crate::store::log::{Durability, LogStore, OpenConfig, page};
+use crate::store::{Completion, Data, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
+
+fn version(seq: u64) -> Version {
+    Version { epoch: Epoch(2), seq }
+}
+
+fn write(world: &mut World, seq: u64, offset: u32, len: u32) -> StoreOp {
+    let mut buf = world.bufs.alloc(len);
+    buf.bytes_mut().fill(u8::try_from(seq).unwrap());
+    StoreOp::Write {
+        copy: copy(0),
+        version: version(seq),
+        predecessor: if seq == 1 { Version::NONE } else { version(seq - 1) },
+        offset,
+        data: Some(Data::new(world.bufs.freeze(buf))),
+        mode: Mode::Plain,
+        commits_predecessor: false,
+        requests: Requests::new(),
+    }
+}
+
+/// Completes everything that is under way; answers come back.
+fn settle(world: &mut World) -> Vec<Completion> {
+    let mut completions = Vec::new();
+    for _ in 0..50 {
+        let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+        world.store.end_of_round(env);
+        world.dispatch();
+        while world.data.outstanding() > 0 {
+            let (id, done) = world.data.complete(&mut world.rng, &mut world.bufs);
+            let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+            world.store.handle_io(env, id, done);
+            world.dispatch();
+        }
+        completions.extend(std::iter::from_fn(|| world.store.next_completion()));
+    }
+    completions
+}
+
+fn run(world: &mut World, op: StoreOp) -> Option<Result<StoreReply, StoreError>> {
+    world.submit(op);
+    world.dispatch();
+    settle(world).pop().map(|completion| completion.result)
+}
+
+fn reopen(world: &mut World, config: OpenConfig) -> StoreState {
+    world.crash_devices(Loss::Power);
+    let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+    world.store = LogStore::open(config, env);
+    world.dispatch();
+    settle(world);
+    world.store.state()
+}
+
+fn superblock(world: &World) -> Superblock {
+    Superblock::decode(&world.data.media[..4096]).unwrap()
+}
+
+fn refusal(state: StoreState) -> String {
+    match state {
+        StoreState::Failed(reason) => reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+const READ: StoreOp = StoreOp::Read {
+    copy: crate::id::CopyId { object: OBJECT, role: crate::id::Role(0) },
+    version: None,
+    offset: 4096,
+    len: 4096,
+};
+const OBJECT: crate::id::ObjectId =
+    crate::id::ObjectId { pool: crate::id::PoolId(1), inode: crate::id::InodeId(5), stripe: 0 };
+
+#[test]
+fn rot_is_found_on_read_and_reported_from_then_on() {
+    let mut world = World::new(SHAPE, 1);
+    let op = write(&mut world, 1, 0, BLOCK);
+    assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    let at = world.data.media.windows(4096).position(|unit| unit == [1; 4096]).unwrap();
+    world.data.media[at + 4096 + 17] ^= 4;
+    assert_eq!(run(&mut world, READ), Some(Err(StoreError::Damaged { offset: 4096, len: 4096 })));
+    assert!(world.store.lookup(copy(0)).unwrap().committed.unwrap().damaged);
+    assert_eq!(world.store.stats().damaged, 1);
+    let rest = StoreOp::Read { copy: copy(0), version: None, offset: 0, len: 4096 };
+    assert!(matches!(run(&mut world, rest), Some(Ok(StoreReply::Read { .. }))));
+    // A write that needs what is damaged is refused; one that replaces it heals.
+    let op = write(&mut world, 2, 4608, 512);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::Damaged { offset: 4096, len: 4096 })));
+    let op = write(&mut world, 2, 0, BLOCK);
+    assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    assert!(!world.store.lookup(copy(0)).unwrap().committed.unwrap().damaged);
+}
+
+#[test]
+fn a_body_that_does_not_match_its_checksum_is_refused() {
+    let mut world = World::new(SHAPE, 1);
+    let mut op = write(&mut world, 1, 512, 9 * 512);
+    if let StoreOp::Write { data: Some(data), .. } = &mut op {
+        data.crc ^= 1;
+    }
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::BadChecksum)));
+    assert_eq!(world.store.lookup(copy(0)), None);
+}
+
+#[test]
+fn a_damaged_page_that_a_later_one_vouches_for_is_lost_metadata() {
+    let mut world = World::new(SHAPE, 1);
+    for seq in 1..=4 {
+        let op = write(&mut world, seq, 0, if seq == 1 { BLOCK } else { 4096 });
+        assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    }
+    let superblock = superblock(&world);
+    let mut places = Vec::new();
+    let first = superblock.log_place(0, 0) as usize;
+    let segment = &world.data.media[first..first + superblock.segment_size as usize];
+    page::scan(superblock.store, 0, segment, |header, _| places.push(header.unit));
+    assert!(places.len() > 3);
+    let hurt = superblock.log_place(0, places[2]) as usize + 100;
+    world.data.media[hurt] ^= 1;
+    assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: false });
+    let op = write(&mut world, 9, 0, 4096);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::Stopped)));
+    // What there is can still be read.
+    let found = world.store.lookup(copy(0)).unwrap().committed.unwrap();
+    assert_eq!(found.version, version(1));
+    assert!(matches!(run(&mut world, READ), Some(Ok(StoreReply::Read { .. }))));
+}
+
+#[test]
+fn what_is_not_this_store_is_refused_with_the_reason() {
+    let config = open_config(&SHAPE);
+    let mut world = World::new(SHAPE, 1);
+    let reason = refusal(reopen(&mut world, OpenConfig { cluster: ClusterUuid(5), ..config }));
+    assert!(reason.starts_with("the store belongs to cluster"), "{reason}");
+    let reason = refusal(reopen(&mut world, OpenConfig { osd: OsdId(4), ..config }));
+    assert_eq!(reason, "the store belongs to osd.3, not to osd.4");
+    let reason = refusal(reopen(&mut world, OpenConfig { data_bytes: 1 << 19, ..config }));
+    assert!(reason.starts_with("the store needs"), "{reason}");
+    // One copy of the superblock is enough.
+    world.data.media[..4096].fill(9);
+    assert_eq!(reopen(&mut world, config), StoreState::Open { trusted: true });
+    world.data.media[65536 + 50] ^= 1;
+    assert_eq!(refusal(reopen(&mut world, config)), "both superblocks of the store are damaged");
+    world.data.media[65536 + 8] = 2;
+    assert_eq!(refusal(reopen(&mut world, config)), "the store has format 2; this version reads formats up to 1");
+    world.data.media[65536..65536 + 4096].fill(0);
+    assert_eq!(refusal(reopen(&mut world, config)), "the device holds something else than a store");
+    world.data.media[..4096].fill(0);
+    assert_eq!(refusal(reopen(&mut world, config)), "there is no store on the device");
+}
+
+#[test]
+fn after_a_failed_flush_or_write_nothing_is_acknowledged() {
+    for fail_flush in [true, false] {
+        let mut world = World::new(Shape { durability: Durability::Flush, ..SHAPE }, 1);
+        let op = write(&mut world, 1, 0, BLOCK);
+        assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+        (world.data.fail_flush, world.data.fail_write) = (fail_flush, !fail_flush);
+        let op = write(&mut world, 2, 0, 4096);
+        assert_eq!(run(&mut world, op), None);
+        assert!(matches!(world.store.state(), StoreState::Failed(_)));
+        let op = write(&mut world, 3, 0, 4096);
+        assert_eq!(run(&mut world, op), Some(Err(StoreError::Stopped)));
+        assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
+        let seen = world.store.lookup(copy(0)).unwrap().committed.unwrap().version;
+        assert!(seen == version(1) || seen == version(2));
+    }
+}
+
+#[test]
+fn completions_that_belong_to_nothing_are_ignored() {
+    let mut world = World::new(SHAPE, 1);
+    let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+    world.store.handle_io(env, IoId(7 << 32), crate::io::DiskDone::Done(Ok(())));
+    world.store.check();
+}
+
+#[test]
+fn a_sync_waits_for_what_came_before() {
+    let mut world = World::new(Shape { durability: Durability::Lazy, ..SHAPE }, 1);
+    let op = write(&mut world, 1, 0, BLOCK);
+    world.submit(op);
+    world.submit(StoreOp::Sync { pg: Default::default() });
+    world.dispatch();
+    let results: Vec<_> = settle(&mut world).into_iter().map(|completion| completion.token).collect();
+    assert_eq!(results, [1, 2]);
+    assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
+    assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(1));
+}

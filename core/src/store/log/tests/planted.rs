@@ -1,0 +1,66 @@
+//! Tests of the tests: each planted mistake of the store is found.
+
+use super::world::{Shape, World};
+use super::{Durability, SHAPE};
+use crate::planted::{Bug, plant};
+use std::panic::catch_unwind;
+
+/// Seeds of each shape within which a bug must be found.
+const SEEDS: u64 = 200;
+
+fn shapes() -> [Shape; 6] {
+    let flush = Shape { durability: Durability::Flush, ..SHAPE };
+    [
+        Shape { crashes: 6, ..SHAPE },
+        Shape { crashes: 6, ..flush },
+        Shape { objects: 10, blocks: 12, depth: 2, crashes: 6, ..SHAPE },
+        Shape { separate_log: true, objects: 3, crashes: 6, ..flush },
+        Shape { objects: 20, blocks: 40, crashes: 3, ..SHAPE },
+        Shape { objects: 1, blocks: 4, prepares: false, crashes: 3, ..SHAPE },
+    ]
+}
+
+/// Runs until something is wrong: how many seeds it took.
+fn hunt(bug: Option<Bug>, range: u64) -> Option<u64> {
+    let mut seeds = 0;
+    for seed in 0..range {
+        for shape in shapes() {
+            seeds += 1;
+            plant(bug);
+            let run = catch_unwind(|| {
+                let mut world = World::new(shape, seed);
+                (0..1500).for_each(|_| world.step());
+                world.compare_all();
+                world.crash();
+                world.compare_all();
+            });
+            plant(None);
+            if run.is_err() {
+                return Some(seeds);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn without_a_mistake_nothing_is_found() {
+    assert_eq!(hunt(None, SEEDS / 20), None);
+}
+
+#[test]
+fn every_planted_mistake_is_found() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let only = std::env::var("STORE_BUG").ok();
+    let wanted = |bug: &&Bug| bug.is_of_store() && only.as_ref().is_none_or(|name| bug.name() == name);
+    let mut missed = Vec::new();
+    for bug in Bug::ALL.iter().filter(wanted) {
+        match hunt(Some(*bug), SEEDS) {
+            Some(seeds) => eprintln!("{:32} found by run {seeds}", bug.name()),
+            None => missed.push(bug.name()),
+        }
+    }
+    std::panic::set_hook(hook);
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
