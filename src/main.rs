@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod bench;
 mod metadata;
 mod output;
 mod size;
@@ -43,13 +44,19 @@ enum Command {
     /// Placement groups: list.
     #[command(subcommand)]
     Pg(admin::pg::Command),
+    /// Measure the cluster: rates, latencies, what an operation costs, and the bare disk beside it.
+    Bench(bench::Args),
     /// Run a monitor.
     Mon(ashlar_mon::Args),
+    /// Serve images over NBD.
+    Nbd(ashlar_client::NbdArgs),
 }
 
 /// The daemon is a command of its own among those that administer it, so that no flag decides what `osd` means.
 #[derive(Subcommand)]
 enum OsdCommand {
+    /// Run an OSD on a device or file, until it is told to stop.
+    Run(ashlar_osd::Args),
     #[command(flatten)]
     Admin(admin::osd::Command),
 }
@@ -70,11 +77,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(args) => wait(up::run(args)),
         Command::Status(args) => wait(admin::status::run(args)),
         Command::Init(args) => wait(admin::init::run(args)),
+        Command::Osd(OsdCommand::Run(args)) => daemon(|| ashlar_osd::run(args)),
         Command::Osd(OsdCommand::Admin(command)) => wait(admin::osd::run(command)),
         Command::Pool(command) => wait(admin::pool::run(command)),
         Command::Image(command) => wait(admin::image::run(command)),
         Command::Pg(command) => wait(admin::pg::run(command)),
+        Command::Bench(args) => wait(bench::run(args)),
         Command::Mon(args) => daemon(|| ashlar_mon::run(args)),
+        Command::Nbd(args) => daemon(|| ashlar_client::run_nbd(args)),
     }
 }
 

@@ -134,7 +134,7 @@ fn convert(scale: Scale) -> Result<String> {
     tools::scramble(&copy, scale.image_mib)?;
     run("nbdcopy", &["--flush", &copy, &nbd], limit)?;
     run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &copy, &nbd], limit)?;
-    let map = tools::map_shows_what_was_written(&cluster, &scratch)?;
+    let map = tools::map_shows_what_was_written(&cluster)?;
     Ok(format!("{} MiB converted in {took:.1} s, identical; {map}", scale.image_mib))
 }
 

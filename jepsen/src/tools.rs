@@ -53,27 +53,12 @@ pub fn scramble(image: &str, mib: u64) -> Result<()> {
 }
 
 /// Writes to a fresh image and holds `nbdinfo --map` against it.
-pub fn map_shows_what_was_written(cluster: &Cluster, scratch: &Scratch) -> Result<String> {
+pub fn map_shows_what_was_written(cluster: &Cluster) -> Result<String> {
     cluster.admin(&["image", "create", "main/mapped", "--size", "64M"])?;
-    // A server that was given its images by name serves this one from a process of its own.
-    let socket = scratch.join("mapped.sock");
-    let maps = cluster.running["maps"].as_str().context("`up` says where maps are")?;
-    let mut server = std::process::Command::new(crate::cluster::binary()?)
-        .args(["nbd", "--seeds", maps, "--image", "main/mapped", "--unix"])
-        .arg(&socket)
-        .stderr(File::create(scratch.join("mapped.log"))?)
-        .spawn()?;
-    let judged = judge_map(&socket);
-    server.kill()?;
-    server.wait()?;
-    judged.with_context(|| fs::read_to_string(scratch.join("mapped.log")).unwrap_or_default())
+    judge_map(&cluster.socket())
 }
 
 fn judge_map(socket: &std::path::Path) -> Result<String> {
-    let start = std::time::Instant::now();
-    while !socket.exists() && start.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
     let uri = format!("nbd+unix:///mapped?socket={}", socket.display());
     let limit = Duration::from_secs(30);
     // Extents of several objects, of a part of one, and the image's last sectors.

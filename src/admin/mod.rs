@@ -46,6 +46,11 @@ impl Connection {
         Metadata::connect(&[running.meta]).await
     }
 
+    /// The directory of the cluster that runs on this machine, if one does.
+    pub fn cluster_directory(&self) -> Option<PathBuf> {
+        crate::up::running(&self.dir).map(|_| self.dir.clone())
+    }
+
     /// How to print.
     pub fn output(&self) -> Output {
         self.output

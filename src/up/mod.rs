@@ -270,10 +270,11 @@ fn osd_arguments(osd: u32, running: &Running, directory: &Directory) -> Vec<Stri
     ])
 }
 
+/// Without names, it serves every image under its own.
 fn nbd_arguments(running: &Running) -> Vec<String> {
     let address = running.nbd.trim_start_matches("nbd://").split('/').next().expect("split gives one part at least");
     let socket = running.nbd_socket.display().to_string();
-    strings(["nbd", "--seeds", &running.maps, "--image", &running.image, "--listen", address, "--unix", &socket])
+    strings(["nbd", "--seeds", &running.maps, "--listen", address, "--unix", &socket])
 }
 
 /// What a person wants to know when the cluster is there.
