@@ -84,7 +84,13 @@ pub async fn run(args: Args) -> Result<()> {
     let start = Instant::now();
     let mut stop = Stop::new()?;
     let wanted = Wanted { osds: args.osds, osd_bytes: args.osd_size, image_bytes: args.size, pool: args.pool };
+    let port = free_for_nbd(args.port);
+    // Before the directory is made: a refusal leaves nothing. But that its cluster runs already says more.
+    if running(&args.dir).is_none() {
+        port.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    }
     let directory = Directory::open(&args.dir, &wanted)?;
+    port?;
     let left = children::end_leftovers(&directory)?;
     if left > 0 {
         eprintln!("ended {left} processes that a killed `ashlar up` had left behind");
@@ -127,11 +133,6 @@ fn check_space(directory: &Directory) -> Result<()> {
 fn addresses(directory: &Directory, port: u16) -> Result<Running> {
     // Held until both are known, so that they differ.
     let (meta, maps) = (free_port()?, free_port()?);
-    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        bail!(
-            "cannot serve NBD on 127.0.0.1:{port}: {error}; choose another port with --port, or end who listens there"
-        );
-    }
     Ok(Running {
         supervisor: i32::try_from(std::process::id())?,
         meta: format!("http://{}", meta.local_addr()?),
@@ -140,6 +141,16 @@ fn addresses(directory: &Directory, port: u16) -> Result<Running> {
         nbd_socket: directory.join("nbd.sock"),
         image: format!("{}/{}", founding::POOL, founding::IMAGE),
     })
+}
+
+/// Refuses a port that others use.
+fn free_for_nbd(port: u16) -> Result<()> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!(
+            "cannot serve NBD on 127.0.0.1:{port}: {error}; choose another port with --port, or end who listens there"
+        ),
+    }
 }
 
 fn free_port() -> Result<TcpListener> {

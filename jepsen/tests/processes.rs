@@ -1,0 +1,32 @@
+//! The cases in their short form, one at a time: each wants the machine to itself.
+
+use ashlar_jepsen::cases::{ALL, Scale};
+use std::sync::Mutex;
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn case(name: &str) {
+    let _alone = MACHINE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let case = ALL.iter().find(|case| case.name == name).expect("a case of this name");
+    match (case.run)(Scale::SHORT) {
+        Ok(seen) => println!("{name}: {seen}"),
+        Err(error) => panic!("{name}: {error:#}"),
+    }
+}
+
+macro_rules! cases {
+    ($($name:ident),*) => {
+        $(#[test] fn $name() { case(stringify!($name)); })*
+
+        #[test]
+        fn every_case_is_tested() {
+            let mut tested = [$(stringify!($name)),*].to_vec();
+            let mut all: Vec<_> = ALL.iter().map(|case| case.name).collect();
+            tested.sort_unstable();
+            all.sort_unstable();
+            assert_eq!(tested, all);
+        }
+    };
+}
+
+cases!(start, refusals, convert, fio, kills, pause, power, orphans);
