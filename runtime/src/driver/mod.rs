@@ -16,6 +16,7 @@ mod tests;
 
 pub use crate::net::{Listener, Network, Tcp};
 
+use crate::counters::Counters;
 use ashlar_core::io::{Env, Input, MetaEvent, MetaOp, Node};
 use ashlar_core::time::Time;
 use ashlar_core::wire::handshake::Identity;
@@ -104,6 +105,11 @@ impl<N: Node + Send + 'static, W: Network> Driver<N, W> {
         let result = state.call(self.shared.network.now(), call);
         self.settle(state);
         result
+    }
+
+    /// What its connections did so far.
+    pub fn counters(&self) -> Counters {
+        self.lock().counters()
     }
 
     /// Looks at the marks that the node passed.

@@ -1,6 +1,7 @@
 //! The node with what it needs at each call, and its connections' queues.
 
 use super::MetaClient;
+use crate::counters::Counters;
 use crate::observe::Observer;
 use ashlar_core::buf::BufPool;
 use ashlar_core::id::LinkId;
@@ -63,6 +64,7 @@ pub struct State<N> {
     links: BTreeMap<LinkId, Link>,
     links_made: u64,
     refusals: BTreeMap<PeerName, Refused>,
+    counters: Counters,
     actions: Vec<Action>,
     spare: Vec<Effect>,
 }
@@ -80,6 +82,7 @@ impl<N: Node> State<N> {
             links: BTreeMap::new(),
             links_made: 0,
             refusals: BTreeMap::new(),
+            counters: Counters::default(),
             actions: Vec::new(),
             spare: Vec::new(),
         }
@@ -91,6 +94,10 @@ impl<N: Node> State<N> {
 
     pub fn marks(&self) -> &BTreeMap<&'static str, u64> {
         self.observer.marks()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     pub fn next_deadline(&self) -> Option<Time> {
@@ -188,8 +195,10 @@ impl<N: Node> State<N> {
 
     /// Delivers the messages that are complete. Stops when the node closes the connection.
     pub fn deliver(&mut self, now: Time, id: LinkId, inbox: &mut Inbox) -> Result<(), WireError> {
+        self.counters.receives += 1;
         while self.links.get(&id).is_some_and(|link| !link.closing) {
             let Some(msg) = inbox.next(&mut self.bufs)? else { break };
+            self.counters.messages_in += 1;
             self.call(now, |node, env| node.handle(env, Input::Message { from: id, msg }));
         }
         Ok(())
@@ -197,6 +206,9 @@ impl<N: Node> State<N> {
 
     /// A batch of a connection was sent.
     pub fn sent(&mut self, id: LinkId, batch: Batch) {
+        self.counters.sends += 1;
+        self.counters.messages_out += u64::from(batch.messages());
+        self.counters.bytes_out += batch.bytes();
         self.links.get_mut(&id).expect("its task ends before the connection").outbox.sent(batch);
     }
 

@@ -11,6 +11,7 @@
 use super::queue::{Completed, Operation, OperationKey, Queue, SendOperation};
 use super::{Token, raw};
 use crate::counters::Counters;
+use crate::net::tune;
 use ashlar_core::buf::BufPool;
 use ashlar_core::id::LinkId;
 use ashlar_core::io::{Input, LinkEvent, PeerName};
@@ -21,7 +22,7 @@ use ashlar_core::time::{Duration, Time};
 use ashlar_core::timer::Deadlines;
 use ashlar_core::wire::handshake::{Handshake, Identity, Progress, Refused};
 use ashlar_core::wire::{Inbox, Outbox};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -168,8 +169,7 @@ impl Links {
             return Err(());
         }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(|_| ())?;
-        // A socket without this option still works, only slower.
-        let _ = socket.set_tcp_nodelay(true);
+        tune(SockRef::from(&socket));
         let fd = raw(&socket);
         let (handshake, hello) = Handshake::open(self.identity, target);
         let key = self.insert(socket, Stage::Greeting(handshake), Some(target));
@@ -238,8 +238,7 @@ impl Links {
         if self.links.len() >= LINKS {
             return tracing::warn!("refused a connection: there are {LINKS} already");
         }
-        // As above.
-        let _ = socket.set_tcp_nodelay(true);
+        tune(SockRef::from(&socket));
         let key = self.insert(socket, Stage::Greeting(Handshake::accept(self.identity)), None);
         self.deadlines.arm(cx.now + GREETING_TIMEOUT, key);
         self.receive(cx.queue, key);
