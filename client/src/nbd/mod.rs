@@ -22,7 +22,11 @@ pub use server::Server;
 use crate::{Client, Error, Image, OpError};
 use anyhow::{Context, bail};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// A cluster that serves answers much sooner.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Options of `ashlar nbd`.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,7 +62,10 @@ async fn serve(args: NbdArgs) -> anyhow::Result<()> {
     let client = Client::connect(args.seeds.clone())?;
     let images = Images { client: client.clone(), named: named(&args)?, read_only: args.read_only };
     let started = async {
-        images.check().await?;
+        tokio::select! {
+            checked = images.check() => checked?,
+            () = complain(&args.seeds) => {}
+        }
         let mut server = Server::new(images);
         listen(&mut server, &args).await?;
         anyhow::Ok(server)
@@ -76,6 +83,14 @@ async fn serve(args: NbdArgs) -> anyhow::Result<()> {
     server.shut_down().await;
     client.stop();
     Ok(())
+}
+
+/// Says now and then that the cluster does not answer.
+async fn complain(seeds: &[String]) {
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        tracing::warn!("waiting for the cluster: no answer from {}; is it running?", seeds.join(", "));
+    }
 }
 
 async fn listen(server: &mut Server<Images>, args: &NbdArgs) -> anyhow::Result<()> {

@@ -27,7 +27,8 @@ pub struct Memory {
     pub error: Arc<Mutex<Option<OpError>>>,
     /// Every operation takes so long.
     pub delay: Arc<Mutex<Duration>>,
-    turn: Arc<AtomicU32>,
+    /// Operations so far.
+    pub operations: Arc<AtomicU32>,
 }
 
 impl Memory {
@@ -41,7 +42,7 @@ impl Memory {
             flushes: Arc::default(),
             error: Arc::default(),
             delay: Arc::default(),
-            turn: Arc::default(),
+            operations: Arc::default(),
         }
     }
 
@@ -123,7 +124,7 @@ impl Disk for Memory {
         }
         let outcome = self.apply(op);
         // Every third operation is overtaken by those after it.
-        if self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+        if self.operations.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
             tokio::task::yield_now().await;
         }
         let delay = *self.delay.lock().unwrap();

@@ -166,6 +166,7 @@ async fn fio_verifies_what_it_wrote() {
         "--iodepth=32",
         "--verify=crc32c",
         "--verify_fatal=1",
+        "--verify_state_save=0",
         "--do_verify=1",
         "--fsync=64",
         "--randseed=7",
