@@ -462,7 +462,11 @@ impl Pg {
     /// A deadline passed, or nothing happened.
     pub fn tick<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
         let now = host.now();
-        self.wishes.retain(|_, grievance| grievance.until.is_none_or(|until| until > now));
+        let over = |grievance: &primary::Grievance| grievance.until.is_some_and(|until| until <= now);
+        while let Some(osd) = self.wishes.iter().find(|(_, grievance)| over(grievance)).map(|(osd, _)| *osd) {
+            self.wishes.remove(&osd);
+            self.with_primary(host, |primary, cx| primary.second_chance(cx, osd));
+        }
         self.with_primary(host, |primary, cx| primary.tick(cx));
         if self.stray_at <= now {
             self.report_stray(host);

@@ -183,7 +183,8 @@ pub struct Primary {
     pub lease: Lease,
     /// Clients' operations.
     pub ops: Ops,
-    /// Writes that a member refused because an earlier one had been damaged on its way there.
+    /// Writes that a member refused: because an earlier one had been damaged on its way there, or because it could not
+    /// carry them out.
     pub parked: Vec<(u8, Key<Op>, SubOp)>,
     /// Versions above this count: those up to it were given to writes that all members refused.
     pub seq_floor: u64,
@@ -274,7 +275,7 @@ impl Primary {
         match purpose {
             Purpose::Query => self.stated(cx, from, reply),
             Purpose::Compare { task, seat } => self.compared(cx, task, seat, reply),
-            Purpose::Recover { object, seat, step } => self.recovered(cx, object, seat, step, reply),
+            Purpose::Recover { object, seat, step } => self.recovered(cx, object, seat, step, &op, reply),
             Purpose::Write { op: key, seat } => self.confirmed(cx, key, seat, op, reply),
             Purpose::Leave => self.left(cx, from, reply),
         }
@@ -311,6 +312,7 @@ impl Primary {
         let until = Some(cx.host.now() + REFUSAL_PAUSE);
         cx.host.log(Level::Warn, format!("{:?}: {osd:?}: {reason}; asking for an epoch without it", self.pg));
         cx.wishes.insert(osd, Grievance { reason, until });
+        cx.host.wake(self.pg, cx.host.now() + REFUSAL_PAUSE);
     }
 
     /// Acting members that have been out of reach for too long: others may still reach them.
@@ -331,6 +333,16 @@ impl Primary {
             self.absent.insert(osd, now);
             cx.host.wake(self.pg, now + MEMBER_PATIENCE);
         }
+    }
+
+    /// A member that refused something gets another chance, if there was no epoch without it.
+    pub fn second_chance<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        if !self.is_active() {
+            return;
+        }
+        cx.host.mark("a member gets a second chance");
+        self.resend_parked(cx, osd);
+        self.source_found(cx);
     }
 
     /// Time passed.

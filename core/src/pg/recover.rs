@@ -115,7 +115,8 @@ pub struct Unclean {
     resolving: usize,
     /// Afterwards: what is not begun, most endangered first.
     queue: BTreeSet<(Urgency, ObjectId)>,
-    /// What has good copies, but none within reach: until a connection is there again.
+    /// What has good copies, but none within reach, or a member that failed: until a connection is there again, or the
+    /// member gets another chance.
     stalled: BTreeSet<ObjectId>,
 }
 
@@ -237,17 +238,20 @@ impl Primary {
         seat: u8,
     ) {
         let acting = self.acting_seats();
-        if self.unclean.get(object).is_none() {
+        let Some(entry) = self.unclean.entries.get_mut(&object) else {
             cx.host.mark("a damaged copy is to be repaired");
             let entry = Entry::damaged(version, acting, seat);
             self.unclean.queue.insert((entry.urgency(acting), object));
-            self.unclean.insert(object, entry);
-        } else if let Some(entry) = self.unclean.entries.get_mut(&object) {
-            entry.good &= !(1 << seat);
-            if acting >> seat & 1 == 1 {
-                entry.missing |= 1 << seat;
-                entry.repair |= 1 << seat;
-            }
+            return self.unclean.insert(object, entry);
+        };
+        let queued = self.unclean.queue.remove(&(entry.urgency(acting), object));
+        entry.good &= !(1 << seat);
+        if acting >> seat & 1 == 1 {
+            entry.missing |= 1 << seat;
+            entry.repair |= 1 << seat;
+        }
+        if queued {
+            self.unclean.queue.insert((entry.urgency(acting), object));
         }
     }
 
@@ -306,7 +310,7 @@ impl Primary {
         self.wake_object(cx, object);
     }
 
-    /// A connection is there again: sources may be within reach.
+    /// A connection is there again, or a member gets another chance.
     pub fn source_found<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         let acting = self.acting_seats();
         for object in std::mem::take(&mut self.unclean.stalled) {
@@ -326,6 +330,7 @@ impl Primary {
         object: ObjectId,
         seat: u8,
         step: Step,
+        sent: &SubOp,
         reply: SubReply,
     ) {
         if !matches!(self.stage, Stage::Resolve | Stage::Active) {
@@ -362,20 +367,25 @@ impl Primary {
                 self.damage_found(cx, object, version, seat);
                 self.work_step(cx, object);
             }
-            (Step::Install, SubReply::Done, Work::Installing(left)) => {
+            (Step::Install, SubReply::Done, work) => {
                 let bit = 1 << seat;
                 entry.missing &= !bit;
                 entry.repair &= !bit;
                 entry.good |= bit;
-                entry.work = if left == bit { Work::Idle } else { Work::Installing(left & !bit) };
-                if left == bit {
-                    self.work_step(cx, object);
+                if let Work::Installing(left) = work {
+                    entry.work = if left == bit { Work::Idle } else { Work::Installing(left & !bit) };
+                    if left == bit {
+                        self.work_step(cx, object);
+                    }
                 }
+            }
+            (Step::Remove, SubReply::Done, _) => {
+                cx.host.mark("a copy was removed after another could not be");
             }
             (Step::Fetch, _, Work::Idle | Work::Installing(_)) => {
                 cx.host.mark("a source answered after it was given up")
             }
-            (step, reply, _) => self.recovery_failed(cx, seat, step, &reply),
+            (step, reply, _) => self.recovery_failed(cx, object, seat, sent, step, &reply),
         }
     }
 
@@ -387,8 +397,17 @@ impl Primary {
         }
     }
 
-    /// A member failed to do its part. The object stays as it is until the next epoch, or the next attempt.
-    fn recovery_failed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, seat: u8, step: Step, reply: &SubReply) {
+    /// A member failed to do its part. The object stays as it is until the next epoch or attempt, or until the member
+    /// gets another chance.
+    fn recovery_failed<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: ObjectId,
+        seat: u8,
+        sent: &SubOp,
+        step: Step,
+        reply: &SubReply,
+    ) {
         let reason = match (step, reply) {
             (_, SubReply::Refused(Refused::NoSpace)) => "it has no space for a copy",
             (Step::Fetch, _) => "it cannot send a copy",
@@ -398,8 +417,17 @@ impl Primary {
         let osd = self.roster.osd(seat);
         self.complain(cx, osd, reason);
         if self.stage == Stage::Resolve {
-            self.give_up(cx, FAILURE_PAUSE);
+            return self.give_up(cx, FAILURE_PAUSE);
         }
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        entry.work = Work::Idle;
+        if let SubOp::Remove { version, .. } = sent {
+            entry.remove.push((seat, *version));
+        }
+        if std::mem::take(&mut entry.slot) {
+            cx.host.recovery.give_back();
+        }
+        self.unclean.stalled.insert(object);
     }
 
     /// Nothing is left to do for an object, at this stage.

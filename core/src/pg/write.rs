@@ -8,7 +8,7 @@
 //! that it overlaps. A write
 //! starts only when all acting members are at its predecessor, and is acknowledged, in order, when all have it durable.
 
-use crate::id::{CopyId, LinkId, ObjectId, Requests, Version};
+use crate::id::{CopyId, LinkId, ObjectId, OsdId, Requests, Version};
 use crate::limits::SECTOR_BYTES;
 use crate::msg::{Answer, Fact, Refusal, Request, RequestOp};
 use crate::pg::msg::{Change, Refused, SubOp, SubReply};
@@ -368,9 +368,11 @@ impl Primary {
             }
             SubReply::Refused(Refused::NoSpace) => {
                 *no_space |= 1 << seat;
+                self.parked.push((seat, key, sent));
                 return self.no_space(cx, object, key);
             }
             _ => {
+                self.parked.push((seat, key, sent));
                 let osd = self.roster.osd(seat);
                 return self.complain(cx, osd, "it cannot carry out a write");
             }
@@ -397,6 +399,18 @@ impl Primary {
                 self.send(cx, seat, sent, Purpose::Write { op: key, seat });
             } else {
                 self.parked.push((at, key, sent));
+            }
+        }
+    }
+
+    /// What a member refused is sent to it again.
+    pub fn resend_parked<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        for (seat, key, sent) in std::mem::take(&mut self.parked) {
+            if self.roster.osd(seat) != osd {
+                self.parked.push((seat, key, sent));
+            } else if let Some(Op { state: State::Writing { no_space, .. }, .. }) = self.ops.get_mut(key) {
+                *no_space &= !(1 << seat);
+                self.send(cx, seat, sent, Purpose::Write { op: key, seat });
             }
         }
     }

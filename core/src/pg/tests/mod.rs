@@ -2,6 +2,7 @@
 //! installs arbitrary acting sets, a metadata store that loses replies; clients that retry.
 
 mod check;
+mod choice;
 mod world;
 
 use crate::planted::Bug;

@@ -62,6 +62,8 @@ struct Osd {
     incarnation: u64,
     read_map: bool,
     paused_until: Time,
+    /// Until then it hears of nothing but clients.
+    cut_off_until: Time,
     next_meta: u64,
     ticks: BTreeSet<Time>,
 }
@@ -136,6 +138,7 @@ impl World {
             incarnation: 0,
             read_map: false,
             paused_until: Time(0),
+            cut_off_until: Time(0),
             next_meta: 0,
             ticks: BTreeSet::new(),
         };
@@ -251,7 +254,14 @@ impl World {
 
     fn link(&mut self, a: usize, b: usize) {
         let ready = |osd: usize| self.osds[osd].groups.is_some() && self.osds[osd].read_map;
-        if a == b || !ready(a) || !ready(b) || self.links.contains_key(&(a.min(b), a.max(b))) {
+        let cut_off = |osd: usize| self.osds[osd].cut_off_until > self.now;
+        if a == b
+            || cut_off(a)
+            || cut_off(b)
+            || !ready(a)
+            || !ready(b)
+            || self.links.contains_key(&(a.min(b), a.max(b)))
+        {
             return;
         }
         self.log(|| format!("link osd.{a} - osd.{b}"));
@@ -445,7 +455,10 @@ impl World {
             }
             // Mostly those that serve already.
             if self.rng.chance(2, 3) {
-                up.sort_by_key(|osd| !old.acting.iter().flatten().any(|member| member.osd == osd_id(*osd)));
+                up.sort_by_key(|osd| {
+                    let cut_off = self.osds[*osd].cut_off_until > self.now;
+                    (cut_off, !old.acting.iter().flatten().any(|member| member.osd == osd_id(*osd)))
+                });
             }
         }
         let size = if self.healing { 3 } else { self.rng.between(2, 3) as usize };
@@ -500,6 +513,17 @@ impl World {
                     self.crash(other);
                     self.after(delay / 2, What::Restart { osd: other });
                 }
+            }
+            2 if self.faults.links && self.rng.chance(1, 2) => {
+                let until = self.now + Duration::micros(self.rng.between(50_000, 700_000));
+                self.log(|| format!("osd.{osd} is cut off until {}", until.0 / 1_000_000));
+                self.osds[osd].cut_off_until = until;
+                for other in 0..OSDS {
+                    self.unlink(osd, other);
+                    self.at(until, What::LinkUp { a: osd, b: other });
+                }
+                let delay = self.rng.between(1_000, 100_000);
+                self.after(delay, What::NewMap);
             }
             2 | 3 if self.faults.links => {
                 self.unlink(osd, other);
@@ -786,6 +810,9 @@ impl World {
         if self.osds[osd].incarnation != incarnation || !self.is_up(osd) {
             return;
         }
+        if self.osds[osd].cut_off_until > self.now {
+            return self.at(self.osds[osd].cut_off_until, What::Notice { osd, incarnation, map, revision });
+        }
         // The first one stands for a linearizable read.
         let first = !std::mem::replace(&mut self.osds[osd].read_map, true);
         let (map, revision) = if first { self.current_map() } else { (map, revision) };
@@ -828,6 +855,9 @@ impl World {
     pub fn heal(&mut self) -> Result<(), String> {
         self.log(|| "healing".into());
         self.healing = true;
+        for osd in &mut self.osds {
+            osd.cut_off_until = self.now;
+        }
         for osd in 0..OSDS {
             if !self.is_up(osd) {
                 self.start(osd);
