@@ -4,6 +4,7 @@ use super::script::broken;
 use super::{Cluster, IMAGE};
 use crate::check::history::{Block, Finding, What};
 use crate::world::MetaFaults;
+use ashlar_core::map::{PREFIX, PgMap};
 use ashlar_core::time::Duration;
 use std::fmt::Write;
 
@@ -51,13 +52,15 @@ impl Cluster {
         if !self.all_clean() {
             return false;
         }
-        (0..self.config.pg_count).all(|number| {
-            let pg = self.pg(number);
-            let epoch = self.summary(pg).map(|summary| summary.epoch);
-            self.pg_map(pg).is_some_and(|map| {
-                Some(map.epoch) == epoch && map.acting.iter().flatten().count() == usize::from(self.config.pg_size)
-            })
-        })
+        (0..self.config.pg_count).all(|number| self.is_whole(number))
+    }
+
+    fn is_whole(&mut self, number: u32) -> bool {
+        let pg = self.pg(number);
+        let Some(summary) = self.summary(pg) else { return false };
+        let size = usize::from(self.config.pg_size);
+        let full = |map: PgMap| map.epoch == summary.epoch && map.acting.iter().flatten().count() == size;
+        summary.state == "active" && summary.clean && self.pg_map(pg).is_some_and(full)
     }
 
     fn read_back(&mut self) -> Result<(), Finding> {
@@ -98,9 +101,13 @@ impl Cluster {
         for number in 0..self.config.pg_count {
             let pg = self.pg(number);
             let (summary, map) = (self.summary(pg), self.pg_map(pg));
-            let fine = summary.as_ref().is_some_and(|summary| summary.clean);
-            if !fine || map.is_none() {
+            if !self.is_whole(number) {
                 let _ = writeln!(text, "{pg:?}: map {map:?}\n   primary says {summary:?}");
+            }
+        }
+        for prefix in ["osd/failed/", "pg/wish/", "osd/state/"] {
+            for (key, value) in self.world.meta_read(&format!("{PREFIX}{prefix}")) {
+                let _ = writeln!(text, "{key} = {}", String::from_utf8_lossy(&value));
             }
         }
         for node in self.world.node_ids().collect::<Vec<_>>() {
