@@ -3,14 +3,16 @@
 use super::{ClientState, Cluster, Config, IMAGE, POOL, Process, Spec, StoreKind, StoreSpec, Tally, chaos};
 use crate::check::history::{BLOCK, History};
 use crate::check::serving::Serving;
-use crate::world::{Clock, MetaModel, Options, World};
-use ashlar_core::id::{ClusterUuid, InodeId, OsdId};
+use crate::world::{Clock, MetaModel, NodeId, Options, World};
+use ashlar_core::id::{ClusterUuid, InodeId, OsdId, StoreUuid};
+use ashlar_core::io::Device;
 use ashlar_core::map::{Global, Image, Pool, Pools, Scheme, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
+use ashlar_core::store::log::{Durability, Format, OpenConfig, format as format_store};
 use ashlar_core::time::Duration;
-use ashlar_faultinject::disk::Latency;
+use ashlar_faultinject::disk::{DiskModel, Latency};
 use ashlar_faultinject::link::{HostId, LinkModel};
 use std::collections::BTreeMap;
 
@@ -20,6 +22,8 @@ pub(super) const IMAGE_NAME: &str = "demo";
 const INODE: InodeId = InodeId(1);
 /// A session outlives a pause of some seconds, and its end still fits into a run.
 const SESSION_TTL_S: u64 = 4;
+/// Room for the whole image several times over, and for the log to wrap around within a run.
+const DISK_BYTES: u64 = 16 << 20;
 
 impl Cluster {
     /// Builds it and starts every process; nothing has happened yet.
@@ -106,7 +110,7 @@ impl Cluster {
             if n % self.config.osds_per_host == 0 {
                 host = self.world.add_host();
             }
-            let (store, name) = (self.store_spec(rng), format!("host{}", host.0));
+            let (store, name) = (self.store_spec(OsdId(n + 1), rng), format!("host{}", host.0));
             let node = self.add_node(host, rng, |address| Spec::Osd {
                 osd: OsdId(n + 1),
                 cluster: CLUSTER,
@@ -115,6 +119,7 @@ impl Cluster {
                 store,
             });
             self.osds.push(node);
+            self.add_disk(node);
         }
         for _ in 0..self.config.load.clients {
             let host = self.world.add_host();
@@ -130,23 +135,71 @@ impl Cluster {
         }
     }
 
-    fn add_node(&mut self, host: HostId, rng: &mut Rng, spec: impl FnOnce(String) -> Spec) -> crate::world::NodeId {
+    fn add_node(&mut self, host: HostId, rng: &mut Rng, spec: impl FnOnce(String) -> Spec) -> NodeId {
         let drift = i64::try_from(rng.below(2 * self.config.drift_ppb + 1)).expect("small");
         let drift_ppb = drift - i64::try_from(self.config.drift_ppb).expect("small");
         let clock = Clock { origin: rng.below(1 << 40), drift_ppb };
         let next = self.world.node_ids().count();
-        let address = World::<Process>::address(crate::world::NodeId(u32::try_from(next).expect("few")));
+        let address = World::<Process>::address(NodeId(u32::try_from(next).expect("few")));
         self.world.add_node(host, spec(address), clock)
     }
 
-    fn store_spec(&self, rng: &mut Rng) -> StoreSpec {
+    fn store_spec(&self, osd: OsdId, rng: &mut Rng) -> StoreSpec {
         match self.config.store {
             StoreKind::Model => StoreSpec::Model {
                 kept: None,
                 rounds: u32::try_from(rng.between(1, 3)).expect("few"),
                 round: Duration::micros(rng.between(20, 500)),
             },
+            StoreKind::Log { power_loss_protection, .. } => {
+                let durability = if power_loss_protection { Durability::Plp } else { Durability::Flush };
+                StoreSpec::Log(OpenConfig {
+                    cluster: CLUSTER,
+                    osd,
+                    data_bytes: DISK_BYTES,
+                    log_device_bytes: None,
+                    durability,
+                    log_durability: durability,
+                })
+            }
         }
+    }
+
+    fn add_disk(&mut self, node: NodeId) {
+        let StoreKind::Log { power_loss_protection, atomic_bytes, write } = self.config.store else { return };
+        let latency = |base: Duration, times: u64| Latency {
+            base: Duration(base.0 * times),
+            tail: Duration(base.0 * times * 20),
+            tail_ppm: 2_000,
+        };
+        let model = DiskModel {
+            size_bytes: DISK_BYTES,
+            power_loss_protection,
+            atomic_bytes,
+            read: latency(write, 1),
+            write: latency(write, 1),
+            flush: latency(write, 4),
+        };
+        self.world.add_disk(node, Device::Data, model);
+        self.format(node);
+    }
+
+    /// Makes an empty store on an OSD's disk.
+    pub(super) fn format(&mut self, node: NodeId) {
+        let uuid = u128::from(self.world.rng().next_u64()) << 64 | u128::from(self.world.rng().next_u64());
+        let Spec::Osd { osd, store: StoreSpec::Log(_), .. } = self.world.spec(node) else { return };
+        let format = Format {
+            cluster: CLUSTER,
+            osd: *osd,
+            store: StoreUuid(uuid),
+            block_size: self.config.object_blocks * BLOCK,
+            data_bytes: DISK_BYTES,
+            log_device_bytes: None,
+            log_bytes: None,
+            segment_bytes: None,
+        };
+        let ops = format_store(&format, self.world.bufs()).expect("the simulated disk is large enough");
+        ops.into_iter().for_each(|op| self.world.disk_now(node, op));
     }
 }
 

@@ -7,9 +7,10 @@
 use super::{CALL_FAULT, CALL_FAULTS_OFF, Cluster};
 use crate::world::{META_HOST, MetaFaults, NodeId};
 use ashlar_core::id::OsdId;
+use ashlar_core::io::Device;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
-use ashlar_faultinject::disk::Outcome;
+use ashlar_faultinject::disk::{DiskFaults, Outcome};
 use ashlar_faultinject::mix::FaultKind;
 
 /// State of the faults.
@@ -83,7 +84,9 @@ impl Cluster {
             FaultKind::WatchLost => drop(self.world.lose_a_watch()),
             FaultKind::Wipe => self.replace_a_disk(),
             FaultKind::Reweight => self.change_a_weight(),
-            FaultKind::DiskStall | FaultKind::LatentError | FaultKind::DiskError => {}
+            FaultKind::DiskStall => self.stall_a_disk(),
+            FaultKind::LatentError => self.spoil_a_page(),
+            FaultKind::DiskError => self.make_a_disk_fail(),
         }
     }
 
@@ -194,6 +197,7 @@ impl Cluster {
 
     pub(super) fn end_short_faults(&mut self) {
         self.world.set_meta_faults(MetaFaults::default());
+        self.end_disk_faults();
         self.heal();
     }
 
@@ -213,12 +217,58 @@ impl Cluster {
         if !all_run || !self.all_whole() {
             return; // Beyond the budget.
         }
-        let osds = self.osds.clone();
-        let Some(node) = self.chaos.pick(&osds) else { return };
+        // Together with damage on the first OSD's disk, only that one is replaced.
+        let damage = self.config.mix.has(FaultKind::LatentError);
+        let Some(node) = (if damage { self.osds.first().copied() } else { self.draw_osd() }) else { return };
         self.kill(node);
         self.wipe(node);
         let after = self.chaos.millis(1, 3000);
         self.start_later(node, after);
+    }
+
+    fn draw_osd(&mut self) -> Option<NodeId> {
+        let osds = self.osds.clone();
+        self.chaos.pick(&osds)
+    }
+
+    fn stall_a_disk(&mut self) {
+        let Some(node) = self.draw_osd() else { return };
+        let length =
+            if self.chaos.rng.chance(2, 3) { self.chaos.millis(10, 1000) } else { self.chaos.millis(1000, 10_000) };
+        let until = self.world.now() + length;
+        if let Some(disk) = self.world.disk_mut(node, Device::Data) {
+            disk.stall(until);
+        }
+    }
+
+    /// Damage hits one OSD only in a run, and only where two other copies are.
+    fn spoil_a_page(&mut self) {
+        if self.config.pg_size < 3 {
+            return;
+        }
+        let node = self.osds[0];
+        let pages = self.world.disk_mut(node, Device::Data).map(|disk| disk.written_pages()).unwrap_or_default();
+        if let (Some(page), Some(disk)) = (self.chaos.pick(&pages), self.world.disk_mut(node, Device::Data)) {
+            disk.make_unreadable(page);
+        }
+    }
+
+    fn make_a_disk_fail(&mut self) {
+        let Some(node) = self.draw_osd() else { return };
+        let (write_error_ppm, flush_error_ppm) = (self.chaos.rng.below(50_000), self.chaos.rng.below(50_000));
+        if let Some(disk) = self.world.disk_mut(node, Device::Data) {
+            disk.set_faults(DiskFaults { read_error_ppm: 0, write_error_ppm, flush_error_ppm });
+        }
+        self.end_faults_later();
+    }
+
+    /// Disks answer without errors from now on; damaged pages stay damaged.
+    pub(super) fn end_disk_faults(&mut self) {
+        for node in self.osds.clone() {
+            if let Some(disk) = self.world.disk_mut(node, Device::Data) {
+                disk.set_faults(DiskFaults::default());
+            }
+        }
     }
 
     fn change_a_weight(&mut self) {

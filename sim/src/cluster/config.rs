@@ -10,6 +10,15 @@ use std::fmt;
 pub enum StoreKind {
     /// The reference store: protocol-only runs.
     Model,
+    /// The real store.
+    Log {
+        /// Completed writes of its disk survive power loss.
+        power_loss_protection: bool,
+        /// Bytes that power loss never tears.
+        atomic_bytes: u32,
+        /// Time of a write.
+        write: Duration,
+    },
 }
 
 /// What clients do.
@@ -109,6 +118,11 @@ impl Config {
         let hosts = rng.between(u64::from(pg_size), 6 / osds_per_host).max(u64::from(pg_size));
         let osds = u32::try_from(hosts * osds_per_host).expect("few");
         let lease_ms = rng.between(100, 600);
+        let store = StoreKind::draw(rng);
+        let kinds = match store {
+            StoreKind::Model => WITHOUT_DISKS,
+            StoreKind::Log { .. } => FaultKind::ALL,
+        };
         Config {
             seed,
             osds,
@@ -119,7 +133,7 @@ impl Config {
             pg_count: narrow(rng.between(1, 8)),
             object_blocks: 1 << rng.between(2, 5),
             image_objects: narrow(rng.between(2, 16)),
-            store: StoreKind::Model,
+            store,
             wire: rng.chance(1, 5),
             gather: Duration::micros(if rng.chance(1, 2) { rng.below(200) } else { 0 }),
             net_base: Duration::micros(rng.between(10, 500)),
@@ -129,7 +143,7 @@ impl Config {
             lease_ms,
             heartbeat_timeout_ms: rng.between(lease_ms.max(300), 1500),
             load: LoadConfig::draw(rng),
-            mix: FaultMix::draw(rng, WITHOUT_DISKS),
+            mix: FaultMix::draw(rng, kinds),
             check_every: 1,
         }
     }
@@ -144,6 +158,19 @@ impl Config {
     /// Blocks of the image.
     pub fn image_blocks(&self) -> u32 {
         self.object_blocks * self.image_objects
+    }
+}
+
+impl StoreKind {
+    fn draw(rng: &mut Rng) -> StoreKind {
+        if rng.chance(1, 2) {
+            return StoreKind::Model;
+        }
+        StoreKind::Log {
+            power_loss_protection: rng.chance(1, 2),
+            atomic_bytes: if rng.chance(1, 2) { 512 } else { 4096 },
+            write: Duration::micros(rng.between(10, 1000)),
+        }
     }
 }
 

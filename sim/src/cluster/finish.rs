@@ -37,6 +37,7 @@ impl Cluster {
         self.chaos_off();
         self.world.end_meta_outage();
         self.world.set_meta_faults(MetaFaults::default());
+        self.end_disk_faults();
         self.heal();
         for n in 0..self.config.osds {
             self.reweight(ashlar_core::id::OsdId(n + 1), 1.0);

@@ -7,11 +7,18 @@ use ashlar_core::buf::BufPool;
 use ashlar_core::client::ImageOp;
 use ashlar_core::msg::Message;
 use ashlar_core::time::Duration;
+use ashlar_core::wire;
 
 /// Encodes and decodes a message, as a connection would.
 pub(super) fn through_the_wire(msg: Message, bufs: &mut BufPool) -> Message {
-    let _ = bufs;
-    msg
+    let mut bytes = Vec::new();
+    let body = wire::encode(&msg, &mut bytes);
+    let (frame, header) = bytes.split_first_chunk().expect("a frame header comes first");
+    let frame = wire::FrameHeader::parse(frame).unwrap_or_else(|error| panic!("{error:?} in the frame of {msg:?}"));
+    let body = body.map(|data| bufs.copy_of(data.buf.bytes()));
+    let back = wire::decode(&frame, header, body).unwrap_or_else(|error| panic!("{error:?} in {msg:?}"));
+    assert_eq!(back, msg, "a message changes on its way");
+    back
 }
 
 impl Cluster {

@@ -20,12 +20,13 @@ pub use store::SimStore;
 use crate::check::history::{BLOCK, Block, Finding, History};
 use crate::check::serving::Serving;
 use crate::world::{NodeId, Observed, Sight, Stepped, World};
-use ashlar_core::client::{ImageId, OpId, Outcome};
+use ashlar_core::client::{ImageId, OpError, OpId, Outcome};
 use ashlar_core::id::{ObjectId, PgId, PoolId, RequestId, Version};
 use ashlar_core::io::{Event, Level};
 use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
+use ashlar_faultinject::mix::FaultKind;
 use std::collections::BTreeMap;
 
 /// The only pool.
@@ -88,7 +89,7 @@ pub struct Cluster {
     marks: BTreeMap<&'static str, u64>,
     tally: Tally,
     chaos: chaos::Chaos,
-    chaos_next: Option<ashlar_faultinject::mix::FaultKind>,
+    chaos_next: Option<FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,
     /// Events since time last moved.
@@ -229,11 +230,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn settle(
-        &mut self,
-        pending: Pending,
-        result: Result<Outcome, ashlar_core::client::OpError>,
-    ) -> Result<(), Finding> {
+    fn settle(&mut self, pending: Pending, result: Result<Outcome, OpError>) -> Result<(), Finding> {
         match result {
             Ok(Outcome::Read(pieces)) if pending.read => {
                 self.tally.done += 1;
@@ -249,6 +246,10 @@ impl Cluster {
             Err(error) => {
                 self.tally.failed += 1;
                 self.history.failed(pending.op);
+                if error == OpError::Damaged && self.config.mix.has(FaultKind::LatentError) {
+                    // The only good copy may be on an OSD that is down: a refusal, not a lie.
+                    return Ok(());
+                }
                 let block = Some(self.history.records()[pending.op as usize].first);
                 let what = format!("a client's operation failed for good: {error}");
                 Err(Finding { what, block, ops: vec![pending.op] })

@@ -8,6 +8,7 @@ use ashlar_core::io::{Env, Input, Node, PeerId};
 use ashlar_core::mon::{Mon, MonConfig};
 use ashlar_core::osd::{Config, Osd};
 use ashlar_core::rng::Rng;
+use ashlar_core::store::log::{LogStore, OpenConfig};
 use ashlar_core::time::{Duration, Time};
 
 /// What an OSD finds at its start.
@@ -22,6 +23,8 @@ pub enum StoreSpec {
         /// Length of a round.
         round: Duration,
     },
+    /// The real store, on the process's simulated disk.
+    Log(OpenConfig),
 }
 
 /// What outlives a process.
@@ -177,6 +180,8 @@ impl Machine for Process {
                 model.crash(rng);
                 *kept = Some(model);
             }
+            // The disk keeps what it keeps.
+            (SimStore::Log(_), _) | (_, StoreSpec::Log(_)) => {}
         }
     }
 
@@ -196,5 +201,6 @@ fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
             let fresh = || Box::new(SlowModel::new(uuid, *rounds, *round));
             SimStore::Model(kept.take().unwrap_or_else(fresh))
         }
+        StoreSpec::Log(config) => SimStore::Log(Box::new(LogStore::open(config.clone(), env))),
     }
 }

@@ -4,6 +4,7 @@ use super::{Cluster, POOL, Process, Spec, StoreSpec};
 use crate::check::history::{Finding, What};
 use crate::world::{NodeId, World};
 use ashlar_core::id::{OsdId, PgId, PgNumber};
+use ashlar_core::io::Device;
 use ashlar_core::map::{OsdConfig, PgMap, PgMapChunk, keys};
 use ashlar_core::pg::Summary;
 use ashlar_core::time::Duration;
@@ -215,8 +216,13 @@ impl Cluster {
         if let Spec::Osd { store, .. } = self.world.spec_mut(node) {
             match store {
                 StoreSpec::Model { kept, .. } => *kept = None,
+                StoreSpec::Log(_) => {}
             }
         }
+        if let Some(disk) = self.world.disk_mut(node, Device::Data) {
+            disk.replace();
+        }
+        self.format(node);
         self.world.note(|| format!("the disk of node {} is replaced", node.0));
     }
 

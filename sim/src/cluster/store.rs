@@ -3,6 +3,7 @@
 use ashlar_core::id::{CopyId, HashRange, PoolId, Role, StoreUuid};
 use ashlar_core::io::{DiskDone, Env, IoId};
 use ashlar_core::rng::Rng;
+use ashlar_core::store::log::LogStore;
 use ashlar_core::store::model::ModelStore;
 use ashlar_core::store::{Completion, CopyInfo, Digest, ObjectStore, StoreOp, StoreState, StoreStats};
 use ashlar_core::time::{Duration, Time};
@@ -52,10 +53,12 @@ impl SlowModel {
 }
 
 /// The store of one simulated OSD.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum SimStore {
     /// The reference one.
     Model(Box<SlowModel>),
+    /// The real one.
+    Log(Box<LogStore>),
 }
 
 macro_rules! each {
@@ -63,6 +66,10 @@ macro_rules! each {
         match $self {
             SimStore::Model(model) => {
                 let $store = &model.inner;
+                $call
+            }
+            SimStore::Log(log) => {
+                let $store = log.as_ref();
                 $call
             }
         }
@@ -73,37 +80,43 @@ impl ObjectStore for SimStore {
     fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
         match self {
             SimStore::Model(model) => model.submit(env, token, op),
+            SimStore::Log(log) => log.submit(env, token, op),
         }
     }
 
     fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
         match self {
             SimStore::Model(model) => model.inner.handle_io(env, id, done),
+            SimStore::Log(log) => log.handle_io(env, id, done),
         }
     }
 
     fn tick(&mut self, env: &mut Env<'_>) {
         match self {
             SimStore::Model(model) => model.tick(env),
+            SimStore::Log(log) => log.tick(env),
         }
     }
 
-    fn end_of_round(&mut self, _env: &mut Env<'_>) {
+    fn end_of_round(&mut self, env: &mut Env<'_>) {
         match self {
             // Its rounds are its own: durability takes time, whatever happens around it.
             SimStore::Model(_) => {}
+            SimStore::Log(log) => log.end_of_round(env),
         }
     }
 
     fn next_deadline(&self) -> Option<Time> {
         match self {
             SimStore::Model(model) => model.due,
+            SimStore::Log(log) => log.next_deadline(),
         }
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
         match self {
             SimStore::Model(model) => model.inner.next_completion(),
+            SimStore::Log(log) => log.next_completion(),
         }
     }
 

@@ -559,6 +559,13 @@ impl<M: Machine> World<M> {
         self.schedule(self.now + delay, Happening::Disk { node, boot, device, io, ticket });
     }
 
+    /// A disk request outside of time, of a tool that runs while the process does not.
+    pub fn disk_now(&mut self, node: NodeId, op: ashlar_core::io::DiskOp) {
+        let disk = self.nodes[node.index()].disks[0].as_mut().expect("the node has a disk");
+        let (ticket, _) = disk.submit(&mut self.rng, op);
+        disk.complete(ticket, &mut self.rng, &mut self.bufs);
+    }
+
     /// After how long something happens, at random.
     pub fn draw(&mut self, low: Duration, high: Duration) -> Duration {
         Duration(self.rng.between(low.0, high.0))
