@@ -255,6 +255,11 @@ impl Primary {
         }
     }
 
+    /// An object without a good copy was deleted on all acting members.
+    pub fn buried(&mut self, object: ObjectId) {
+        self.unclean.entries.remove(&object);
+    }
+
     /// Decides what is next for an object that has no step under way.
     fn work_step<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         let resolving = self.stage == Stage::Resolve;

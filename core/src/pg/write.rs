@@ -11,13 +11,13 @@
 use crate::id::{CopyId, LinkId, ObjectId, OsdId, Requests, Version};
 use crate::limits::SECTOR_BYTES;
 use crate::msg::{Answer, Fact, Refusal, Request, RequestOp};
-use crate::pg::msg::{Change, Refused, SubOp, SubReply};
+use crate::pg::msg::{Change, Purpose as Installation, Refused, SubOp, SubReply};
 use crate::pg::ops::{Kind, Object, Op, State};
 use crate::pg::primary::{Cx, Primary, Purpose};
 use crate::pg::requests::{Known, look_up};
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
-use crate::store::{Mode, ObjectStore};
+use crate::store::{Content, Mode, ObjectStore};
 
 /// Operations of a group under way or waiting; more are told to come again.
 pub const OPS_PER_PG: usize = 4096;
@@ -188,7 +188,8 @@ impl Primary {
         if let Some(entry) = self.unclean.get(id) {
             let whole_here = entry.good >> own & 1 == 1;
             if entry.unfound {
-                self.refuse_all(cx, object, Refusal::Damaged);
+                let version = entry.version;
+                self.step_unfound(cx, object, version);
                 return false;
             }
             self.recover_now(cx, id);
@@ -211,12 +212,45 @@ impl Primary {
         true
     }
 
-    /// Ends all operations of an object that have not begun.
-    fn refuse_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, refusal: Refusal) {
+    /// An object of which no good copy is left can be deleted, no more.
+    fn step_unfound<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, version: Version) {
         let waiting = |(_, op): &(Key<Op>, &Op)| matches!(op.state, State::Waiting);
         let keys: Vec<Key<Op>> = self.ops.queue(object).filter(waiting).map(|(key, _)| key).collect();
         for key in keys {
-            self.finish(cx, key, Err(refusal));
+            let kind = &self.ops.get(key).expect("listed above").kind;
+            let deletes = matches!(kind, Kind::Write { change: Change::Delete, expect: None });
+            if !deletes {
+                self.finish(cx, key, Err(Refusal::Damaged));
+            } else if self.ops.object(object).in_flight == 0 {
+                self.bury(cx, object, key, version);
+            }
+        }
+    }
+
+    /// Puts a tombstone in place of an object that nobody can read: as a whole copy, since its members may hold what they
+    /// like of it.
+    fn bury<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: Key<Object>,
+        key: Key<Op>,
+        predecessor: Version,
+    ) {
+        cx.host.mark("an object without a good copy is deleted");
+        let request = self.ops.get(key).expect("the caller's").id;
+        let version = Version { epoch: self.attempt.epoch, seq: predecessor.seq.max(self.seq_floor) + 1 };
+        let record = self.ops.object_mut(object);
+        record.in_flight += 1;
+        record.loaded = false;
+        let (id, seats) = (record.id, self.acting_seats());
+        let op = self.ops.get_mut(key).expect("the caller's");
+        op.state = State::Writing { version, tombstone: true, left: seats, no_space: 0, damaged: 0 };
+        for seat in (0..64u8).filter(|seat| seats >> seat & 1 == 1) {
+            let copy = CopyId { object: id, role: self.roster.role(seat) };
+            let (purpose, mode, content) = (Installation::Recovery, Mode::Plain, Content::Tombstone);
+            let requests = Requests::from_slice(&[request]);
+            let op = SubOp::Install { purpose, copy, version, predecessor, mode, content, requests };
+            self.send(cx, seat, op, Purpose::Write { op: key, seat });
         }
     }
 
@@ -463,12 +497,16 @@ impl Primary {
             record.in_flight -= 1;
             record.visible = if tombstone { Version::NONE } else { version };
             let id = record.id;
+            if self.unclean.get(id).is_some_and(|entry| entry.unfound) {
+                self.buried(id);
+            }
             if !is_purge {
                 cx.host.observe(Fact::Acknowledged { pg: self.pg, object: id, version, request });
             }
             self.finish(cx, key, Ok(Answer::Written { version }));
         }
         self.object_step(cx, object);
+        self.trim_if_clean(cx);
     }
 
     /// The oldest write of an object that is under way.

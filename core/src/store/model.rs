@@ -278,7 +278,10 @@ fn version_info(version: Version, predecessor: Version, tombstone: bool, request
 fn next_state(copy: &Copy, version: Version, predecessor: Version, requests: &Requests) -> State {
     let info = version_info(version, predecessor, false, requests);
     match copy.newest() {
-        Some(state) if !state.info.tombstone => State { info, ..state.clone() },
+        Some(state) if !state.info.tombstone => {
+            let info = VersionInfo { damaged: state.info.damaged, ..info };
+            State { info, ..state.clone() }
+        }
         _ => State { info, bytes: Vec::new(), bitmap: Bitmap::default() },
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod choice;
 mod world;
 
+use crate::msg::{Answer, Refusal, RequestOp};
 use crate::planted::Bug;
 use world::{Faults, World};
 
@@ -52,6 +53,59 @@ fn pauses() {
 #[test]
 fn everything_at_once() {
     seeds("all", 1000..1120, Faults::ALL);
+}
+
+/// A world whose clients are done, with everything clean.
+fn quiet(seed: u64) -> World {
+    let mut world = World::new(seed, Faults::default());
+    world.heal().expect("heals");
+    world
+}
+
+#[test]
+fn a_damaged_copy_is_repaired_when_it_is_read() {
+    let mut world = quiet(1);
+    world.put(7, 42);
+    world.damage(7, world.acting()[0]);
+    assert_eq!(world.get(7), Ok(42));
+    assert!(world.marks.contains("a damaged copy is to be repaired"));
+    world.heal().expect("heals");
+    assert!(world.summary().clean);
+}
+
+#[test]
+fn an_object_without_a_good_copy_is_refused_and_can_be_deleted() {
+    let mut world = quiet(2);
+    world.put(7, 42);
+    world.put(8, 43);
+    for osd in world.acting() {
+        world.damage(7, osd);
+    }
+    assert_eq!(world.get(7), Err(Refusal::Damaged));
+    assert_eq!(world.get(8), Ok(43));
+    assert_eq!((world.summary().unfound, world.summary().clean), (1, false));
+    let deleted = world.ask(7, RequestOp::Delete { expect: None });
+    assert!(matches!(deleted, Ok(Answer::Written { .. })), "{deleted:?}");
+    assert_eq!(world.get(7), Ok(0));
+    world.put(7, 44);
+    assert_eq!(world.get(7), Ok(44));
+    world.heal().expect("heals");
+    assert_eq!((world.summary().unfound, world.summary().clean), (0, true));
+}
+
+#[test]
+fn compare_and_swap_knows_its_own_success() {
+    let mut world = quiet(3);
+    world.put(7, 42);
+    let Ok(Answer::Read { version, data }) = world.ask(7, RequestOp::Read { offset: 0, len: 512 }) else {
+        panic!("no answer")
+    };
+    let swap = RequestOp::Write { offset: 0, data, expect: Some(version) };
+    let first = world.ask(7, swap.clone());
+    assert!(matches!(first, Ok(Answer::Written { .. })));
+    assert_eq!(world.ask_again(7, swap.clone()), first);
+    let Err(Refusal::VersionMismatch(current)) = world.ask(7, swap) else { panic!("a stale version is accepted") };
+    assert!(current > version);
 }
 
 /// With a planted mistake some seed must fail: the checks are worth something.

@@ -21,6 +21,8 @@ const CLIENTS: usize = 4;
 const OBJECTS: u64 = 3;
 const PG: PgId = PgId { pool: PoolId(1), number: PgNumber(0) };
 const LEASE: Duration = Duration::millis(100);
+/// The test itself, as a client.
+const TESTER: usize = 200;
 const PEER_LINK: u64 = 1 << 40;
 
 /// Which faults happen.
@@ -101,6 +103,9 @@ pub struct World {
     served: (Epoch, BTreeMap<ObjectId, Version>),
     pub problem: Option<String>,
     pub marks: BTreeSet<&'static str>,
+    /// The answer to [`World::ask`].
+    answer: Option<Reply>,
+    asked: u64,
     trace: bool,
 }
 
@@ -173,6 +178,8 @@ impl World {
             served: Default::default(),
             problem: None,
             marks: BTreeSet::new(),
+            answer: None,
+            asked: 0,
             trace: std::env::var("PG_TRACE").is_ok(),
         };
         for osd in 0..OSDS {
@@ -686,6 +693,7 @@ impl World {
         }
         match what {
             What::Message { to, link, msg } => self.message(to, link, msg),
+            What::Reply { client: TESTER, reply, .. } => self.answer = Some(reply),
             What::Reply { client, link, reply } => {
                 if link.0 >> 8 == self.clients[client].conn {
                     self.client_reply(client, reply);
@@ -844,6 +852,72 @@ impl World {
                 }
             }
         });
+    }
+
+    /// Sends one request of the test itself, and gives the answer. Refusals that ask for a retry are retried.
+    pub fn ask(&mut self, stripe: u64, op: RequestOp) -> Result<Answer, Refusal> {
+        self.asked += 1;
+        self.ask_again(stripe, op)
+    }
+
+    /// Sends the test's last request again.
+    pub fn ask_again(&mut self, stripe: u64, op: RequestOp) -> Result<Answer, Refusal> {
+        let session = Session { client: ClientId(TESTER as u64), number: 1 };
+        for _ in 0..1000 {
+            let (map, _) = self.current_map();
+            let request = Request {
+                id: RequestId { session, number: self.asked },
+                seen: 0,
+                object: object(stripe),
+                epoch: map.epoch,
+                class: Default::default(),
+                tenant: 0,
+                op: op.clone(),
+            };
+            let link = LinkId(1 << 8 | TESTER as u64);
+            let to = map.primary.expect("somebody is primary").0 as usize;
+            self.answer = None;
+            self.at(self.now, What::Message { to, link, msg: Message::Request(request) });
+            let end = self.now + Duration::millis(50);
+            while self.answer.is_none() && self.now < end && self.step() {}
+            match self.answer.take().map(|reply| reply.outcome) {
+                None | Some(Err(Refusal::WrongEpoch(_) | Refusal::NotPrimary | Refusal::Again)) => {}
+                Some(outcome) => return outcome,
+            }
+        }
+        panic!("no answer to {op:?}")
+    }
+
+    /// Writes a value, as the test itself.
+    pub fn put(&mut self, stripe: u64, value: u64) {
+        let data = sector(&mut self.bufs, value);
+        self.ask(stripe, RequestOp::Write { offset: 0, data, expect: None }).expect("a write succeeds");
+    }
+
+    /// Reads a value, as the test itself.
+    pub fn get(&mut self, stripe: u64) -> Result<u64, Refusal> {
+        let answer = self.ask(stripe, RequestOp::Read { offset: 0, len: 512 })?;
+        let Answer::Read { data, .. } = answer else { panic!("{answer:?}") };
+        Ok(value_of(&data))
+    }
+
+    /// Damages the copy of an acting member.
+    pub fn damage(&mut self, stripe: u64, osd: OsdId) {
+        let groups = self.osds[osd.0 as usize].groups.as_mut().expect("up");
+        groups.store_mut().damage(CopyId { object: object(stripe), role: Role(0) });
+    }
+
+    /// The acting members, the primary first.
+    pub fn acting(&self) -> Vec<OsdId> {
+        let (map, _) = self.current_map();
+        let mut acting: Vec<OsdId> = map.acting.iter().flatten().map(|member| member.osd).collect();
+        acting.sort_by_key(|osd| Some(*osd) != map.primary);
+        acting
+    }
+
+    /// The primary's view of the group.
+    pub fn summary(&self) -> crate::pg::Summary {
+        self.primary().and_then(|pg| pg.summary()).expect("somebody is primary")
     }
 
     pub fn run_with_faults(&mut self) {
