@@ -67,6 +67,8 @@ pub struct Link {
     /// Replies that the node waits for.
     awaited: u32,
     in_flight: u32,
+    /// When its stage is given up; deadlines of earlier stages are void.
+    give_up_at: Option<Time>,
 }
 
 /// All connections of a node.
@@ -153,8 +155,13 @@ impl Links {
         self.forget_awaited(key);
         let link = self.links.get_mut(key).expect("checked by the caller");
         link.stage = Stage::Finishing;
-        self.deadlines.arm(now + FINISH_TIMEOUT, key);
+        self.give_up_at(now + FINISH_TIMEOUT, key);
         self.mark_dirty(key);
+    }
+
+    fn give_up_at(&mut self, at: Time, key: LinkKey) {
+        self.links.get_mut(key).expect("the caller has it").give_up_at = Some(at);
+        self.deadlines.arm(at, key);
     }
 
     fn forget_awaited(&mut self, key: LinkKey) {
@@ -179,7 +186,7 @@ impl Links {
         link.outbox.push_bytes(&hello);
         link.stage = Stage::Connecting(operation);
         link.in_flight += 1;
-        self.deadlines.arm(now + CONNECT_TIMEOUT, key);
+        self.give_up_at(now + CONNECT_TIMEOUT, key);
         Ok(())
     }
 
@@ -194,6 +201,7 @@ impl Links {
             is_dirty: false,
             awaited: 0,
             in_flight: 0,
+            give_up_at: None,
         })
     }
 }
@@ -240,7 +248,7 @@ impl Links {
         }
         tune(SockRef::from(&socket));
         let key = self.insert(socket, Stage::Greeting(Handshake::accept(self.identity)), None);
-        self.deadlines.arm(cx.now + GREETING_TIMEOUT, key);
+        self.give_up_at(cx.now + GREETING_TIMEOUT, key);
         self.receive(cx.queue, key);
     }
 
@@ -315,7 +323,7 @@ impl Links {
                 let (handshake, _) = Handshake::open(self.identity, target);
                 let link = self.links.get_mut(key).expect("found above");
                 link.stage = Stage::Greeting(handshake);
-                self.deadlines.arm(cx.now + GREETING_TIMEOUT, key);
+                self.give_up_at(cx.now + GREETING_TIMEOUT, key);
                 self.mark_dirty(key);
                 self.receive(cx.queue, key);
             }
@@ -459,7 +467,8 @@ impl Links {
     /// Gives up what has taken too long.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
         while let Some(key) = self.deadlines.pop_due(cx.now) {
-            match self.links.get(key).map(|link| &link.stage) {
+            let due = self.links.get(key).filter(|link| link.give_up_at.is_some_and(|at| at <= cx.now));
+            match due.map(|link| &link.stage) {
                 Some(Stage::Connecting(_) | Stage::Greeting(_)) => self.fail(cx, key, false),
                 Some(Stage::Finishing) => self.end(cx, key, "closed by this node, with something unsent"),
                 Some(Stage::Up | Stage::Ended) | None => {}
