@@ -10,7 +10,7 @@
 //! A group moves to a new target in steps: new members come in beside enough old ones, get the data, the history is
 //! trimmed (then they hold everything too), and the next ones follow.
 
-use crate::id::{Epoch, OsdId, StoreUuid};
+use crate::id::{Epoch, Member, OsdId, StoreUuid};
 use crate::map::{ActingMember, History, PgMap, Pool, Wish};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,15 +113,15 @@ impl Group<'_> {
     /// every interval since. Empty if there are none, or if nothing was ever recorded.
     fn holders(&self, usable: &UsableOsds) -> BTreeSet<OsdId> {
         let Some(history) = self.history else { return BTreeSet::new() };
-        let stores: BTreeMap<OsdId, StoreUuid> = usable.values().map(|u| (u.member.osd, u.member.store)).collect();
         let base = (history.base_epoch > Epoch(0)).then_some(&history.base_set);
-        let sets = base.into_iter().chain(history.sets.iter().map(|(_, set)| set));
-        let mut holders: BTreeSet<OsdId> =
-            if history.sets.is_empty() && base.is_none() { BTreeSet::new() } else { stores.keys().copied().collect() };
+        let mut sets = base.into_iter().chain(history.sets.iter().map(|(_, set)| set));
+        let Some(first) = sets.next() else { return BTreeSet::new() };
+        let is_usable = |member: &Member| usable.get(&member.osd).is_some_and(|u| u.member.store == member.store);
+        let mut members: Vec<&Member> = first.iter().filter(|member| is_usable(member)).collect();
         for set in sets {
-            holders.retain(|osd| set.iter().any(|member| member.osd == *osd && stores[osd] == member.store));
+            members.retain(|member| set.iter().any(|other| (other.osd, other.store) == (member.osd, member.store)));
         }
-        holders
+        members.into_iter().map(|member| member.osd).collect()
     }
 
     /// The present primary if it still acts and holds the data, else the member that is primary of the fewest groups,
