@@ -321,10 +321,10 @@ impl Primary {
     }
 
     /// Step 6.
-    pub fn record<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+    pub fn record<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, trims: bool) {
         self.enter(Stage::Record);
         let answered = self.roster.members(self.roster.answered());
-        let history = if self.full {
+        let history = if trims {
             history::trimmed(self.attempt.epoch, &self.acting_members)
         } else {
             history::narrowed(&self.history.0, self.attempt.epoch, &self.acting_members, &answered)

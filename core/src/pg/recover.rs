@@ -197,11 +197,13 @@ impl Primary {
             self.work_step(cx, object);
         }
         if self.stage == Stage::Resolve && self.unclean.resolving == 0 {
+            // If everything is whole already, the record trims: one transaction less.
+            let trims = self.full || self.unclean.is_empty();
             // A trimmed history forgets the members that know of older leases: these must have run out before.
-            if self.full && cx.host.now() < self.leases_end {
+            if trims && cx.host.now() < self.leases_end {
                 return self.look_again(cx, self.leases_end);
             }
-            self.record(cx);
+            self.record(cx, trims);
         }
     }
 
