@@ -156,7 +156,7 @@ impl World {
             op: None,
             conn: 1,
             versions: BTreeMap::new(),
-            left: 60,
+            left: 100,
         };
         let mut world = World {
             now: Time(1_000_000),
@@ -668,7 +668,9 @@ impl World {
             None => moments.retain(|moment| *moment != Moment::Call(op)),
         }
         self.log(|| format!("client {index}: op {op} on {stripe}: {action:?}"));
-        let delay = self.rng.between(10, 3_000);
+        // Spread over the time of the faults.
+        let longest = if self.rng.chance(1, 2) { 2_000 } else { 90_000 };
+        let delay = self.rng.between(10, longest);
         self.after(delay, What::ClientStep { client: index });
     }
 
