@@ -94,11 +94,13 @@ impl Group {
         }
     }
 
-    /// The map has this epoch of the group: if it is new, who waits may go.
-    pub fn on_map(&mut self, epoch: Epoch) {
-        if epoch != self.epoch {
+    /// The map has this epoch of the group: if it is new, who waits may go. True if so.
+    pub fn on_map(&mut self, epoch: Epoch) -> bool {
+        let new = epoch != self.epoch;
+        if new {
             *self = Group { gate: Gate::Open, pauses: 0, epoch, ..std::mem::take(self) };
         }
+        new
     }
 
     /// A connection was lost, and maybe the request that probed the group with it: the next connection probes.

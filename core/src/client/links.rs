@@ -3,7 +3,7 @@
 //! ```text
 //!   Idle ──want──▶ Connecting ──Up──▶ Up(link) ──Down, other address, silence──┐
 //!    ▲                 └────────────Failed───────────────────┐                 │
-//!    └──────────time is up────────── BackOff(until) ◀────────┴─────────────────┘
+//!    └───time is up, new map──────── BackOff(until) ◀────────┴─────────────────┘
 //! ```
 //!
 //! The number of failures in a row is forgotten only when an answer arrives, so a node that accepts and drops
@@ -173,6 +173,13 @@ impl OsdLinks {
             }
         }
         closed
+    }
+
+    /// The cluster has just made it a primary, so it is there: no pause before the next try.
+    pub fn believe(&mut self, osd: OsdId) {
+        if let Some(entry) = self.osds.get_mut(&osd).filter(|entry| matches!(entry.state, State::BackOff(_))) {
+            entry.state = State::Idle;
+        }
     }
 
     /// The end of a pause.

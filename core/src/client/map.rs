@@ -50,11 +50,12 @@ impl ClientMap {
     ///
     /// Revisions do not order updates: a server names the one up to which it knows *everything*, and sends newer changes
     /// under it. A server that lags behind the previous one is caught up with by its own changes.
+    /// What such a server does not list is not forgotten: it may not have heard of it yet.
     pub fn apply(&mut self, update: MapUpdate) -> bool {
-        self.revision = update.revision;
-        if update.full {
+        if update.full && update.revision >= self.revision {
             self.forget_unlisted(&update);
         }
+        self.revision = update.revision;
         let mut changed = update.full;
         for pool in update.pools {
             changed |= self.pools.insert(pool.id, pool.clone()) != Some(pool);
@@ -111,6 +112,16 @@ mod tests {
         assert_eq!(map.pg(pg(1, 0, 0).pg), Some(&pg(1, 4, 1)));
         assert_eq!((map.address(OsdId(1)), map.address(OsdId(2))), (None, Some("b:2")));
         assert_eq!((map.addresses(), map.nth_address(0)), (1, Some("b:2")));
+    }
+
+    #[test]
+    fn a_server_that_lags_takes_nothing_away() {
+        let mut map = ClientMap::default();
+        map.apply(update(5, true, vec![pg(0, 3, 1)], &[(1, "a:1")]));
+        map.apply(update(4, true, vec![], &[]));
+        assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (Some(&pg(0, 3, 1)), Some("a:1")));
+        map.apply(update(6, true, vec![], &[]));
+        assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (None, None));
     }
 
     #[test]

@@ -492,8 +492,11 @@ impl Requests {
         self.drop_pools(env);
         self.recall(env);
         for (pg, group) in &mut self.groups {
-            if let Some(info) = self.map.pg(*pg) {
-                group.on_map(info.epoch);
+            let Some(info) = self.map.pg(*pg) else { continue };
+            if group.on_map(info.epoch)
+                && let Some(primary) = info.primary
+            {
+                self.links.believe(primary);
             }
         }
         self.flush_open(env);

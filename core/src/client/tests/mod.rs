@@ -219,3 +219,26 @@ fn a_silent_primary_is_left_for_the_new_one() {
     assert!(world.now.since(before) < Duration::secs(10), "{:?}", world.now.since(before));
     assert_eq!(world.pgs[0].epoch, Epoch(1));
 }
+
+#[test]
+fn a_primary_that_the_map_names_anew_is_tried_at_once() {
+    let mut world = World::new(11);
+    let image = opened(&mut world);
+    world.down = true;
+    world.drop_all_links();
+    let op = write(&mut world, 0, &[1; 512]);
+    let op = begin(&mut world, image, op);
+    world.run(Duration::secs(60));
+    world.down = false;
+    // The map's connection comes back first or not; then there is news.
+    while world.client.stats().requests == 0 && world.subscribers() == 0 {
+        world.step();
+    }
+    for place in 0..3 {
+        let primary = world.pgs[place].primary;
+        world.set_primary(place, primary);
+    }
+    let before = world.now;
+    assert_eq!(result(&mut world, op), Ok(Outcome::Done));
+    assert!(world.now.since(before) < Duration::millis(100), "{:?}", world.now.since(before));
+}

@@ -265,6 +265,10 @@ impl World {
         self.set_primary(place, (!nobody).then_some(osd));
     }
 
+    pub fn subscribers(&self) -> usize {
+        self.links.values().filter(|link| link.subscribed && link.client_end).count()
+    }
+
     pub fn set_primary(&mut self, place: usize, primary: Option<OsdId>) {
         let pg = &mut self.pgs[place];
         (pg.epoch, pg.primary) = (Epoch(pg.epoch.0 + 1), primary);
