@@ -352,6 +352,10 @@ pub mod keys {
     pub fn osd_stats(osd: OsdId) -> String {
         format!("{PREFIX}stats/osd/{osd}")
     }
+    /// `stats/guard/<n>`: orders what an OSD publishes.
+    pub fn osd_guard(osd: OsdId) -> String {
+        format!("{PREFIX}stats/guard/{osd}")
+    }
     /// `mon/leader`.
     pub fn leader() -> String {
         format!("{PREFIX}mon/leader")

@@ -29,7 +29,7 @@ use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaId, Node, PeerI
 use crate::map::cluster::ClusterMap;
 use crate::map::follow::Follower;
 use crate::map::serve::MapServer;
-use crate::map::{Global, PREFIX};
+use crate::map::{Global, PREFIX, keys};
 use crate::msg::{Message, Refusal, Reply, Request, RequestOp};
 use crate::pg::Wish;
 use crate::pg::host::NodeView;
@@ -123,7 +123,7 @@ impl<S: ObjectStore> Osd<S> {
             follower: Follower::new(prefixes.to_vec()),
             server: MapServer::new(),
             session: None,
-            publisher: Publisher::default(),
+            publisher: Publisher::new(keys::osd_guard(config.osd)),
             wishes: BTreeMap::new(),
             peers: Peers::new(config.osd, Duration::secs(1), now),
             clients: BTreeMap::new(),

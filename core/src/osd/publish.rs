@@ -4,10 +4,14 @@
 //! [`TXN_OPS`] changes, so that a burst of changes costs few transactions; tried again until it succeeds. Keys may be
 //! leased: they vanish with the OSD's session and are put again in the next one.
 //! Does not own the session, nor what the values mean.
+//!
+//! Invariant: transactions take effect in the order in which they were sent, if at all. Each names the revision of a
+//! *guard* key and writes it anew, so one whose reply was lost and which arrives late, after a later one, fails: else a
+//! wish that was withdrawn would come back for good.
 
 use crate::io::{Effect, Env, MetaError, MetaId, MetaOp};
 use crate::limits::TXN_OPS;
-use crate::meta::{Keys, Request, Response, Txn, TxnOp};
+use crate::meta::{Compare, Keys, Request, Response, Txn, TxnOp, TxnResult};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +25,11 @@ struct Value {
 }
 
 /// See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Publisher {
+    guard: String,
+    /// Revision of the guard, as far as known; 0: it does not exist.
+    guard_revision: u64,
     wanted: BTreeMap<String, Value>,
     dirty: BTreeSet<String>,
     /// The transaction under way: its keys, and whether each is deleted.
@@ -32,6 +39,19 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// Nothing is said yet. `guard` names a key that nobody else writes.
+    pub fn new(guard: String) -> Self {
+        Publisher {
+            guard,
+            guard_revision: 0,
+            wanted: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            in_flight: None,
+            lease: None,
+            paused_until: Time(0),
+        }
+    }
+
     /// Sets a key; nothing happens if it has this value already.
     pub fn set(&mut self, key: String, bytes: Vec<u8>, leased: bool) {
         if self.wanted.get(&key).is_some_and(|value| value.bytes == bytes && value.leased == leased) {
@@ -74,16 +94,19 @@ impl Publisher {
         if self.in_flight.is_some() || self.dirty.is_empty() || self.paused_until > env.now {
             return;
         }
-        let keys: Vec<String> = self.ready().take(TXN_OPS).cloned().collect();
+        let keys: Vec<String> = self.ready().take(TXN_OPS - 1).cloned().collect();
         if keys.is_empty() {
             return;
         }
-        let success = keys.iter().map(|key| self.change(key)).collect();
+        let mut success: Vec<TxnOp> = keys.iter().map(|key| self.change(key)).collect();
+        success.push(TxnOp::Put { key: self.guard.clone(), value: Vec::new(), lease: 0 });
+        let compare = vec![Compare::ModRevision(self.guard.clone(), self.guard_revision)];
+        let failure = vec![TxnOp::Range(Keys::One(self.guard.clone()))];
         for key in &keys {
             self.dirty.remove(key);
         }
         let id = next_id();
-        let request = Request::Txn(Txn { compare: Vec::new(), success, failure: Vec::new() });
+        let request = Request::Txn(Txn { compare, success, failure });
         env.out.push(Effect::Meta(MetaOp::Request { id, request }));
         let keys = keys.into_iter().map(|key| (self.wanted.contains_key(&key), key));
         self.in_flight = Some((id, keys.map(|(put, key)| (key, !put)).collect()));
@@ -94,13 +117,25 @@ impl Publisher {
         let Some((_, keys)) = self.in_flight.take_if(|(expected, _)| *expected == id) else {
             return false;
         };
-        if result.is_err() {
-            let matters = |(key, deleted): &(String, bool)| *deleted || self.wanted.contains_key(key);
-            let again = keys.into_iter().filter(matters).map(|(key, _)| key);
-            self.dirty.extend(again.collect::<Vec<_>>());
-            self.paused_until = env.now + PAUSE;
+        match result {
+            Ok(Response::Txn { succeeded: true, revision, .. }) => self.guard_revision = *revision,
+            Ok(response) => {
+                self.guard_revision = guard_in(response);
+                self.again(keys);
+            }
+            Err(_) => {
+                self.again(keys);
+                self.paused_until = env.now + PAUSE;
+            }
         }
         true
+    }
+
+    /// What was not (surely) done has to be sent again, unless somebody else's word counts there now.
+    fn again(&mut self, keys: Vec<(String, bool)>) {
+        let wanted = &self.wanted;
+        let matters = |(key, deleted): &(String, bool)| *deleted || wanted.contains_key(key);
+        self.dirty.extend(keys.into_iter().filter(matters).map(|(key, _)| key));
     }
 
     /// What can be sent: leased keys need a lease.
@@ -126,11 +161,23 @@ impl Publisher {
     }
 }
 
+/// The guard's revision, as a failed transaction read it.
+fn guard_in(response: &Response) -> u64 {
+    match response {
+        Response::Txn { results, .. } => match results.first() {
+            Some(TxnResult::Range(kvs)) => kvs.first().map_or(0, |kv| kv.mod_revision),
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::buf::BufPool;
     use crate::io::Effects;
+    use crate::meta::KeyValue;
     use crate::rng::Rng;
 
     struct World {
@@ -140,30 +187,43 @@ mod tests {
         now: Time,
         next: u64,
         publisher: Publisher,
+        compared: Vec<Compare>,
     }
 
     impl World {
         fn new() -> Self {
             let (rng, bufs, out) = (Rng::new(1), BufPool::new(), Effects::default());
-            World { rng, bufs, out, now: Time(0), next: 0, publisher: Publisher::default() }
+            World {
+                rng,
+                bufs,
+                out,
+                now: Time(0),
+                next: 0,
+                publisher: Publisher::new("guard".into()),
+                compared: Vec::new(),
+            }
         }
 
         fn pump(&mut self) -> Vec<TxnOp> {
-            let World { rng, bufs, out, now, next, publisher } = self;
+            let World { rng, bufs, out, now, next, publisher, .. } = self;
             let mut ids = || {
                 *next += 1;
                 MetaId(*next)
             };
             publisher.pump(&mut Env { now: *now, rng, bufs, out }, &mut ids);
             match self.out.queue.pop() {
-                Some(Effect::Meta(MetaOp::Request { request: Request::Txn(txn), .. })) => txn.success,
+                Some(Effect::Meta(MetaOp::Request { request: Request::Txn(mut txn), .. })) => {
+                    self.compared = txn.compare;
+                    assert!(matches!(txn.success.pop(), Some(TxnOp::Put { key, .. }) if key == "guard"));
+                    txn.success
+                }
                 None => Vec::new(),
                 other => panic!("unexpected {other:?}"),
             }
         }
 
         fn answer(&mut self, result: Result<Response, MetaError>) {
-            let World { rng, bufs, out, now, next, publisher } = self;
+            let World { rng, bufs, out, now, next, publisher, .. } = self;
             assert!(publisher.handle(&mut Env { now: *now, rng, bufs, out }, MetaId(*next), &result));
         }
     }
@@ -192,6 +252,34 @@ mod tests {
         world.publisher.set("a".into(), b"1".to_vec(), false);
         assert_eq!(world.pump(), vec![], "nothing changed");
         assert_eq!(world.publisher.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_transaction_that_arrives_late_fails_its_comparison() {
+        let mut world = World::new();
+        let guard = |revision| vec![Compare::ModRevision("guard".into(), revision)];
+        world.publisher.set("a".into(), b"1".to_vec(), false);
+        world.pump();
+        assert_eq!(world.compared, guard(0));
+        world.answer(done());
+        world.publisher.remove("a");
+        world.pump();
+        assert_eq!(world.compared, guard(1), "the one that was lost");
+        world.answer(Err(MetaError::Unknown));
+        world.now = world.now + PAUSE;
+        assert_eq!(world.pump(), vec![TxnOp::Delete(Keys::One("a".into()))]);
+        let kv = KeyValue {
+            key: "guard".into(),
+            value: Vec::new(),
+            create_revision: 1,
+            mod_revision: 7,
+            version: 2,
+            lease: 0,
+        };
+        let results = vec![TxnResult::Range(vec![kv])];
+        world.answer(Ok(Response::Txn { revision: 8, succeeded: false, results }));
+        assert_eq!(world.pump().len(), 1, "at once, with what was learned");
+        assert_eq!(world.compared, guard(7));
     }
 
     #[test]
