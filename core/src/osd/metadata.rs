@@ -97,7 +97,17 @@ impl<S: ObjectStore> Osd<S> {
             match key {
                 Key::OsdState(osd) if *osd == self.config.osd => self.own_key_changed(env),
                 Key::OsdState(osd) => self.osd_changed(env, *osd),
+                Key::Pools => self.pools_changed(env),
                 _ => {}
+            }
+        }
+    }
+
+    fn pools_changed(&mut self, env: &mut Env<'_>) {
+        let ids: Vec<PgId> = self.groups.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(pool) = self.map.pool(id.pool) {
+                self.groups.with(env, id, |pg, host| pg.pool_changed(host, pool));
             }
         }
     }

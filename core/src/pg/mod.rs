@@ -197,6 +197,16 @@ impl Pg {
         self.finish_call(host);
     }
 
+    /// The pool's configuration may have changed. Of what can change, only `pg_minsize` matters here; it holds from the
+    /// next attempt on.
+    pub fn pool_changed<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, pool: &Pool) {
+        let minsize = u32::from(pool.pg_minsize);
+        if std::mem::replace(&mut self.rules.minsize, minsize) != minsize && self.primary.is_none() {
+            self.begin_attempt(host);
+            self.finish_call(host);
+        }
+    }
+
     /// Ends the primary side; every operation is settled.
     fn stop<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, epoch: Epoch) {
         let refusal = Refusal::WrongEpoch(epoch);
