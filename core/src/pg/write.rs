@@ -202,13 +202,12 @@ impl Primary {
         }
         let info = cx.host.store.lookup(CopyId { object: id, role: self.roster.role(own) });
         let record = self.ops.object_mut(object);
+        let committed = info.and_then(|info| info.committed);
         record.loaded = true;
-        if let Some(committed) = info.and_then(|info| info.committed) {
-            record.newest = committed.version;
-            record.absent = committed.tombstone;
-            record.visible = if committed.tombstone { Version::NONE } else { committed.version };
-            record.requests = committed.requests;
-        }
+        record.newest = committed.as_ref().map_or(Version::NONE, |info| info.version);
+        record.absent = committed.as_ref().is_none_or(|info| info.tombstone);
+        record.visible = if record.absent { Version::NONE } else { record.newest };
+        record.requests = committed.map(|info| info.requests).unwrap_or_default();
         true
     }
 

@@ -94,6 +94,22 @@ fn an_object_without_a_good_copy_is_refused_and_can_be_deleted() {
 }
 
 #[test]
+fn without_space_new_objects_are_refused_and_old_ones_written() {
+    let mut world = quiet(4);
+    world.put(7, 42);
+    world.set_full(true);
+    assert_eq!(world.try_put(8, 43), Err(Refusal::NoSpace));
+    assert_eq!(world.try_put(8, 44), Err(Refusal::NoSpace));
+    world.put(7, 45);
+    assert_eq!((world.get(7), world.get(8)), (Ok(45), Ok(0)));
+    world.set_full(false);
+    world.put(8, 46);
+    assert_eq!(world.get(8), Ok(46));
+    world.heal().expect("heals");
+    assert!(world.summary().clean);
+}
+
+#[test]
 fn compare_and_swap_knows_its_own_success() {
     let mut world = quiet(3);
     world.put(7, 42);
@@ -130,15 +146,29 @@ fn there_are_bugs_to_plant() {
     assert!(Bug::ALL.len() >= 7);
 }
 
-/// Prints one seed's story: `PG_TRACE=1 PG_SEED=7 cargo test -p ashlar-core one_seed -- --ignored --nocapture`.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Prints one seed's story: `PG_TRACE=1 PG_SEED=7 cargo test -p ashlar-core one_seed -- --ignored --nocapture`; with
+/// the feature `planted`, PG_PLANT names a bug.
 #[test]
 #[ignore = "for debugging"]
 fn one_seed() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    #[cfg(feature = "planted")]
+    crate::planted::plant(std::env::var("PG_PLANT").ok().and_then(|name| Bug::from_name(&name)));
     let faults = match number("PG_FAULTS") {
-        Some(0u64) => Faults::default(),
+        Some(0) => Faults::default(),
         Some(1) => Faults { maps: true, ..Faults::default() },
         _ => Faults::ALL,
     };
     println!("{:?}", run(number("PG_SEED").unwrap_or(0), faults));
+}
+
+/// Many seeds: `PG_SEED=1000 PG_COUNT=5000 cargo test -p ashlar-core campaign -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes long"]
+fn campaign() {
+    let first = number("PG_SEED").unwrap_or(10_000);
+    seeds("campaign", first..first + number("PG_COUNT").unwrap_or(1000), Faults::ALL);
 }

@@ -891,9 +891,21 @@ impl World {
     }
 
     /// Writes a value, as the test itself.
-    pub fn put(&mut self, stripe: u64, value: u64) {
+    pub fn try_put(&mut self, stripe: u64, value: u64) -> Result<Answer, Refusal> {
         let data = sector(&mut self.bufs, value);
-        self.ask(stripe, RequestOp::Write { offset: 0, data, expect: None }).expect("a write succeeds");
+        self.ask(stripe, RequestOp::Write { offset: 0, data, expect: None })
+    }
+
+    /// The same; it must succeed.
+    pub fn put(&mut self, stripe: u64, value: u64) {
+        self.try_put(stripe, value).expect("a write succeeds");
+    }
+
+    /// All stores refuse new objects, or no longer.
+    pub fn set_full(&mut self, full: bool) {
+        for osd in &mut self.osds {
+            osd.groups.as_mut().expect("up").store_mut().set_full(full);
+        }
     }
 
     /// Reads a value, as the test itself.
