@@ -49,7 +49,7 @@ enum What {
     Beat { osd: usize, incarnation: u64 },
     Restart { osd: usize },
     LinkUp { a: usize, b: usize },
-    Resume { osd: usize },
+    Resume,
     NewMap,
     ClientMap { client: usize, map: PgMap },
     ClientStep { client: usize },
@@ -541,7 +541,7 @@ impl World {
                 let until = self.now + Duration::micros(self.rng.between(1_000, 400_000));
                 self.log(|| format!("osd.{osd} pauses"));
                 self.osds[osd].paused_until = until;
-                self.at(until, What::Resume { osd });
+                self.at(until, What::Resume);
                 let delay = self.rng.between(1_000, 100_000);
                 self.after(delay, What::NewMap);
             }
@@ -723,7 +723,7 @@ impl World {
                 }
             }
             What::LinkUp { a, b } => self.link(a, b),
-            What::Resume { .. } => {}
+            What::Resume => {}
             What::NewMap => self.new_map(),
             What::ClientMap { client, map } => {
                 if map.epoch > self.clients[client].map.epoch {
