@@ -2,6 +2,7 @@
 
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
+use ashlar_core::time::Duration;
 
 /// A scenario: the cluster it wants, and what happens.
 #[derive(Clone, Copy)]
@@ -38,6 +39,50 @@ macro_rules! scenarios {
 scenarios! {
     mix = "../scenarios/mix.rs",
     calm = "../scenarios/calm.rs",
+    version_split = "../scenarios/version_split.rs",
+    stale_member_alone = "../scenarios/stale_member_alone.rs",
+    paused_primary = "../scenarios/paused_primary.rs",
+    one_way_primary = "../scenarios/one_way_primary.rs",
+    member_missed_writes = "../scenarios/member_missed_writes.rs",
+    interrupted_moves = "../scenarios/interrupted_moves.rs",
+    mass_restarts = "../scenarios/mass_restarts.rs",
+    total_power_loss = "../scenarios/total_power_loss.rs",
+    retried_writes = "../scenarios/retried_writes.rs",
+    reads_while_moving = "../scenarios/reads_while_moving.rs",
+    discarded_stays_discarded = "../scenarios/discarded_stays_discarded.rs",
+    metadata_store_stutters = "../scenarios/metadata_store_stutters.rs",
+    client_dies = "../scenarios/client_dies.rs",
+    reconnect_storm = "../scenarios/reconnect_storm.rs",
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::millis(n)
+}
+
+fn us(n: u64) -> Duration {
+    Duration::micros(n)
+}
+
+/// What scripts ask for: three copies on so many OSDs at least, one per host, two clients, and nothing that happens by
+/// itself. The rest stays as drawn: each seed is another timing.
+fn scripted(mut config: Config, osds: u32) -> Config {
+    config = config.calm();
+    (config.pg_size, config.pg_minsize) = (3, 2);
+    (config.osds, config.osds_per_host) = (config.osds.max(osds), 1);
+    config.object_blocks = config.object_blocks.max(8);
+    config.image_objects = config.image_objects.max(4);
+    config.load.clients = 2;
+    config
+}
+
+fn three(config: Config) -> Config {
+    let mut config = scripted(config, 3);
+    config.osds = 3;
+    config
+}
+
+fn four(config: Config) -> Config {
+    scripted(config, 4)
 }
 
 impl Scenario {

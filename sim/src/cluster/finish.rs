@@ -6,6 +6,7 @@ use crate::check::history::{Block, Finding, What};
 use crate::world::MetaFaults;
 use ashlar_core::map::{PREFIX, PgMap};
 use ashlar_core::time::Duration;
+use ashlar_faultinject::mix::FaultKind;
 use std::fmt::Write;
 
 /// Within so long of simulated time after the last fault, everything must work again. Sum of the slowest path: sessions
@@ -18,6 +19,9 @@ impl Cluster {
     /// Heals, waits until everything is whole, reads everything back and checks the whole history.
     pub fn finish(&mut self) -> Result<(), Finding> {
         self.heal_everything();
+        if self.config.mix.has(FaultKind::LatentError) {
+            self.replace_the_damaged_disk()?;
+        }
         let whole = self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && cluster.all_whole())?;
         if !whole {
             // What was seen so far may say more than that something is stuck.
@@ -30,6 +34,16 @@ impl Cluster {
         }
         self.read_back()?;
         self.check_history()
+    }
+
+    /// Lost metadata do not come back by themselves: the store stays out of peering until an operator replaces it.
+    fn replace_the_damaged_disk(&mut self) -> Result<(), Finding> {
+        self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && cluster.all_active())?;
+        let node = self.osds[0];
+        self.kill(node);
+        self.wipe(node);
+        self.start(node);
+        Ok(())
     }
 
     /// Ends all faults; everything runs.

@@ -15,6 +15,7 @@ mod store;
 
 pub use config::{Config, LoadConfig, StoreKind};
 pub use process::{Process, Spec, StoreSpec};
+pub use script::broken;
 pub use store::SimStore;
 
 use crate::check::history::{BLOCK, Block, Finding, History};

@@ -32,6 +32,11 @@ impl Cluster {
         if ready { Ok(()) } else { Err(broken(format!("the cluster does not come up: {}", self.describe_stuck()))) }
     }
 
+    /// Whether a client has opened the image.
+    pub fn is_ready(&self, client: usize) -> bool {
+        self.clients[client].image.is_some()
+    }
+
     /// Starts a write of whole blocks; returns its number.
     pub fn start_write(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
         self.submit(client, first, blocks, What::Write)
