@@ -15,14 +15,15 @@ pub struct Found {
     pub what: String,
 }
 
-/// Runs the default scenario with the bug switched on, seed after seed, until one fails.
+/// Runs the default scenario with the bug switched on, seed after seed, until one fails that does not fail without it.
 pub fn hunt(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
     let scenario = Scenario::named("mix").expect("the default scenario exists");
-    plant(Some(bug));
-    let found = (from..from + seeds).find_map(|seed| {
-        let failure = run(seed, scenario, &Recording::default()).failure?;
-        Some(Found { seeds: seed - from + 1, seed, what: failure.what })
-    });
-    plant(None);
-    found
+    (from..from + seeds).find_map(|seed| {
+        plant(Some(bug));
+        let report = run(seed, scenario, &Recording::default());
+        plant(None);
+        let failure = report.failure?;
+        let innocent = run(seed, scenario, &Recording::default()).failure.is_none();
+        innocent.then(|| Found { seeds: seed - from + 1, seed, what: failure.what })
+    })
 }
