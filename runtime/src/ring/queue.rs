@@ -19,9 +19,10 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// Parts of one send; what is left goes with the next.
 const SLICES: usize = 256;
-/// How long an enter waits for sends to complete besides something new. They nearly always do at once; otherwise
-/// something new must not wait for them longer than a wake-up costs.
-const SENDS_WAIT_US: u32 = 30;
+/// How long an enter waits for sends to complete besides something new. They nearly always do at once; only a connection
+/// whose buffers are full makes the others wait for so long, once. When it is over, the kernel returns for the sends alone:
+/// a shorter time costs a wake-up for each answer of a server that waits for its next request.
+const SENDS_WAIT_US: u32 = 500;
 
 /// Bytes that are being sent.
 pub struct SendOperation {
