@@ -194,7 +194,7 @@ impl HashRange {
     /// Splits into `1 << bits` ranges of (about) equal width and returns number `index`.
     pub fn part(&self, index: u32, bits: u32) -> HashRange {
         let width = u128::from(self.last - self.first) + 1;
-        let bound = |n: u32| u128::from(self.first) + (width * u128::from(n) >> bits);
+        let bound = |n: u32| u128::from(self.first) + ((width * u128::from(n)) >> bits);
         let fit = |x: u128| u64::try_from(x).expect("inside a range of u64");
         HashRange { first: fit(bound(index)), last: fit(bound(index + 1) - 1) }
     }

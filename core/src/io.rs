@@ -60,6 +60,7 @@ impl Effects {
 
 /// An event for a node.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "messages are the common case; a box would be an allocation each")]
 pub enum Input {
     /// A message arrived, on a link that was reported up and not yet down.
     Message {

@@ -9,6 +9,7 @@ use crate::msg::{Answer, Refusal};
 use crate::pg::choose::Mask;
 use crate::pg::msg::Change;
 use crate::slab::{Key, Slab};
+#[allow(clippy::disallowed_types, reason = "a fixed hasher, and nothing walks through it")]
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -131,6 +132,7 @@ impl Hasher for ObjectHasher {
 pub struct Ops {
     ops: Slab<Op>,
     objects: Slab<Object>,
+    #[allow(clippy::disallowed_types, reason = "a fixed hasher, and nothing walks through it")]
     by_id: HashMap<ObjectId, Key<Object>, BuildHasherDefault<ObjectHasher>>,
 }
 

@@ -99,12 +99,16 @@ impl Stage {
     /// The table of legal transitions.
     fn may_become(self, next: Stage) -> bool {
         use Stage::*;
-        match (self, next) {
-            (ReadHistory, Query) | (Query, Compare) | (Compare, Resolve) | (Resolve, Record) => true,
-            (Record, LeaseWait) | (LeaseWait, Active) => true,
-            (ReadHistory | Query | Compare | Resolve | Record, Over(_)) => true,
-            _ => false,
-        }
+        matches!(
+            (self, next),
+            (ReadHistory, Query)
+                | (Query, Compare)
+                | (Compare, Resolve)
+                | (Resolve, Record)
+                | (Record, LeaseWait)
+                | (LeaseWait, Active)
+                | (ReadHistory | Query | Compare | Resolve | Record, Over(_))
+        )
     }
 }
 

@@ -306,11 +306,11 @@ impl World {
         };
         groups.settle(&mut env, &mut next_id);
         groups.check();
-        if let Some(at) = groups.next_deadline() {
-            if entry.ticks.insert(at) {
-                self.sequence += 1;
-                self.queue.insert((at.max(self.now), self.sequence), What::Round { osd });
-            }
+        if let Some(at) = groups.next_deadline()
+            && entry.ticks.insert(at)
+        {
+            self.sequence += 1;
+            self.queue.insert((at.max(self.now), self.sequence), What::Round { osd });
         }
         self.osds[osd].groups = Some(groups);
         // The store may hold completions back for some rounds.

@@ -69,10 +69,10 @@ impl Running {
     /// Writes the overlays of an object that are in the log into its block. False if nothing can be written now.
     pub(super) fn start_compaction(&mut self, env: &mut Env<'_>, place: ObjectIndex) -> bool {
         let object = self.objects.at(place);
-        if let Some(active) = self.actives.get(object.active) {
-            if active.undone || active.fetching || active.compaction.is_some() {
-                return false;
-            }
+        if let Some(active) = self.actives.get(object.active)
+            && (active.undone || active.fetching || active.compaction.is_some())
+        {
+            return false;
         }
         let Some(state) = &object.versions.committed else { return false };
         let durable = if planted(Bug::StoreCompactEarly) { Sequence::MAX } else { self.journal.durable() };

@@ -3,13 +3,11 @@
 //! CRC-32 is linear: `crc(a ++ b) = shift(crc(a), len(b)) ^ crc(b)`, where `shift` appends zero bytes. For the two
 //! lengths that matter here (a sector, a unit) `shift` is four table look-ups.
 
-use crate::buf::{UNIT, UNIT_USIZE};
+use crate::buf::UNIT;
 use crate::limits::SECTOR_BYTES;
 
 /// CRC-32 (IEEE), reflected.
 const POLYNOMIAL: u32 = 0xedb8_8320;
-/// Zeroes of one unit, to be hashed when a unit is completed with zeroes.
-const ZEROES: [u8; UNIT_USIZE] = [0; UNIT_USIZE];
 
 type Shift = [[u32; 256]; 4];
 
@@ -104,14 +102,6 @@ impl Combined {
     }
 }
 
-/// CRC of a unit that begins with `bytes` and goes on with zeroes.
-pub fn of_unit(bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(bytes);
-    hasher.update(&ZEROES[bytes.len()..]);
-    hasher.finalize()
-}
-
 /// CRC of a unit of zeroes.
 pub fn of_zero_unit() -> u32 {
     // The value is tested below.
@@ -121,6 +111,7 @@ pub fn of_zero_unit() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::UNIT_USIZE;
 
     #[test]
     fn parts_add_up_to_the_whole() {
@@ -138,7 +129,6 @@ mod tests {
 
     #[test]
     fn zeroes_are_known() {
-        assert_eq!(of_zero_unit(), crc32fast::hash(&ZEROES));
-        assert_eq!(of_unit(&[]), of_zero_unit());
+        assert_eq!(of_zero_unit(), crc32fast::hash(&[0; UNIT_USIZE]));
     }
 }

@@ -155,7 +155,7 @@ impl Object {
             return 0;
         }
         let units = units_of(block_size) as u64;
-        let data = units * 4 + units.next_multiple_of(8) / 8 * 8;
+        let data = units * 4 + units.div_ceil(8) * 8;
         let prepared = self.versions.prepared.as_ref().map_or(0, |state| data + state.overlays.len() as u64 * 4112);
         SNAPSHOT_FIXED_BYTES + data + prepared
     }

@@ -325,7 +325,7 @@ impl Record {
         if layout != LAYOUT {
             return Err(BadRecord::Unknown);
         }
-        if length < HEADER_BYTES || length % 8 != 0 {
+        if length < HEADER_BYTES || !length.is_multiple_of(8) {
             return Err(BadRecord::Malformed);
         }
         let mut reader = Reader::new(bytes.get(..length).ok_or(BadRecord::Malformed)?);

@@ -61,6 +61,7 @@ struct Units<'a> {
     fetched: Option<&'a (usize, Buf)>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once")]
 enum Planned {
     Done(Body, Option<BlockData>),
     Fetch(u32, usize, usize),
@@ -256,7 +257,7 @@ impl Running {
         let large = write.data.len() * 2 > self.superblock.block_size;
         let active = self.actives.get(self.objects.at(place).active).expect("has an operation");
         let (undone, busy) = (active.undone && !planted(Bug::StoreTwoUndone), active.is_block_busy());
-        if own_block == NO_BLOCK || ((covers || large) && !(undone && !large)) {
+        if own_block == NO_BLOCK || large || (covers && !undone) {
             if undone {
                 return Ok(Planned::Wait);
             }
