@@ -30,6 +30,8 @@ use smallvec::SmallVec;
 const GRACE: Duration = Duration::millis(150);
 /// How long to wait for members without whom everything would have to be copied before serving.
 const GRACE_WEAK: Duration = Duration::millis(3_000);
+/// Pause before another look at a group whose history is lost: only an operator can help.
+const HISTORY_PAUSE: Duration = Duration::secs(30);
 /// Pause before the metadata store is asked again.
 const META_PAUSE: Duration = Duration::millis(200);
 
@@ -195,6 +197,15 @@ impl Primary {
         let takes_part = self.roster.answered();
         let digests: Vec<_> =
             self.roster.in_mask(takes_part).filter_map(|(index, seat)| Some((index, seat.statement?.digest))).collect();
+        if self.history.1 == 0 && digests.iter().any(|(_, digest)| digest.count > 0) {
+            let text = format!(
+                "{:?}: there are copies, but the metadata store knows of no interval in which they could have been \
+                 written: it has lost this group's history; the group stays inactive",
+                self.pg
+            );
+            cx.host.log(Level::Error, text);
+            return self.give_up(cx, HISTORY_PAUSE);
+        }
         self.comparison = Comparison::new(self.rules.range, &digests);
         self.enter(Stage::Compare);
         self.ask_more(cx);
@@ -278,7 +289,7 @@ impl Primary {
                     self.pg, self.history.0.last
                 );
                 cx.host.log(Level::Error, text);
-                self.give_up(cx, Duration::secs(30));
+                self.give_up(cx, HISTORY_PAUSE);
                 false
             }
         }

@@ -258,8 +258,9 @@ impl Primary {
     }
 
     /// An object without a good copy was deleted on all acting members.
-    pub fn buried(&mut self, object: ObjectId) {
+    pub fn buried<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         self.unclean.entries.remove(&object);
+        self.trim_if_clean(cx);
     }
 
     /// Decides what is next for an object that has no step under way.

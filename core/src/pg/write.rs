@@ -497,7 +497,7 @@ impl Primary {
             record.visible = if tombstone { Version::NONE } else { version };
             let id = record.id;
             if self.unclean.get(id).is_some_and(|entry| entry.unfound) {
-                self.buried(id);
+                self.buried(cx, id);
             }
             if !is_purge {
                 cx.host.observe(Fact::Acknowledged { pg: self.pg, object: id, version, request });
@@ -505,7 +505,6 @@ impl Primary {
             self.finish(cx, key, Ok(Answer::Written { version }));
         }
         self.object_step(cx, object);
-        self.trim_if_clean(cx);
     }
 
     /// The oldest write of an object that is under way.
