@@ -179,6 +179,8 @@ fn unpacked(folder: &Path) -> Result<()> {
         bail!("no such target here, and no apt-get to fetch another compiler with");
     }
     std::fs::create_dir_all(folder)?;
+    // Lists may be old or missing; without leave to refresh them, what there is must do.
+    let _ = commands::answers("apt-get", &["-qq", "update"]);
     let packages = packages()?;
     eprintln!("\n== a compiler that can build its standard library: {}", packages.join(" "));
     commands::output(Command::new("apt-get").current_dir(folder).args(["-qq", "download"]).args(&packages))?;

@@ -15,6 +15,7 @@ pub struct Args {
 /// Runs everything; stops at the first failure.
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
+    tools::install()?;
     commands::run("formatting", commands::cargo().args(["fmt", "--all", "--check"]))?;
     tidy::run()?;
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
