@@ -96,7 +96,7 @@ fn empty(size_bytes: u64) -> Image {
 
 /// Creates an image; an error if its name is taken.
 pub async fn create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes: u64) -> Result<InodeId> {
-    if size_bytes == 0 || size_bytes % u64::from(SECTOR_BYTES) != 0 {
+    if size_bytes == 0 || !size_bytes.is_multiple_of(u64::from(SECTOR_BYTES)) {
         bail!(
             "image '{name}': {size_bytes} bytes are not a whole number of sectors of {SECTOR_BYTES} bytes; choose another size"
         );

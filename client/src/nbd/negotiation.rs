@@ -266,7 +266,7 @@ impl Negotiation {
         };
         let set = option == option::SET_META_CONTEXT;
         let matches = |query: &&str| *query == BASE_ALLOCATION || !set && *query == "base:";
-        let allocation = queries.iter().any(|query| matches(query)) || !set && queries.is_empty();
+        let allocation = queries.iter().any(matches) || !set && queries.is_empty();
         self.find(name.to_string(), Finding::Contexts { option, name: name.to_string(), allocation })
     }
 

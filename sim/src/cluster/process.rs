@@ -201,6 +201,6 @@ fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
             let fresh = || Box::new(SlowModel::new(uuid, *rounds, *round));
             SimStore::Model(kept.take().unwrap_or_else(fresh))
         }
-        StoreSpec::Log(config) => SimStore::Log(Box::new(LogStore::open(config.clone(), env))),
+        StoreSpec::Log(config) => SimStore::Log(Box::new(LogStore::open(*config, env))),
     }
 }
