@@ -68,8 +68,6 @@ bugs! {
     StoreFreeInUse = "store-free-in-use",
     /// A segment is written again before a page in the log names a tail behind it.
     StoreReuseEarly = "store-reuse-early",
-    /// The tail names a page that is not in the log.
-    StoreTailInFlight = "store-tail-in-flight",
     /// Pages say that data are durable that are on their way.
     StoreDoneTooFar = "store-done-too-far",
     /// Two data writes of one object are on their way.

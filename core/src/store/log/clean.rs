@@ -21,9 +21,9 @@ use crate::planted::{Bug, planted};
 /// Objects that wait for their snapshot at a time: enough to fill pages of the log.
 const BATCH: usize = 64;
 /// Free part of the log below which cleaning starts, in percent.
-const FREE_PERCENT: u64 = 35;
+const FREE_PERCENT: u64 = 20;
 /// Segments that shall be free beyond what cleaning itself may need.
-const FREE_SEGMENTS: u64 = 4;
+const FREE_SEGMENTS: u64 = 2;
 
 /// How far the oldest segment is cleaned.
 #[derive(Clone, Debug)]
@@ -59,8 +59,9 @@ impl Running {
     /// Chooses objects of the oldest segment, as long as the log is short of space.
     pub(super) fn clean(&mut self, env: &mut Env<'_>) {
         self.gained |= self.journal.advance_tail();
-        for place in std::mem::take(&mut self.cleaner.waiting) {
-            self.cleaner.waiting.push(place);
+        for at in (0..self.cleaner.waiting.len()).rev() {
+            // A snapshot takes its object off the list, and moves none before it.
+            let place = self.cleaner.waiting[at];
             self.step_object(env, place);
         }
         if !self.wants_cleaning() {

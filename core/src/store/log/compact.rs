@@ -10,10 +10,10 @@
 use super::index::ObjectIndex;
 use super::ops::{Compaction, DataWrite};
 use super::page::Sequence;
-use super::record::{Body, Record};
+use super::record::{Body, Record, UnitData};
 use super::running::{Io, Running};
 use super::write::Class;
-use crate::buf::{Buf, UNIT};
+use crate::buf::UNIT;
 use crate::io::{DiskError, Env};
 use crate::planted::{Bug, planted};
 use smallvec::SmallVec;
@@ -85,35 +85,33 @@ impl Running {
         if compaction.bytes == 0 || conflicts {
             return false;
         }
-        let mut runs: SmallVec<[(u16, SmallVec<[Buf; 32]>); 4]> = SmallVec::new();
-        for overlay in ready {
-            let (unit, buf) = (overlay.data.unit, overlay.data.buf.clone());
-            match runs.last_mut() {
-                Some((first, bufs)) if usize::from(*first) + bufs.len() == usize::from(unit) => bufs.push(buf),
-                _ => runs.push((unit, SmallVec::from_iter([buf]))),
-            }
-        }
-        compaction.parts = u32::try_from(runs.len()).expect("units of one object");
+        let mut units = std::mem::take(&mut self.units);
+        units.clear();
+        units.extend(ready.map(|overlay| overlay.data.clone()));
         let block = compaction.block;
+        let follows = |a: &UnitData, b: &UnitData| a.unit + 1 == b.unit;
+        compaction.parts = u32::try_from(units.chunk_by(follows).count()).expect("units of one object");
         let active = self.activate(place);
         self.actives.at_mut(active).compaction = Some(compaction);
         self.compactions += 1;
         self.blocks.pin(block);
-        for (first, bufs) in runs {
-            self.write_run(env, place, block, first, &bufs);
+        for run in units.chunk_by(follows) {
+            self.write_run(env, place, block, run);
         }
+        units.clear();
+        self.units = units;
         true
     }
 
-    fn write_run(&mut self, env: &mut Env<'_>, place: ObjectIndex, block: u32, first: u16, bufs: &[Buf]) {
-        let mut run = env.bufs.alloc(UNIT * u32::try_from(bufs.len()).expect("units of one object"));
+    fn write_run(&mut self, env: &mut Env<'_>, place: ObjectIndex, block: u32, units: &[UnitData]) {
+        let mut run = env.bufs.alloc(UNIT * u32::try_from(units.len()).expect("units of one object"));
         let mut at = 0;
-        for buf in bufs {
-            run.copy_from(at, buf);
+        for unit in units {
+            run.copy_from(at, &unit.buf);
             at += UNIT;
         }
         let run = env.bufs.freeze(run);
-        self.write_block(env, block, first.into(), run, Io::Compaction(place));
+        self.write_block(env, block, units[0].unit.into(), run, Io::Compaction(place));
     }
 
     /// Part of a compaction completed.

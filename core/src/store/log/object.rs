@@ -254,10 +254,7 @@ impl Versions {
         let units = usize::from(first_unit)..usize::from(first_unit) + sums.len();
         state.overlays.retain(|overlay| !units.contains(&usize::from(overlay.data.unit)));
         for (unit, sum) in units.zip(sums) {
-            // Without its base (see `compacted`) there is no place for it, and a snapshot follows.
-            if let Some(place) = state.sums.get_mut(unit) {
-                *place = *sum;
-            }
+            state.sums[unit] = *sum;
         }
     }
 
@@ -295,11 +292,7 @@ impl Versions {
             if !named || (overlay.page > upto && !planted(Bug::StoreCompactNewer)) {
                 return true;
             }
-            // A log whose oldest segments were cleaned begins with records of objects whose base is gone; a snapshot,
-            // which follows, says all of this.
-            if let Some(sum) = sums.get_mut(unit) {
-                *sum = overlay.data.crc;
-            }
+            sums[unit] = overlay.data.crc;
             false
         });
         spare.take_empty(&mut state.overlays);
@@ -379,27 +372,4 @@ pub fn sectors(offset: u32, len: u32) -> Sectors {
 /// Units of a block.
 pub fn units_of(block_size: u32) -> usize {
     block_size as usize / UNIT_USIZE
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::buf::BufPool;
-    use crate::id::Epoch;
-
-    #[test]
-    fn records_whose_base_was_cleaned_away_wait_for_their_snapshot() {
-        let version = Version { epoch: Epoch(1), seq: 2 };
-        let label = Label { version, predecessor: Version::NONE, requests: Default::default() };
-        let buf = BufPool::new().zeroed(UNIT).freeze();
-        let units = vec![UnitData { unit: 21, crc: buf.crc(), buf }];
-        let (set, clear) = (Sectors { first: 21 * 8, count: 8 }, Sectors { first: 0, count: 0 });
-        let join = Join { mode: Mode::Plain, commits: false, replaces: false };
-        let (mut versions, mut spare) = (Versions::default(), Spare::default());
-        versions.apply(&Body::Inline { label: label.clone(), join, set, clear, units }, 7, &mut spare);
-        versions.apply(&Body::Compacted { upto: 7, units: smallvec::smallvec![1 << 21] }, 8, &mut spare);
-        let whole = State::empty(label, Content::Data);
-        versions.apply(&Body::Snapshot { committed: Some(whole.clone()), prepared: None }, 9, &mut spare);
-        assert_eq!(versions.committed, Some(whole));
-    }
 }

@@ -19,6 +19,7 @@ const LAYOUT: u8 = 1;
 const PREPARE: u16 = 1;
 const COMMITS: u16 = 2;
 const REPLACES: u16 = 4;
+const FIRST: u16 = 8;
 const HAS_COMMITTED: u16 = 1;
 const HAS_PREPARED: u16 = 2;
 const PART_DATA: u8 = 1;
@@ -55,6 +56,8 @@ pub struct Join {
     pub commits: bool,
     /// Whether what was there does not matter.
     pub replaces: bool,
+    /// Whether nothing was there: replay may begin with it.
+    pub first: bool,
 }
 
 /// One unit of data with its checksum.
@@ -233,7 +236,10 @@ impl Body {
         match self {
             Body::Put { join, .. } | Body::Inline { join, .. } | Body::Tombstone { join, .. } => {
                 let flag = |set: bool, flag: u16| if set { flag } else { 0 };
-                flag(join.mode == Mode::Prepare, PREPARE) | flag(join.commits, COMMITS) | flag(join.replaces, REPLACES)
+                flag(join.mode == Mode::Prepare, PREPARE)
+                    | flag(join.commits, COMMITS)
+                    | flag(join.replaces, REPLACES)
+                    | flag(join.first, FIRST)
             }
             Body::Snapshot { committed, prepared } => {
                 u16::from(committed.is_some()) * HAS_COMMITTED + u16::from(prepared.is_some()) * HAS_PREPARED
@@ -526,7 +532,8 @@ fn read_join(flags: u16, allowed: u16) -> Result<Join, BadRecord> {
         return Err(BadRecord::Unknown);
     }
     let mode = if flags & PREPARE != 0 { Mode::Prepare } else { Mode::Plain };
-    Ok(Join { mode, commits: flags & COMMITS != 0, replaces: flags & REPLACES != 0 })
+    let has = |flag: u16| flags & flag != 0;
+    Ok(Join { mode, commits: has(COMMITS), replaces: has(REPLACES), first: has(FIRST) })
 }
 
 fn read_body(
@@ -540,12 +547,12 @@ fn read_body(
         return Err(BadRecord::Unknown);
     }
     match kind {
-        1 => read_put(read_join(flags, PREPARE | COMMITS | REPLACES)?, reader, units),
-        2 => read_inline(read_join(flags, PREPARE | COMMITS)?, reader, units, pool),
+        1 => read_put(read_join(flags, PREPARE | COMMITS | REPLACES | FIRST)?, reader, units),
+        2 => read_inline(read_join(flags, PREPARE | COMMITS | FIRST)?, reader, units, pool),
         3 => read_intent(reader, units),
         4 => Ok(Body::Commit(read_version(reader)?)),
         5 => Ok(Body::Rollback(read_version(reader)?)),
-        6 => read_tombstone(read_join(flags, PREPARE | COMMITS | REPLACES)?, reader),
+        6 => read_tombstone(read_join(flags, PREPARE | COMMITS | REPLACES | FIRST)?, reader),
         7 => Ok(Body::Purge(read_version(reader)?)),
         8 => read_compacted(reader),
         9 => read_snapshot(flags, reader, units, pool),

@@ -160,6 +160,11 @@ impl Replay {
         if older && planted(Bug::StoreReplayByVersion) {
             return;
         }
+        // Its beginning is in a segment that is free already, because a later record supersedes all of it. Should that
+        // one be lost, the object is better unknown than incomplete.
+        if object.versions.is_empty() && !begins(&record.body) {
+            return;
+        }
         let undone = position.page > self.done_upto && has_data(&record.body);
         let past = Past { before: position, versions: object.versions.clone(), base: object.base };
         match &record.body {
@@ -218,6 +223,15 @@ fn is_base(body: &Body) -> bool {
         Body::Snapshot { .. } => true,
         _ => false,
     }
+}
+
+/// Whether replay of an object can begin with this record.
+fn begins(body: &Body) -> bool {
+    let first = match body {
+        Body::Put { join, .. } | Body::Inline { join, .. } | Body::Tombstone { join, .. } => join.first,
+        _ => false,
+    };
+    first || is_base(body)
 }
 
 fn names_block_beyond(body: &Body, blocks: u32) -> bool {

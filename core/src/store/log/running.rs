@@ -718,7 +718,9 @@ impl Running {
 
     /// Panics if an invariant is broken.
     pub fn check(&self) {
-        self.journal.check();
+        if self.trusted {
+            self.journal.check();
+        }
         let units = super::object::units_of(self.superblock.block_size);
         let (mut snapshots, mut overlays) = (0, 0);
         for (_, object) in self.objects.iter() {

@@ -75,8 +75,8 @@ impl Running {
         let segment = u64::from(self.superblock.segment_size);
         let cleaning = self.journal.cleaning_need() * 5 / 4;
         let kept = match class {
-            Class::Data => cleaning + 2 * segment,
-            Class::Ending => cleaning + segment,
+            Class::Data => cleaning + segment,
+            Class::Ending => cleaning + segment / 2,
             Class::Cleaning => u64::from(UNIT) + u64::from(self.undone) * u64::from(VOID_BYTES),
         };
         self.journal.room() >= bytes as u64 + u64::from(UNIT) + kept && self.journal.fits(bytes)
@@ -153,7 +153,8 @@ impl Running {
 
     /// How a next version joins what is there: whatever is prepared is committed by it.
     fn join(&self, place: ObjectIndex, mode: Mode) -> Join {
-        Join { mode, commits: self.objects.at(place).versions.prepared.is_some(), replaces: false }
+        let versions = &self.objects.at(place).versions;
+        Join { mode, commits: versions.prepared.is_some(), replaces: false, first: versions.is_empty() }
     }
 
     // ---- operations that end something
@@ -182,7 +183,7 @@ impl Running {
                 tombstone(version, predecessor, requests, self.join(place, *mode))
             }
             StoreOp::Replace { version, predecessor, mode, requests, .. } => {
-                let join = Join { mode: *mode, commits: false, replaces: true };
+                let join = Join { commits: false, replaces: true, ..self.join(place, *mode) };
                 tombstone(version, predecessor, requests, join)
             }
             StoreOp::Commit { version, .. } => (Body::Commit(*version), Base::Builds),
@@ -448,7 +449,7 @@ impl Running {
             return Ok(Next::Wait);
         }
         let label = label(*version, *predecessor, requests);
-        let join = Join { mode: *mode, commits: false, replaces: true };
+        let join = Join { commits: false, replaces: true, ..self.join(place, *mode) };
         let base = if *mode == Mode::Plain { Base::Is } else { Base::Builds };
         let mut bitmap = bitmap.clone();
         bitmap.trim();

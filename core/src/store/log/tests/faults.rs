@@ -197,3 +197,27 @@ fn a_sync_waits_for_what_came_before() {
     assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
     assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(1));
 }
+
+#[test]
+fn a_log_with_any_page_damaged_never_shows_what_never_was() {
+    for seed in 0..30 {
+        let mut world = World::new(Shape { crashes: 0, objects: 6, ..SHAPE }, seed);
+        (0..1200).for_each(|_| world.step());
+        world.drain();
+        let superblock = superblock(&world);
+        let segment = u32::try_from(world.rng.below(u64::from(superblock.segments))).unwrap();
+        let begin = superblock.log_place(segment, 0) as usize;
+        let bytes = &world.data.media[begin..begin + superblock.segment_size as usize];
+        let mut pages = Vec::new();
+        page::scan(superblock.store, segment, bytes, |header, _| pages.push(header.unit));
+        if pages.is_empty() {
+            continue;
+        }
+        let unit = pages[world.rng.below(pages.len() as u64) as usize];
+        world.data.media[superblock.log_place(segment, unit) as usize + 90] ^= 1;
+        let state = reopen(&mut world, open_config(&SHAPE));
+        assert!(matches!(state, StoreState::Open { .. }), "{state:?}");
+        world.store.check();
+        world.check_contents();
+    }
+}

@@ -27,7 +27,7 @@ fn label() -> Label {
 }
 
 fn join(mode: Mode, commits: bool, replaces: bool) -> Join {
-    Join { mode, commits, replaces }
+    Join { mode, commits, replaces, first: replaces }
 }
 
 fn bitmap(first: u32, count: u32) -> Bitmap {
@@ -77,7 +77,7 @@ fn put_with_a_hole_and_put_of_nothing() {
     let body =
         Body::Put { label: label.clone(), join: join(Mode::Plain, false, true), block: 7, bitmap: bitmap(17, 2), sums };
     let fields = "07000000 0000 01 00 0100 000000000000 0000060000000000 03000000 00000000";
-    golden(body, "01 01 0400 60000000", &[VERSION, PREDECESSOR, fields], 0);
+    golden(body, "01 01 0c00 60000000", &[VERSION, PREDECESSOR, fields], 0);
     let body = Body::Put {
         label,
         join: join(Mode::Plain, false, false),

@@ -2,6 +2,7 @@
 
 mod device;
 mod faults;
+mod figures;
 mod format;
 #[cfg(feature = "planted")]
 mod planted;

@@ -68,6 +68,8 @@ pub struct World {
     seq: u64,
     pub crashes: u64,
     pub no_space: u64,
+    /// Contents of every version that ever was.
+    known: BTreeMap<(CopyId, Version, bool), u32>,
 }
 
 pub fn wanted(shape: &Shape) -> Format {
@@ -139,6 +141,7 @@ impl World {
             seq: 0,
             crashes: 0,
             no_space: 0,
+            known: BTreeMap::new(),
         };
         for stripe in 0..shape.objects {
             let nothing = Seen { info: None, contents: Vec::new() };
@@ -334,6 +337,12 @@ impl World {
         let expected = run_model(&mut self.model, op.clone());
         assert_eq!(result, expected, "answer of {op:?}");
         let seen = Self::see_model(&self.model, copy);
+        if let Some(info) = &seen.info {
+            let infos = info.committed.iter().chain(&info.prepared);
+            for (info, content) in infos.zip(&seen.contents) {
+                self.known.insert((copy, info.version, info.tombstone), fingerprint(content));
+            }
+        }
         let track = self.tracks.get_mut(&copy).unwrap();
         track.states.push(seen);
         if !lazy {
@@ -415,6 +424,36 @@ impl World {
             let op = StoreOp::Replace { copy, version, predecessor, content, mode, requests };
             run_model(&mut self.model, op).unwrap();
         }
+    }
+
+    /// Whatever version of a copy the store shows has the contents that it had when it was written.
+    pub fn check_contents(&mut self) {
+        for copy in self.tracks.keys().copied().collect::<Vec<_>>() {
+            for (info, content) in self.see_store_or_damage(copy) {
+                let known = self.known.get(&(copy, info.version, info.tombstone));
+                assert_eq!(known, Some(&content), "{copy:?} {info:?}");
+            }
+        }
+    }
+
+    /// Each version of a copy with a digest of its contents; those that the store reports as damaged left out.
+    fn see_store_or_damage(&mut self, copy: CopyId) -> Vec<(crate::store::VersionInfo, u32)> {
+        let Some(info) = self.store.lookup(copy) else { return Vec::new() };
+        let mut seen = Vec::new();
+        for info in info.committed.into_iter().chain(info.prepared) {
+            self.submit(StoreOp::ReadAll { copy, version: Some(info.version) });
+            self.dispatch();
+            while self.outstanding() > 0 {
+                let (id, done) = self.data.complete(&mut self.rng, &mut self.bufs);
+                self.store.handle_io(env!(self), id, done);
+                self.dispatch();
+            }
+            let completion = self.store.next_completion().unwrap();
+            if !matches!(completion.result, Err(StoreError::Damaged { .. })) {
+                seen.push((info, fingerprint(&content(completion))));
+            }
+        }
+        seen
     }
 
     /// Lists and digests say the same as the model.
@@ -660,6 +699,12 @@ fn normal(result: Result<StoreReply, StoreError>) -> String {
         Ok(StoreReply::Read { version, data, bitmap }) => format!("{version:?} {bitmap:?} {:x}", data.crc),
         other => format!("{other:?}"),
     }
+}
+
+fn fingerprint((bytes, bitmap): &(Vec<u8>, Bitmap)) -> u32 {
+    let mut all = bytes.clone();
+    bitmap.words.iter().for_each(|word| all.extend(word.to_le_bytes()));
+    crc32fast::hash(&all)
 }
 
 fn brief(seen: &Seen) -> String {
