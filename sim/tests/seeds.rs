@@ -1,0 +1,47 @@
+//! Seeds that once failed must pass for ever; each scenario and a few seeds of the mix pass; runs are deterministic.
+
+use ashlar_sim::run::{Recording, Report, run};
+use ashlar_sim::scenarios::{ALL, Scenario};
+
+fn pass(scenario: &Scenario, seed: u64) -> Report {
+    let report = run(seed, scenario, &Recording::default());
+    if let Some(failure) = &report.failure {
+        panic!("{} {seed}: {}\n{}", scenario.name, failure.what, report.config);
+    }
+    report
+}
+
+#[test]
+fn seeds_that_once_failed() {
+    let lines = include_str!("../../ci/seeds/fixed.txt").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(seed)) = (words.next(), words.next()) else { continue };
+        let scenario = Scenario::named(name).unwrap_or_else(|| panic!("no scenario {name}"));
+        pass(scenario, seed.parse().unwrap_or_else(|_| panic!("not a seed: {line}")));
+    }
+}
+
+#[test]
+fn every_scenario_passes() {
+    for scenario in ALL {
+        (1..=2).for_each(|seed| drop(pass(scenario, seed)));
+    }
+}
+
+#[test]
+fn the_same_seed_twice_is_the_same_run() {
+    let mix = Scenario::named("mix").expect("the default scenario");
+    for seed in 1..=4 {
+        let (a, b) = (run(seed, mix, &Recording::default()), run(seed, mix, &Recording::default()));
+        assert_eq!((a.trace, a.events), (b.trace, b.events), "seed {seed}");
+    }
+}
+
+#[test]
+fn faults_happen_and_operations_succeed() {
+    let mix = Scenario::named("mix").expect("the default scenario");
+    let reports: Vec<Report> = (1..=4).map(|seed| run(seed, mix, &Recording::default())).collect();
+    assert!(reports.iter().map(|report| report.tally.faults).sum::<u64>() > 40);
+    assert!(reports.iter().map(|report| report.tally.done).sum::<u64>() > 800);
+}
