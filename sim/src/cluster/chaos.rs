@@ -218,7 +218,7 @@ impl Cluster {
             return; // Beyond the budget.
         }
         // Together with damage on the first OSD's disk, only that one is replaced.
-        let damage = self.config.mix.has(FaultKind::LatentError);
+        let damage = self.config.has_damage();
         let Some(node) = (if damage { self.osds.first().copied() } else { self.draw_osd() }) else { return };
         self.kill(node);
         self.wipe(node);
@@ -243,7 +243,7 @@ impl Cluster {
 
     /// Damage hits one OSD only in a run, and only where two other copies are.
     fn spoil_a_page(&mut self) {
-        if self.config.pg_size < 3 {
+        if !self.config.has_damage() {
             return;
         }
         let node = self.osds[0];

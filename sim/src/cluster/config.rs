@@ -155,6 +155,11 @@ impl Config {
         self
     }
 
+    /// Whether disks lose data for good in this run: one OSD's, and only where two other copies are.
+    pub fn has_damage(&self) -> bool {
+        self.pg_size >= 3 && self.mix.has(FaultKind::LatentError)
+    }
+
     /// Blocks of the image.
     pub fn image_blocks(&self) -> u32 {
         self.object_blocks * self.image_objects

@@ -6,7 +6,6 @@ use crate::check::history::{Block, Finding, What};
 use crate::world::MetaFaults;
 use ashlar_core::map::{PREFIX, PgMap};
 use ashlar_core::time::Duration;
-use ashlar_faultinject::mix::FaultKind;
 use std::fmt::Write;
 
 /// Within so long of simulated time after the last fault, everything must work again. Sum of the slowest path: sessions
@@ -19,7 +18,7 @@ impl Cluster {
     /// Heals, waits until everything is whole, reads everything back and checks the whole history.
     pub fn finish(&mut self) -> Result<(), Finding> {
         self.heal_everything();
-        if self.config.mix.has(FaultKind::LatentError) {
+        if self.config.has_damage() {
             self.replace_the_damaged_disk()?;
         }
         let whole = self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && cluster.all_whole())?;

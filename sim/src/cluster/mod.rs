@@ -247,7 +247,7 @@ impl Cluster {
             Err(error) => {
                 self.tally.failed += 1;
                 self.history.failed(pending.op);
-                if error == OpError::Damaged && self.config.mix.has(FaultKind::LatentError) {
+                if error == OpError::Damaged && self.config.has_damage() {
                     // The only good copy may be on an OSD that is down: a refusal, not a lie.
                     return Ok(());
                 }
