@@ -58,8 +58,6 @@ bugs! {
     StoreReplayByVersion = "store-replay-by-version",
     /// Opening reads what a killed process left in a volatile cache.
     StoreOpenWithoutFlush = "store-open-without-flush",
-    /// The cleaner takes an object whose data are on their way.
-    StoreSnapshotInFlight = "store-snapshot-in-flight",
     /// The cleaner forgets the prepared version.
     StoreSnapshotDropsPrepared = "store-snapshot-drops-prepared",
     /// A block is free as soon as something supersedes it, durable or not.

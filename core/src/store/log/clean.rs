@@ -112,8 +112,7 @@ impl Running {
     pub(super) fn clean_step(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         let object = self.objects.at(place);
         let Some(active) = self.actives.get(object.active) else { return };
-        let undone = active.undone && !planted(Bug::StoreSnapshotInFlight);
-        if !active.cleaning || undone || active.compaction.is_some() || self.is_read_only() {
+        if !active.cleaning || active.undone || active.compaction.is_some() || self.is_read_only() {
             return;
         }
         if active.fetching {

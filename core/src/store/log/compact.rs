@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 /// Memory that overlays take before compaction starts, at most: 64 MiB.
 const OVERLAYS_MAX: u64 = (64 << 20) / UNIT as u64;
 /// Share of the log that they take before compaction starts: more, and cleaning would have to wait for it.
-const LOG_SHARE: u64 = 4;
+const LOG_SHARE: u64 = 16;
 /// Compactions at a time, enough to keep a device busy beside its clients.
 const COMPACTIONS_MAX: u32 = 16;
 /// Objects looked at in one round for one that can be compacted.

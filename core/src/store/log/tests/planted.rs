@@ -14,8 +14,8 @@ fn shapes() -> [Shape; 6] {
         Shape { crashes: 6, ..SHAPE },
         Shape { crashes: 6, ..flush },
         Shape { objects: 10, blocks: 12, depth: 2, crashes: 6, ..SHAPE },
-        Shape { separate_log: true, objects: 3, crashes: 6, ..flush },
-        Shape { objects: 20, blocks: 40, crashes: 3, ..SHAPE },
+        Shape { separate_log: true, objects: 10, blocks: 24, prepares: false, crashes: 12, ..flush },
+        Shape { objects: 8, blocks: 40, depth: 6, crashes: 2, ..SHAPE },
         Shape { objects: 1, blocks: 4, prepares: false, crashes: 3, ..SHAPE },
     ]
 }
