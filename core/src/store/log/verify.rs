@@ -123,6 +123,8 @@ impl Verifier {
         self.outstanding -= 1;
         let check = &self.checks[at];
         let state = self.part(check).expect("it was read");
+        // What cannot be read was not torn by a crash, it rots: no reason to go back to an older version.
+        let unreadable = buf.is_none();
         let matches = buf.is_some_and(|buf| units_match(state, &buf));
         let check = &mut self.checks[at];
         check.part &= !IN_FLIGHT;
@@ -134,7 +136,7 @@ impl Verifier {
             return;
         }
         (check.back, check.part) = (check.back + 1, 0);
-        if check.back > check.pasts.len() {
+        if unreadable || check.back > check.pasts.len() {
             // None matches: the newest stays, and says so.
             check.back = 0;
             check.done = true;

@@ -44,6 +44,8 @@ pub struct Device {
     /// The next write (flush) fails.
     pub fail_write: bool,
     pub fail_flush: bool,
+    /// Bytes that cannot be read.
+    pub unreadable: std::ops::Range<usize>,
 }
 
 impl Device {
@@ -56,6 +58,7 @@ impl Device {
             writes_done: 0,
             fail_write: false,
             fail_flush: false,
+            unreadable: 0..0,
         }
     }
 
@@ -91,6 +94,9 @@ impl Device {
 
     pub fn complete_at(&mut self, at: usize, bufs: &mut BufPool) -> (IoId, DiskDone) {
         match self.requests.remove(at) {
+            Request::Read(id, offset, len) if offset < self.unreadable.end && self.unreadable.start < offset + len => {
+                (id, DiskDone::Read(Err(DiskError::Io)))
+            }
             Request::Read(id, offset, len) => {
                 (id, DiskDone::Read(Ok(bufs.copy_of(&self.view()[offset..offset + len]))))
             }

@@ -221,3 +221,17 @@ fn a_log_with_any_page_damaged_never_shows_what_never_was() {
         world.check_contents();
     }
 }
+
+#[test]
+fn an_unreadable_block_does_not_take_an_acknowledged_write_back() {
+    let mut world = World::new(SHAPE, 1);
+    for seq in 1..=2 {
+        let op = write(&mut world, seq, 0, BLOCK);
+        assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    }
+    let at = world.data.media.windows(4096).position(|unit| unit == [2; 4096]).unwrap();
+    world.data.unreadable = at + 8192..at + 8704;
+    assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
+    let found = world.store.lookup(copy(0)).unwrap().committed.unwrap();
+    assert_eq!((found.version, found.damaged), (version(2), true));
+}
