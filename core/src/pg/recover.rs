@@ -303,11 +303,14 @@ impl Primary {
             cx.host.recovery.give_back();
         }
         if self.stage == Stage::Resolve {
-            // What nobody can read is served to nobody: there is no need to make it certain.
-            if unfound {
+            // What nobody can read is served to nobody: there is no need to make it certain. But who did not answer may
+            // hold a good copy, which counts no more once this interval is recorded, or the history trimmed.
+            let everybody = self.roster.mask(|_| true);
+            if unfound && self.roster.answered() == everybody {
                 cx.host.mark("an uncertain object without a good copy");
                 return self.resolved(cx, object);
             }
+            cx.host.mark("an uncertain object waits for a member that did not answer");
             return self.give_up(cx, RETRY_PAUSE);
         }
         if unfound {
