@@ -394,7 +394,7 @@ impl Requests {
         match event {
             LinkEvent::Up { link, peer, opened: Some(PeerName::Osd(osd)) } => self.on_osd_up(env, osd, link, peer),
             LinkEvent::Up { link, opened: Some(PeerName::Seed(number)), .. } => {
-                if self.seeds.on_up(env, number, link, self.map.revision()) {
+                if self.seeds.on_up(env, number, link) {
                     self.lookups.ask(env, Some(link));
                 }
             }

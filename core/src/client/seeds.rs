@@ -80,14 +80,17 @@ impl Seeds {
     }
 
     /// A connection that we opened is up. False: it is not wanted any more and was closed.
-    pub fn on_up(&mut self, env: &mut Env<'_>, number: u32, link: LinkId, have: Revision) -> bool {
+    ///
+    /// The whole map is asked for: revisions of two servers do not compare (each may have told changes above the one
+    /// that it names), so what another server told may be undone here without being listed as a change.
+    pub fn on_up(&mut self, env: &mut Env<'_>, number: u32, link: LinkId) -> bool {
         if self.state != State::Connecting(number) {
             env.out.push(Effect::Close(link));
             return false;
         }
         self.state = State::Up(link);
         self.unheard = 0;
-        self.subscribe(env, have);
+        self.subscribe(env, Revision(0));
         true
     }
 
