@@ -211,6 +211,7 @@ impl<S: ObjectStore> Osd<S> {
             return refuse(env, from, &request, Refusal::NotPrimary);
         }
         self.count(&request.op);
+        self.report.note();
         self.groups.with(env, pg, |pg, host| pg.request(host, from, session, request));
     }
 
@@ -358,7 +359,10 @@ impl<S: ObjectStore> Node for Osd<S> {
             return;
         }
         match input {
-            Input::Io { id, done } => self.groups.store_mut().handle_io(env, id, done),
+            Input::Io { id, done } => {
+                self.report.note();
+                self.groups.store_mut().handle_io(env, id, done);
+            }
             Input::Meta(event) => self.metadata(env, event),
             Input::Tick => self.tick(env),
             Input::Link(LinkEvent::Up { link, .. }) if self.phase != Phase::Running => {

@@ -21,14 +21,19 @@ const STATISTICS_PERIOD: Duration = Duration::secs(2);
 pub(super) struct Schedule {
     states_due: Time,
     statistics_due: Time,
-    /// Published last; equal figures are not written again.
-    published: Option<(ClientCounters, StoreStats)>,
+    /// Something happened since the last statistics. An idle OSD publishes nothing.
+    busy: bool,
 }
 
 impl Schedule {
     /// Everything is due.
     pub(super) fn new(now: Time) -> Self {
-        Schedule { states_due: now, statistics_due: now, published: None }
+        Schedule { states_due: now, statistics_due: now, busy: true }
+    }
+
+    /// Something happened that figures will show.
+    pub(super) fn note(&mut self) {
+        self.busy = true;
     }
 }
 
@@ -80,8 +85,7 @@ impl<S: ObjectStore> Osd<S> {
     /// When something is to be published next.
     pub(super) fn report_deadline(&self) -> Option<Time> {
         let states = self.groups.has_summaries().then_some(self.report.states_due);
-        let idle = self.report.published == Some((self.counters, self.groups.store().stats()));
-        let statistics = (!idle).then_some(self.report.statistics_due);
+        let statistics = self.report.busy.then_some(self.report.statistics_due);
         [states, statistics].into_iter().flatten().min()
     }
 
@@ -92,7 +96,7 @@ impl<S: ObjectStore> Osd<S> {
             self.report.states_due = env.now + STATE_PERIOD;
             self.publish_states();
         }
-        if self.report.statistics_due <= env.now {
+        if self.report.busy && self.report.statistics_due <= env.now {
             self.report.statistics_due = env.now + STATISTICS_PERIOD;
             self.publish_statistics(env.now);
         }
@@ -110,7 +114,7 @@ impl<S: ObjectStore> Osd<S> {
 
     fn publish_statistics(&mut self, now: Time) {
         let store = self.groups.store().stats();
-        self.report.published = Some((self.counters, store));
+        self.report.busy = false;
         let time_ms = now.since(Time(0)).as_millis();
         let (client, pgs, runtime) = (self.counters, self.groups_by_state(), &self.runtime_counters);
         let statistics = Statistics { time_ms, client, store, pgs, runtime };
