@@ -8,7 +8,6 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Once, mpsc};
@@ -200,7 +199,7 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// A port of 127.0.0.1 that nobody uses.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(ashlar_runtime::ports::reserve()?.local_addr()?.port())
 }
 
 /// Reads lines on a thread, so that waiting for one can end.

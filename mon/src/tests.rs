@@ -22,7 +22,7 @@ impl Drop for Directory {
 }
 
 fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = ashlar_runtime::ports::reserve().expect("a free port");
     listener.local_addr().expect("it is bound")
 }
 

@@ -10,6 +10,7 @@ pub mod meta;
 pub mod net;
 pub mod observe;
 pub mod os;
+pub mod ports;
 pub mod ring;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `ashlar bench`: what a cluster does, how long it takes, and what it costs, beside the bare disk in the same run.
 //!
 //! Owns: the series of loads, the counting before and after each, the table. Does not own: the load generator (client).
-//! Counts come from what OSDs publish; a load's figures are read when they stand still.
+//! Counts come from what OSDs publish; a load's figures are read once all OSDs published after its end.
 
 mod raw;
 
@@ -15,10 +15,12 @@ use ashlar_client::bench::{Kind, Load, Pattern, Report, Until};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// OSDs publish figures every 2 s while they change: after this time without news they stand still.
+/// OSDs publish figures every 2 s while they change: what is silent for longer has nothing to tell.
 const SETTLE: Duration = Duration::from_millis(2_500);
+/// How often their figures are looked at.
+const POLL: Duration = Duration::from_millis(100);
 /// The image that is made and overwritten unless another is named.
 const SCRATCH_IMAGE: &str = "bench";
 
@@ -97,15 +99,16 @@ pub async fn run(args: Args) -> Result<()> {
         until: Until::Operations(args.size >> 17),
     };
     ashlar_client::bench::run(seeds.clone(), &image, fill).await?;
+    let mut before = figures(&metadata).await?;
     for load in series(args.seconds) {
         let name = name(&load);
         eprintln!("measuring {name}, {} bytes, queue depth {}", load.block_bytes, load.queue_depth);
-        let before = settled(&metadata).await?;
         let report = ashlar_client::bench::run(seeds.clone(), &image, load)
             .await
             .with_context(|| format!("{name} on {image}"))?;
-        let after = settled(&metadata).await?;
+        let after = figures(&metadata).await?;
         lines.push(line(name, &load, &report, Some(cost(&before, &after, &report))));
+        before = after;
     }
     args.connection.output().print(&lines, |lines| text(lines))
 }
@@ -149,20 +152,18 @@ fn name(load: &Load) -> &'static str {
     }
 }
 
-/// The OSDs' figures, when they do not change any more.
-async fn settled(metadata: &Metadata) -> Result<BTreeMap<u32, Statistics>> {
-    let mut last: BTreeMap<u32, Statistics> = metadata.statistics().await?;
-    for _ in 0..4 {
-        tokio::time::sleep(SETTLE).await;
+/// The OSDs' figures, published after this call: those of a load that ended before it are all in them.
+async fn figures(metadata: &Metadata) -> Result<BTreeMap<u32, Statistics>> {
+    let before: BTreeMap<u32, Statistics> = metadata.statistics().await?;
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        tokio::time::sleep(POLL).await;
         let now: BTreeMap<u32, Statistics> = metadata.statistics().await?;
-        let times =
-            |statistics: &BTreeMap<u32, Statistics>| statistics.values().map(|osd| osd.time_ms).collect::<Vec<_>>();
-        if times(&now) == times(&last) {
-            break;
+        let is_new = |(osd, new): (&u32, &Statistics)| before.get(osd).is_none_or(|old| old.time_ms != new.time_ms);
+        if now.iter().all(is_new) || Instant::now() > deadline {
+            return Ok(now);
         }
-        last = now;
     }
-    Ok(last)
 }
 
 fn cost(before: &BTreeMap<u32, Statistics>, after: &BTreeMap<u32, Statistics>, report: &Report) -> Cost {

@@ -132,7 +132,7 @@ fn check_space(directory: &Directory) -> Result<()> {
 /// Chooses where everything listens.
 fn addresses(directory: &Directory, port: u16) -> Result<Running> {
     // Held until both are known, so that they differ.
-    let (meta, maps) = (free_port()?, free_port()?);
+    let (meta, maps) = (reserve_port()?, reserve_port()?);
     Ok(Running {
         supervisor: i32::try_from(std::process::id())?,
         meta: format!("http://{}", meta.local_addr()?),
@@ -153,8 +153,8 @@ fn free_for_nbd(port: u16) -> Result<()> {
     }
 }
 
-fn free_port() -> Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free on 127.0.0.1")
+fn reserve_port() -> Result<TcpListener> {
+    ashlar_runtime::ports::reserve().context("no port is free on 127.0.0.1")
 }
 
 struct Cluster {

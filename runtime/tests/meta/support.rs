@@ -3,7 +3,7 @@
 use ashlar_core::io::{MetaError, MetaEvent, MetaId, MetaOp};
 use ashlar_core::meta::{Keys, Request, Response, Txn, TxnOp, WatchEvent};
 use ashlar_runtime::meta::{Driver, EmbeddedServer, Endpoints};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -41,7 +41,7 @@ pub fn any_port() -> SocketAddr {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind(any_port()).and_then(|listener| listener.local_addr()).expect("a port")
+    ashlar_runtime::ports::reserve().and_then(|listener| listener.local_addr()).expect("a port")
 }
 
 /// Whether a program that this test needs is here. Panics if it must be.
