@@ -38,6 +38,12 @@ pub struct Global {
     /// A dead OSD's data is copied elsewhere after so long.
     #[serde(default = "default_osd_out_time_s")]
     pub osd_out_time_s: u64,
+    /// Objects that an OSD recovers at a time, at most.
+    #[serde(default = "default_recovery_objects")]
+    pub recovery_objects: u32,
+    /// Latency of clients' operations during recovery, in percent of what it is without: recovery slows down to keep it.
+    #[serde(default = "default_recovery_latency_percent")]
+    pub recovery_latency_percent: u32,
 }
 
 /// Reads stop for at most this long at a failover; half of it is the renewal period.
@@ -55,6 +61,15 @@ fn default_session_ttl_s() -> u64 {
 /// A reboot fits into it.
 fn default_osd_out_time_s() -> u64 {
     600
+}
+
+/// Four megabytes of usual objects: the fastest disks are busy.
+pub(crate) fn default_recovery_objects() -> u32 {
+    32
+}
+/// Noticed by a database, not by its users.
+pub(crate) fn default_recovery_latency_percent() -> u32 {
+    200
 }
 
 /// Redundancy of a pool.

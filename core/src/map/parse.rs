@@ -34,6 +34,10 @@ const SESSION_MIN_S: u64 = 2;
 const SESSION_MAX_S: u64 = 600;
 /// Ten years; for never, there is `noout`.
 const OUT_TIME_MAX_S: u64 = 315_360_000;
+/// A gigabyte under way of the largest objects.
+const RECOVERY_OBJECTS_MAX: u64 = 1_024;
+/// Beyond ten times as slow, it is the same as no bound.
+const RECOVERY_PERCENT_MAX: u64 = 10_000;
 
 /// A value that cannot be used. Says which key, what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,7 +180,9 @@ fn check_global(global: &Global) -> Result<(), String> {
     bounds("lease_ms", global.lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, 400)?;
     bounds("heartbeat_timeout_ms", global.heartbeat_timeout_ms, global.lease_ms, TIMEOUT_MAX_MS, 1_000)?;
     bounds("session_ttl_s", global.session_ttl_s, SESSION_MIN_S, SESSION_MAX_S, 10)?;
-    bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)
+    bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)?;
+    bounds("recovery_objects", global.recovery_objects.into(), 1, RECOVERY_OBJECTS_MAX, 32)?;
+    bounds("recovery_latency_percent", global.recovery_latency_percent.into(), 101, RECOVERY_PERCENT_MAX, 200)
 }
 
 fn check_pools(pools: &Pools) -> Result<(), String> {

@@ -8,7 +8,8 @@ use crate::id::{Incarnation, LinkId, OsdId, PgId};
 use crate::io::{Effect, Env, Event, MetaError, MetaId, MetaOp};
 use crate::map::Pool;
 use crate::meta::Response;
-use crate::pg::host::{Host, MetaCall, NodeView, Peer, RecoverySlots, StoreCall};
+use crate::pg::host::{Host, MetaCall, NodeView, Peer, StoreCall};
+use crate::pg::pace::RecoverySlots;
 use crate::pg::{Pg, Summary, Wish};
 use crate::slab::{Key, Slab};
 use crate::store::ObjectStore;
@@ -45,14 +46,14 @@ pub struct Groups<S> {
 }
 
 impl<S: ObjectStore> Groups<S> {
-    /// No groups yet. At most `recovery` objects are recovered at a time.
-    pub fn new(store: S, node: NodeView, recovery: u32) -> Self {
+    /// No groups yet.
+    pub fn new(store: S, node: NodeView, recovery: RecoverySlots) -> Self {
         Groups {
             table: BTreeMap::new(),
             store,
             store_calls: Slab::default(),
             deadlines: Deadlines::default(),
-            recovery: RecoverySlots::new(recovery),
+            recovery,
             node,
             meta: Vec::new(),
             meta_pending: BTreeMap::new(),
@@ -120,6 +121,11 @@ impl<S: ObjectStore> Groups<S> {
         Some(call(&mut slot.pg, &mut host))
     }
 
+    /// How fast objects are recovered.
+    pub fn recovery_mut(&mut self) -> &mut RecoverySlots {
+        &mut self.recovery
+    }
+
     /// Calls every group.
     pub fn with_all(&mut self, env: &mut Env<'_>, mut call: impl FnMut(&mut Pg, &mut Host<'_, '_, S>)) {
         let ids: Vec<PgId> = self.table.keys().copied().collect();
@@ -153,7 +159,7 @@ impl<S: ObjectStore> Groups<S> {
                 let call = self.store_calls.remove(Key::from_u64(done.token));
                 let StoreCall { pg, purpose } = call.expect("a store completes each operation once");
                 self.with(env, pg, |pg, host| pg.store_done(host, purpose, done.result));
-            } else if let Some(pg) = self.recovery.next_waiting() {
+            } else if let Some(pg) = self.recovery.next_waiting(env.now) {
                 self.with(env, pg, |pg, host| pg.recover(host));
             } else {
                 break;
@@ -184,7 +190,7 @@ impl<S: ObjectStore> Groups<S> {
     /// When `tick` is due.
     pub fn next_deadline(&self) -> Option<Time> {
         let groups = self.deadlines.next().map(|(at, _)| at);
-        [groups, self.store.next_deadline()].into_iter().flatten().min()
+        [groups, self.store.next_deadline(), self.recovery.next_deadline()].into_iter().flatten().min()
     }
 
     /// The wishes that differ from `known`, of groups that were called since the last time. Without a wish: whether

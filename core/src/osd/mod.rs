@@ -34,6 +34,7 @@ use crate::msg::{Message, Refusal, Reply, Request, RequestOp};
 use crate::pg::Wish;
 use crate::pg::host::NodeView;
 use crate::pg::msg::PgMessage;
+use crate::pg::pace::RecoverySlots;
 use crate::store::{ObjectStore, StoreState};
 use crate::time::{Duration, Time};
 use groups::Groups;
@@ -41,10 +42,6 @@ use peers::{Change, Peers};
 use publish::Publisher;
 use session::Session;
 use std::collections::BTreeMap;
-
-/// Objects that an OSD recovers at a time as primary: enough to keep a disk busy, few enough that a client's request
-/// waits behind some hundred microseconds of them.
-const RECOVERY_PLACES: u32 = 8;
 
 /// What an OSD is told at its start.
 #[derive(Clone, Debug)]
@@ -118,7 +115,7 @@ impl<S: ObjectStore> Osd<S> {
         let prefixes = ["config/", "osd/state/", "pg/map/"].map(|part| format!("{PREFIX}{part}"));
         Osd {
             phase: Phase::Opening,
-            groups: Groups::new(store, node, RECOVERY_PLACES),
+            groups: Groups::new(store, node, RecoverySlots::default()),
             map: ClusterMap::default(),
             follower: Follower::new(prefixes.to_vec()),
             server: MapServer::new(),
@@ -337,6 +334,7 @@ impl<S: ObjectStore> Osd<S> {
     fn set_global(&mut self, global: &Global) {
         self.groups.node_mut().lease = Duration::millis(global.lease_ms);
         self.peers.set_silence(Duration::millis(global.heartbeat_timeout_ms));
+        self.groups.recovery_mut().configure(global.recovery_objects, global.recovery_latency_percent);
     }
 }
 

@@ -7,11 +7,12 @@ use crate::io::{Effect, Env, Event, Level};
 use crate::meta;
 use crate::msg::{Fact, Message};
 use crate::pg::msg::PgMessage;
+use crate::pg::pace::RecoverySlots;
 use crate::slab::Slab;
 use crate::store::{ObjectStore, StoreOp};
 use crate::time::{Duration, Time};
 use crate::timer::Deadlines;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Where a store completion belongs: the OSD node takes the record out of [`Host::store_calls`] by the completion's
 /// token and gives `purpose` to [`super::Pg::store_done`] of that group.
@@ -92,54 +93,6 @@ impl NodeView {
     /// Whether it makes sense to wait for an OSD.
     pub fn is_up(&self, osd: OsdId) -> bool {
         osd == self.osd || self.peers.get(&osd).is_some_and(|peer| peer.up || peer.link.is_some())
-    }
-}
-
-/// Bounds how many objects an OSD recovers at a time, as primary of all its groups; the most endangered first.
-#[derive(Clone, Debug)]
-pub struct RecoverySlots {
-    free: u32,
-    waiting: BTreeSet<(Urgency, PgId)>,
-}
-
-/// How endangered a group's worst object is; lower is worse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
-    /// This many good copies are left among acting members.
-    Degraded(u8),
-    /// Enough copies, but some in the wrong place, or stale ones to remove.
-    Misplaced,
-}
-
-impl RecoverySlots {
-    /// Room for `free` objects at a time.
-    pub fn new(free: u32) -> Self {
-        RecoverySlots { free, waiting: BTreeSet::new() }
-    }
-
-    /// Takes a place; if there is none, the group is called by `next_waiting` later.
-    pub fn take(&mut self, urgency: Urgency, pg: PgId) -> bool {
-        let taken = self.free > 0;
-        if taken {
-            self.free -= 1;
-        } else {
-            self.waiting.insert((urgency, pg));
-        }
-        taken
-    }
-
-    /// Gives a place back.
-    pub fn give_back(&mut self) {
-        self.free += 1;
-    }
-
-    /// The group whose turn it is, if a place is free: the node calls [`super::Pg::recover`] of it, after each round,
-    /// until this returns nothing.
-    pub fn next_waiting(&mut self) -> Option<PgId> {
-        if self.free == 0 {
-            return None;
-        }
-        self.waiting.pop_first().map(|(_, pg)| pg)
     }
 }
 

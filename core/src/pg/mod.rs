@@ -19,6 +19,7 @@ mod lease;
 mod member;
 pub mod msg;
 mod ops;
+pub mod pace;
 mod peering;
 mod post;
 mod primary;

@@ -9,6 +9,7 @@ use crate::msg::{Answer, Refusal};
 use crate::pg::choose::Mask;
 use crate::pg::msg::Change;
 use crate::slab::{Key, Slab};
+use crate::time::Time;
 #[allow(clippy::disallowed_types, reason = "a fixed hasher, and nothing walks through it")]
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -26,6 +27,8 @@ pub struct Op {
     pub kind: Kind,
     /// How far it is.
     pub state: State,
+    /// When it arrived, if its latency is to count: a client's, on an object that was whole.
+    pub since: Option<Time>,
     next: Option<Key<Op>>,
 }
 
@@ -173,9 +176,16 @@ impl Ops {
     }
 
     /// Adds an operation at the end of its object's queue.
-    pub fn push(&mut self, id: RequestId, link: Option<LinkId>, object: ObjectId, kind: Kind) -> Key<Object> {
+    pub fn push(
+        &mut self,
+        id: RequestId,
+        link: Option<LinkId>,
+        object: ObjectId,
+        kind: Kind,
+        since: Option<Time>,
+    ) -> Key<Object> {
         let object = self.find(object).unwrap_or_else(|| self.new_object(object));
-        let op = self.ops.insert(Op { id, link, object, kind, state: State::Waiting, next: None });
+        let op = self.ops.insert(Op { id, link, object, kind, state: State::Waiting, since, next: None });
         let record = self.objects.get_mut(object).expect("found or made above");
         match record.tail.replace(op) {
             None => record.head = Some(op),

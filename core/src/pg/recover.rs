@@ -1,7 +1,7 @@
 //! Making objects whole: resolve before the record, recovery and rebalancing in the background afterwards.
 //!
 //! Owns the objects that are not the same everywhere, and the steps that make them so. Does not own the choice of
-//! versions, nor the order in which groups get slots (the OSD node's [`super::host::RecoverySlots`]).
+//! versions, nor the order in which groups get slots (the OSD node's [`super::pace::RecoverySlots`]).
 //!
 //! ```text
 //! Idle -> Removing (void and stale copies) -> Idle -> Fetching (a good copy) -> Installing (where it lacks) -> done
@@ -11,8 +11,9 @@
 
 use crate::id::{CopyId, ObjectId, OsdId, Version};
 use crate::pg::choose::Mask;
-use crate::pg::host::{Host, Urgency};
+use crate::pg::host::Host;
 use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
+use crate::pg::pace::Urgency;
 use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
 use crate::store::{Mode, ObjectStore};
 use crate::time::Duration;
@@ -211,7 +212,8 @@ impl Primary {
     pub fn recover<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         while self.stage == Stage::Active {
             let Some(&(urgency, object)) = self.unclean.queue.first() else { break };
-            if !cx.host.recovery.take(urgency, self.pg) {
+            let now = cx.host.now();
+            if !cx.host.recovery.take(now, urgency, self.pg) {
                 break;
             }
             self.unclean.queue.pop_first();

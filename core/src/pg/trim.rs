@@ -190,7 +190,7 @@ impl Primary {
                 continue;
             }
             self.trim.purging += 1;
-            let object = self.ops.push(RequestId::default(), None, copy.object, Kind::Purge { version });
+            let object = self.ops.push(RequestId::default(), None, copy.object, Kind::Purge { version }, None);
             self.object_step(cx, object);
         }
         self.trim.purging -= 1;

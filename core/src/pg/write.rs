@@ -90,7 +90,8 @@ impl Primary {
         if self.ops.len() >= OPS_PER_PG {
             return self.answer(cx, Some(link), request.id, Err(Refusal::Again));
         }
-        let object = self.ops.push(request.id, Some(link), request.object, kind);
+        let since = self.unclean.get(request.object).is_none().then(|| cx.host.now());
+        let object = self.ops.push(request.id, Some(link), request.object, kind, since);
         self.object_step(cx, object);
     }
 
@@ -261,6 +262,10 @@ impl Primary {
         outcome: Result<Answer, Refusal>,
     ) {
         let op = self.ops.remove(key);
+        if let Some(since) = op.since {
+            let now = cx.host.now();
+            cx.host.recovery.client_waited(now, now.since(since));
+        }
         match (&op.kind, &outcome) {
             (Kind::Write { .. }, Ok(Answer::Written { version })) if version.is_none() => {
                 self.sessions.decline(op.id, Ok(*version));

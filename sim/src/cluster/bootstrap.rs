@@ -68,6 +68,8 @@ impl Cluster {
             heartbeat_timeout_ms: config.heartbeat_timeout_ms,
             session_ttl_s: SESSION_TTL_S,
             osd_out_time_s: 600,
+            recovery_objects: 8,
+            recovery_latency_percent: 200,
         };
         let pool = Pool {
             name: "pool".into(),

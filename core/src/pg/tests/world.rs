@@ -10,6 +10,7 @@ use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
 use crate::pg::host::NodeView;
 use crate::pg::msg::PgMessage;
+use crate::pg::pace::RecoverySlots;
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
 use crate::store::{CopyInfo, Data, ObjectStore};
@@ -222,7 +223,7 @@ impl World {
             lease: LEASE,
             peers: BTreeMap::new(),
         };
-        let mut groups = Groups::new(store, node, 4);
+        let mut groups = Groups::new(store, node, RecoverySlots::new(4, 200));
         groups.create(PG, &pool());
         let entry = &mut self.osds[osd];
         entry.groups = Some(groups);
