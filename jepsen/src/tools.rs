@@ -118,6 +118,7 @@ pub fn fio(nbd: &str, seconds: u64) -> Result<Outcome> {
             "--verify=crc32c",
             "--verify_backlog=256",
             "--verify_fatal=1",
+            "--verify_state_save=0",
             "--output-format=json",
         ],
         Duration::from_secs(seconds + 90),
