@@ -1,9 +1,15 @@
 //! Every limit in one place, each with its reason.
 
-/// Largest read or write of one client request, in bytes: one object, at most.
-pub const OBJECT_MAX_BYTES: u32 = 1 << 20;
+/// Largest copy or chunk of an object, in bytes: recovery moves it whole.
+pub const BLOCK_MAX_BYTES: u32 = 1 << 20;
+/// Largest object, in bytes, and so the largest read or write of one request: 16 chunks of the usual size.
+pub const OBJECT_MAX_BYTES: u32 = 2 << 20;
 /// Smallest object size, in bytes: below, metadata outweighs data.
 pub const OBJECT_MIN_BYTES: u32 = 16 << 10;
+/// Most data chunks of a stripe: wider stripes make each small write and each repair touch more disks than they save space.
+pub const DATA_CHUNKS_MAX: u8 = 16;
+/// Most parity chunks of a stripe: above, copies of whole pools on other sites serve better.
+pub const PARITY_CHUNKS_MAX: u8 = 4;
 /// Granularity of client reads and writes, and of the written-sectors bitmap, in bytes: the sector every guest knows.
 pub const SECTOR_BYTES: u32 = 512;
 /// Requests with unseen answers that a version may include; a primary holds back further writes of the object.

@@ -8,6 +8,7 @@ pub mod init;
 pub mod osd;
 pub mod pg;
 pub mod pool;
+pub mod redundancy;
 pub mod status;
 
 use crate::metadata::Metadata;

@@ -1,19 +1,17 @@
 //! `ashlar pool`: list and create.
 
 use super::Connection;
+use super::redundancy::Redundancy;
 use crate::metadata::Metadata;
 use crate::output;
 use crate::size;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
-use ashlar_core::map::{Pool, Pools, Scheme, keys, parse};
+use ashlar_core::map::{Pool, Pools, keys, parse};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
-use std::str::FromStr;
 
-/// Placement groups that each OSD should carry: enough for an even spread, few enough to peer quickly.
-const GROUPS_PER_OSD: u32 = 64;
 /// Attempts to change the list of pools while others change it too.
 const ATTEMPTS: u32 = 10;
 
@@ -31,67 +29,24 @@ pub enum Command {
 pub struct Create {
     /// Its name.
     name: String,
-    /// Redundancy: replicated:COPIES.
+    /// Redundancy: replicated:COPIES, ec:DATA+PARITY or xor:DATA+1.
     #[arg(long, default_value = "replicated:3")]
     scheme: Redundancy,
-    /// Copies that must be there for I/O to go on; one less than there are by default.
+    /// Members of a group that must be there for I/O to go on; by default one more than the data needs, but all but one
+    /// at most.
     #[arg(long)]
     pg_minsize: Option<u8>,
     /// Number of placement groups; by the number of OSDs by default.
     #[arg(long)]
     pg_count: Option<u32>,
-    /// Bytes of an object.
+    /// Bytes of an object; with erasure codes, of each chunk of it.
     #[arg(long, default_value = "128K", value_parser = size::parse)]
     block_size: u64,
-    /// Level of the tree on which copies never share a node.
+    /// Level of the tree on which members of a group never share a node.
     #[arg(long, default_value = parse::LEVEL_HOST)]
     failure_domain: String,
     #[command(flatten)]
     connection: Connection,
-}
-
-/// A pool's redundancy as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Redundancy {
-    /// Equal copies.
-    pub copies: u8,
-}
-
-impl FromStr for Redundancy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let copies = text.strip_prefix("replicated:").and_then(|copies| copies.parse().ok());
-        match copies {
-            Some(copies) if copies > 0 => Ok(Redundancy { copies }),
-            _ => Err(format!(
-                "'{text}' is not a redundancy that this version knows; write replicated:COPIES, such as replicated:3"
-            )),
-        }
-    }
-}
-
-impl std::fmt::Display for Redundancy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "replicated:{}", self.copies)
-    }
-}
-
-impl Redundancy {
-    /// A pool of this redundancy, with everything else as usual.
-    pub fn pool(self, name: &str, osds: u32) -> Pool {
-        let groups = (osds * GROUPS_PER_OSD / u32::from(self.copies)).max(1).next_power_of_two();
-        Pool {
-            name: name.into(),
-            scheme: Scheme::Replicated,
-            pg_size: self.copies,
-            pg_minsize: self.copies.saturating_sub(1).max(1),
-            pg_count: groups,
-            parity_chunks: 0,
-            block_size: 128 << 10,
-            failure_domain: parse::LEVEL_HOST.into(),
-        }
-    }
 }
 
 /// A pool and its number.
@@ -116,7 +71,7 @@ async fn list(connection: &Connection) -> Result<()> {
     connection.output().print(&rows, |rows| {
         let mut table = output::table(["ID", "NAME", "SCHEME", "SIZE", "MINSIZE", "PGS", "OBJECT", "DOMAIN"]);
         for Row { id, pool } in rows {
-            let scheme = format!("{:?}", pool.scheme).to_lowercase();
+            let scheme = Redundancy::of(pool).to_string();
             let object = size::human(pool.object_bytes().into());
             let numbers = [pool.pg_size.to_string(), pool.pg_minsize.to_string(), pool.pg_count.to_string()];
             let [pg_size, pg_minsize, pg_count] = numbers;
@@ -166,26 +121,4 @@ pub async fn create(metadata: &Metadata, pool: &Pool) -> Result<PoolId> {
         }
     }
     bail!("others kept changing the pools; run this again")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redundancy_is_read_or_refused_with_a_hint() {
-        assert_eq!("replicated:3".parse(), Ok(Redundancy { copies: 3 }));
-        for text in ["replicated", "replicated:0", "replicated:x", "mirror:2"] {
-            assert!(Redundancy::from_str(text).is_err_and(|error| error.contains("such as replicated:3")), "{text}");
-        }
-    }
-
-    #[test]
-    fn pools_made_from_defaults_pass_the_check() {
-        for copies in 1..=5 {
-            for osds in [1, 4, 100] {
-                assert_eq!(parse::check_pool(&Redundancy { copies }.pool("a", osds)), Ok(()));
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! steps as the first.
 
 use super::layout::{Chosen, Running};
-use crate::admin::pool::Redundancy;
+use crate::admin::redundancy::Redundancy;
 use crate::admin::{image, init, pg, pool};
 use crate::metadata::Metadata;
 use anyhow::{Context, Result, bail};

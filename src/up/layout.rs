@@ -10,7 +10,7 @@
 //! Owns: these files but those of the daemons. Invariant: a file is replaced whole or not at all; nothing is written
 //! before the lock is held.
 
-use crate::admin::pool::Redundancy;
+use crate::admin::redundancy::Redundancy;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::ClusterUuid;
 use serde::de::DeserializeOwned;
@@ -182,20 +182,21 @@ fn lock(path: &Path) -> Result<File> {
 
 /// Choices for a new directory.
 fn choose(wanted: &Wanted) -> Result<Chosen> {
-    let pool = wanted.pool.unwrap_or(Redundancy { copies: 3 });
-    let osds = wanted.osds.unwrap_or(4.max(pool.copies.into()));
+    let pool = wanted.pool.unwrap_or(Redundancy::copies(3));
+    let osds = wanted.osds.unwrap_or(4.max(pool.members().into()));
     let image_bytes = wanted.image_bytes.unwrap_or(10 << 30);
     refuse_too_few(osds, pool)?;
-    // A quarter more than all copies need, and a log and superblocks beside them.
-    let copies = image_bytes / u64::from(osds) * u64::from(pool.copies);
-    let osd_bytes = wanted.osd_bytes.unwrap_or((copies + copies / 4 + (1 << 30)).next_multiple_of(1 << 20));
+    // A quarter more than the whole image needs, and a log and superblocks beside it.
+    let share = pool.raw_bytes(image_bytes) / u64::from(osds);
+    let osd_bytes = wanted.osd_bytes.unwrap_or((share + share / 4 + (1 << 30)).next_multiple_of(1 << 20));
     let cluster = crate::admin::init::random()?;
     Ok(Chosen { format: FORMAT, cluster, osds, osd_bytes, image_bytes, pool: pool.to_string() })
 }
 
 fn refuse_too_few(osds: u32, pool: Redundancy) -> Result<()> {
-    if osds < u32::from(pool.copies) {
-        bail!("{osds} OSDs cannot hold {} copies on different hosts; use --osds {} or more", pool.copies, pool.copies);
+    let members = pool.members();
+    if osds < u32::from(members) {
+        bail!("{pool} needs {members} OSDs on different hosts, {osds} are too few; use --osds {members} or more");
     }
     Ok(())
 }
@@ -288,7 +289,7 @@ mod tests {
             (Wanted { osds: Some(1), ..Wanted::default() }, "leave --osds out"),
             (Wanted { image_bytes: Some(1 << 20), ..Wanted::default() }, "leave --size out"),
             (Wanted { osd_bytes: Some(1 << 20), ..Wanted::default() }, "leave --osd-size out"),
-            (Wanted { pool: Some(Redundancy { copies: 2 }), ..Wanted::default() }, "leave --pool out"),
+            (Wanted { pool: Some(Redundancy::copies(2)), ..Wanted::default() }, "leave --pool out"),
         ];
         for (wanted, hint) in cases {
             assert!(refusal(&scratch.0, &wanted).contains(hint), "{wanted:?}");
@@ -307,8 +308,21 @@ mod tests {
     }
 
     #[test]
-    fn too_few_osds_for_the_copies_are_refused() {
+    fn too_few_osds_for_the_pool_are_refused() {
         let scratch = Scratch::new("few");
         assert!(refusal(&scratch.0, &Wanted { osds: Some(2), ..Wanted::default() }).contains("--osds 3"));
+        let pool = "ec:4+2".parse().ok();
+        assert!(refusal(&scratch.0, &Wanted { osds: Some(5), pool, ..Wanted::default() }).contains("--osds 6"));
+    }
+
+    #[test]
+    fn osds_and_their_sizes_fit_the_pool() {
+        let chosen = |pool: &str| {
+            let pool = Some(pool.parse().expect("good"));
+            choose(&Wanted { pool, image_bytes: Some(12 << 30), ..Wanted::default() }).expect("it fits")
+        };
+        let (copies, small, wide) = (chosen("replicated:3"), chosen("ec:2+1"), chosen("ec:4+2"));
+        assert_eq!((copies.osds, small.osds, wide.osds), (4, 4, 6));
+        assert!(small.osd_bytes < copies.osd_bytes && wide.osd_bytes * 6 > 18 << 30);
     }
 }

@@ -16,7 +16,7 @@ mod layout;
 
 pub use layout::{Running, running};
 
-use crate::admin::pool::Redundancy;
+use crate::admin::redundancy::Redundancy;
 use crate::output::Output;
 use crate::size;
 use anyhow::{Context, Result, bail};
@@ -35,7 +35,8 @@ const SPACE_MIN_BYTES: u64 = 256 << 20;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Number of OSDs, each a file and a failure domain of its own [default: 4, or as many as the pool has copies].
+    /// Number of OSDs, each a file and a failure domain of its own [default: 4, or as many as a group has
+    /// members].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
     osds: Option<u32>,
     /// Where the cluster's files are.
@@ -47,7 +48,7 @@ pub struct Args {
     /// Size of each OSD's file, which takes the disk's space only as it fills [default: by the image's size].
     #[arg(long, value_parser = size::parse)]
     osd_size: Option<u64>,
-    /// Redundancy of the pool [default: replicated:3].
+    /// Redundancy of the pool, such as replicated:2, ec:4+2 or xor:2+1 [default: replicated:3].
     #[arg(long)]
     pool: Option<Redundancy>,
     /// Port of the NBD server.

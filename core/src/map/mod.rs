@@ -78,9 +78,9 @@ pub(crate) fn default_recovery_latency_percent() -> u32 {
 pub enum Scheme {
     /// `pg_size` equal copies.
     Replicated,
-    /// Reed-Solomon, `pg_size` chunks of which `parity_chunks` are parity.
+    /// Reed-Solomon, `pg_size` chunks of which `parity_chunks` are parity. A member's place in the group is its chunk.
     Ec,
-    /// One parity chunk.
+    /// The same with one parity chunk, the sum of the others.
     Xor,
 }
 
@@ -127,9 +127,19 @@ impl Pool {
     pub fn data_chunks(&self) -> u8 {
         match self.scheme {
             Scheme::Replicated => 1,
-            Scheme::Ec => self.pg_size - self.parity_chunks,
-            Scheme::Xor => self.pg_size - 1,
+            Scheme::Ec | Scheme::Xor => self.pg_size - self.parity_chunks,
         }
+    }
+
+    /// Whether a member's place in a group matters: each holds another chunk.
+    pub fn has_roles(&self) -> bool {
+        self.scheme != Scheme::Replicated
+    }
+
+    /// The usual `pg_minsize`: one member more than the data needs, so that what is acknowledged survives another loss;
+    /// but one member may always be missing, if the scheme can do without one at all.
+    pub fn usual_minsize(&self) -> u8 {
+        (self.data_chunks() + 1).min(self.pg_size - 1).max(self.data_chunks())
     }
 
     /// Bytes of an object as clients see it.

@@ -8,7 +8,9 @@ use super::{
     PgMapChunk, Pool, Pools, Scheme, Tree, TreeNode, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
-use crate::limits::{OBJECT_MAX_BYTES, OBJECT_MIN_BYTES, SECTOR_BYTES};
+use crate::limits::{
+    BLOCK_MAX_BYTES, DATA_CHUNKS_MAX, OBJECT_MAX_BYTES, OBJECT_MIN_BYTES, PARITY_CHUNKS_MAX, SECTOR_BYTES,
+};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -201,9 +203,9 @@ pub fn check_pool(pool: &Pool) -> Result<(), String> {
     ensure((1..=PG_COUNT_MAX).contains(&pool.pg_count), || {
         format!("pg_count is {}; use 1 to {PG_COUNT_MAX}, about 100 for each OSD divided by pg_size", pool.pg_count)
     })?;
-    let fits = (OBJECT_MIN_BYTES..=OBJECT_MAX_BYTES).contains(&pool.block_size) && pool.block_size.is_power_of_two();
+    let fits = (OBJECT_MIN_BYTES..=BLOCK_MAX_BYTES).contains(&pool.block_size) && pool.block_size.is_power_of_two();
     ensure(fits, || {
-        let (size, min, max) = (pool.block_size, OBJECT_MIN_BYTES, OBJECT_MAX_BYTES);
+        let (size, min, max) = (pool.block_size, OBJECT_MIN_BYTES, BLOCK_MAX_BYTES);
         format!("block_size is {size}; use a power of two from {min} to {max} (131072 is usual)")
     })?;
     ensure(!pool.failure_domain.is_empty(), || "failure_domain is empty; use \"host\" or another level".into())
@@ -230,17 +232,47 @@ fn check_pool_change(old: &Pool, new: &Pool) -> Result<(), String> {
     fixed("pg_count", old.pg_count, new.pg_count)?;
     fixed("block_size", old.block_size, new.block_size)?;
     fixed("parity_chunks", u32::from(old.parity_chunks), u32::from(new.parity_chunks))?;
+    if old.has_roles() {
+        fixed("pg_size", u32::from(old.pg_size), u32::from(new.pg_size))?;
+    }
     ensure(old.scheme == new.scheme, || "scheme changes, but its data is there; set it back".into())
 }
 
 fn check_sizes(pool: &Pool) -> Result<(), String> {
-    let (size, minsize) = (pool.pg_size, pool.pg_minsize);
+    let (size, minsize, parity) = (pool.pg_size, pool.pg_minsize, pool.parity_chunks);
     ensure((1..=PG_SIZE_MAX).contains(&size), || format!("pg_size is {size}; use 1 to {PG_SIZE_MAX}"))?;
-    let Scheme::Replicated = pool.scheme else {
-        return Err("scheme is not \"replicated\": this version's OSDs serve replicated pools; use that".into());
-    };
-    ensure(pool.parity_chunks == 0, || "parity_chunks belongs to erasure codes; leave it out".into())?;
-    ensure((1..=size).contains(&minsize), || format!("pg_minsize is {minsize}; use 1 to pg_size ({size})"))
+    match pool.scheme {
+        Scheme::Replicated => {
+            ensure(parity == 0, || "parity_chunks belongs to erasure codes; leave it out".into())?;
+        }
+        Scheme::Ec => ensure((1..=PARITY_CHUNKS_MAX).contains(&parity), || {
+            format!("parity_chunks is {parity}; use 1 to {PARITY_CHUNKS_MAX}")
+        })?,
+        Scheme::Xor => ensure(parity == 1, || format!("parity_chunks is {parity}; scheme \"xor\" has 1"))?,
+    }
+    if pool.has_roles() {
+        check_chunks(pool)?;
+    }
+    let least = pool.data_chunks();
+    ensure((least..=size).contains(&minsize), || {
+        format!("pg_minsize is {minsize}; use {least} (fewer members cannot give the data back) to pg_size ({size})")
+    })
+}
+
+fn check_chunks(pool: &Pool) -> Result<(), String> {
+    let chunks = pool.pg_size.saturating_sub(pool.parity_chunks);
+    ensure((2..=DATA_CHUNKS_MAX).contains(&chunks), || {
+        format!(
+            "pg_size {} leaves {chunks} data chunks beside {} of parity; use 2 (of one, keep copies instead) to \
+             {DATA_CHUNKS_MAX}",
+            pool.pg_size, pool.parity_chunks
+        )
+    })?;
+    let object = u64::from(pool.block_size) * u64::from(chunks);
+    ensure(object <= u64::from(OBJECT_MAX_BYTES), || {
+        let most = (OBJECT_MAX_BYTES / u32::from(chunks) + 1).next_power_of_two() / 2;
+        format!("block_size {} times {chunks} is above {OBJECT_MAX_BYTES}; use {most} or less", pool.block_size)
+    })
 }
 
 fn check_name(name: &str) -> Result<(), String> {

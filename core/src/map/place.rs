@@ -72,6 +72,23 @@ pub fn place(problem: &Problem<'_>) -> Placement {
     solution(&board, &candidates)
 }
 
+/// Lets members that stay in a group stay in their places: there are their data, if places are roles. `homes` says who is
+/// where now.
+pub fn keep_places(members: &mut [Option<OsdId>], homes: &[Option<OsdId>]) {
+    for slot in 0..members.len() {
+        let home = |osd: Option<OsdId>| homes.iter().take(members.len()).position(|home| osd.is_some() && *home == osd);
+        let mut settled = members.to_vec();
+        // Each exchange brings a member home for good, so there are not more of them than members.
+        for _ in 0..members.len() {
+            match home(settled[slot]).filter(|home| *home != slot) {
+                Some(home) => settled.swap(slot, home),
+                None => break,
+            }
+        }
+        members.copy_from_slice(&settled);
+    }
+}
+
 /// The board as it is at present, without members that are not allowed where they are.
 fn set_up(problem: &Problem<'_>, candidates: &[&Candidate]) -> Board {
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();

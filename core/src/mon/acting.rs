@@ -2,15 +2,19 @@
 //!
 //! Owns the choice of acting members and primary, and the epoch. Does not own the target, nor verdicts.
 //!
-//! Invariants: acting members are up and never share a failure domain; the epoch rises by one with every change of
+//! Invariants: acting members are up and never share a failure domain (but those that did act and hold the data when
+//! the domains changed under them stay until others have taken over); the epoch rises by one with every change of
 //! members, incarnations or primary, and only then; while members that hold everything are up, enough of them act
 //! (`pg_minsize`, but always leaving room for one new member); members that stay keep their slots; a primary that can
-//! stay stays.
+//! stay stays. In erasure-coded pools a slot is a role, and whoever holds one role's data holds nothing of another's
+//! (`roles`).
 //!
 //! A group moves to a new target in steps: new members come in beside enough old ones, get the data, the history is
 //! trimmed (then they hold everything too), and the next ones follow.
 
-use crate::id::{Epoch, Member, OsdId, StoreUuid};
+mod roles;
+
+use crate::id::{Epoch, Member, OsdId, Role};
 use crate::map::{ActingMember, History, PgMap, Pool, Wish};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,18 +85,32 @@ impl Group<'_> {
     }
 
     fn choose(&self, usable: &UsableOsds) -> Vec<Option<ActingMember>> {
+        if self.pool.has_roles() {
+            return roles::choose(self, usable);
+        }
         let size = usize::from(self.pool.pg_size);
         let holders = self.holders(usable);
         let mut draft = Draft::new(size, usable);
         self.target.iter().flatten().for_each(|osd| draft.add(*osd));
         self.prefer_present(&holders).for_each(|osd| draft.add(osd));
         self.keep_holders(&mut draft, &holders);
+        self.prefer_present(&holders).filter(|osd| self.acts(*osd)).for_each(|osd| draft.keep(osd, |of| self.acts(of)));
         arrange(self.map, &draft.chosen, usable, size)
+    }
+
+    /// How many members that hold everything should act, if there are so many.
+    fn holders_wanted(&self) -> usize {
+        usize::from(self.pool.pg_minsize.min(self.pool.pg_size - 1))
+    }
+
+    /// Whether an OSD acts at present.
+    fn acts(&self, osd: OsdId) -> bool {
+        self.map.is_some_and(|map| map.acting.iter().flatten().any(|member| member.osd == osd))
     }
 
     /// Brings in members that hold everything, in place of new ones, until there are enough of them.
     fn keep_holders(&self, draft: &mut Draft<'_>, holders: &BTreeSet<OsdId>) {
-        let wanted = usize::from(self.pool.pg_minsize.min(self.pool.pg_size - 1)).min(holders.len());
+        let wanted = self.holders_wanted().min(holders.len());
         for osd in self.prefer_present(holders) {
             let present = draft.chosen.iter().filter(|chosen| holders.contains(chosen)).count();
             if present >= wanted {
@@ -104,34 +122,41 @@ impl Group<'_> {
 
     /// Holders, those that act at present first, so that nothing changes in vain.
     fn prefer_present<'b>(&'b self, holders: &'b BTreeSet<OsdId>) -> impl Iterator<Item = OsdId> + 'b {
-        let acts = |osd: &OsdId| self.map.is_some_and(|map| map.acting.iter().flatten().any(|m| m.osd == *osd));
-        let acting = holders.iter().copied().filter(move |osd| acts(osd));
-        acting.chain(holders.iter().copied().filter(move |osd| !acts(osd)))
+        let acting = holders.iter().copied().filter(|osd| self.acts(*osd));
+        acting.chain(holders.iter().copied().filter(|osd| !self.acts(*osd)))
     }
 
-    /// Usable OSDs that hold every object's newest version, as far as the history says: members of the base and of
-    /// every interval since. Empty if there are none, or if nothing was ever recorded.
+    /// OSDs that hold every object's newest version; see [`Group::holding`].
     fn holders(&self, usable: &UsableOsds) -> BTreeSet<OsdId> {
-        let Some(history) = self.history else { return BTreeSet::new() };
+        self.holding(usable).into_iter().map(|(osd, _)| osd).collect()
+    }
+
+    /// Usable OSDs that hold every object's newest version, as far as the history says, and in which role: members of
+    /// the base and of every interval since. Empty if there are none, or if nothing was ever recorded.
+    fn holding(&self, usable: &UsableOsds) -> Vec<(OsdId, Role)> {
+        let Some(history) = self.history else { return Vec::new() };
         let base = (history.base_epoch > Epoch(0)).then_some(&history.base_set);
         let mut sets = base.into_iter().chain(history.sets.iter().map(|(_, set)| set));
-        let Some(first) = sets.next() else { return BTreeSet::new() };
+        let Some(first) = sets.next() else { return Vec::new() };
         let is_usable = |member: &Member| usable.get(&member.osd).is_some_and(|u| u.member.store == member.store);
         let mut members: Vec<&Member> = first.iter().filter(|member| is_usable(member)).collect();
         for set in sets {
-            members.retain(|member| set.iter().any(|other| (other.osd, other.store) == (member.osd, member.store)));
+            members.retain(|member| set.contains(member));
         }
-        members.into_iter().map(|member| member.osd).collect()
+        members.into_iter().map(|member| (member.osd, member.role)).collect()
     }
 
     /// The present primary if it still acts and holds the data, else the member that is primary of the fewest groups,
     /// among those that hold the data if there are any: it serves reads from its own store.
     fn primary(&self, usable: &UsableOsds, acting: &[Option<ActingMember>], load: &Load) -> Option<OsdId> {
-        let members: Vec<OsdId> = acting.iter().flatten().map(|member| member.osd).collect();
-        let holders = self.holders(usable);
-        let mut eligible: Vec<OsdId> = members.iter().copied().filter(|osd| holders.contains(osd)).collect();
+        let holding = self.holding(usable);
+        let members = || acting.iter().zip(0u8..).filter_map(|(member, slot)| Some(((*member)?.osd, Role(slot))));
+        let holds = |(osd, slot): &(OsdId, Role)| {
+            holding.iter().any(|(other, role)| other == osd && (!self.pool.has_roles() || role == slot))
+        };
+        let mut eligible: Vec<OsdId> = members().filter(holds).map(|(osd, _)| osd).collect();
         if eligible.is_empty() {
-            eligible = members;
+            eligible = members().map(|(osd, _)| osd).collect();
         }
         let present = self.map.and_then(|map| map.primary).filter(|osd| eligible.contains(osd));
         present.or_else(|| eligible.into_iter().min_by_key(|osd| (load.get(osd).copied().unwrap_or(0), *osd)))
@@ -140,11 +165,24 @@ impl Group<'_> {
     /// Whether the group is where it should be, and all its members hold everything.
     pub fn is_settled(&self) -> bool {
         let (Some(map), Some(history)) = (self.map, self.history) else { return false };
-        let acting: BTreeSet<(OsdId, StoreUuid)> = map.acting.iter().flatten().map(|m| (m.osd, m.store)).collect();
-        let base: BTreeSet<(OsdId, StoreUuid)> = history.base_set.iter().map(|m| (m.osd, m.store)).collect();
-        let target: BTreeSet<OsdId> = self.target.iter().flatten().copied().collect();
+        let has_roles = self.pool.has_roles();
+        let role = |slot: u8| Role(if has_roles { slot } else { 0 });
+        let slots = map.acting.iter().zip(0u8..);
+        let members = slots.filter_map(|(m, slot)| m.map(|m| Member { osd: m.osd, store: m.store, role: role(slot) }));
+        let acting: BTreeSet<Member> = members.collect();
+        let base: BTreeSet<Member> = history.base_set.iter().copied().collect();
         let trimmed = history.base_epoch == map.epoch && history.last == map.epoch && history.sets.len() == 1;
-        trimmed && base == acting && acting.iter().map(|(osd, _)| *osd).collect::<BTreeSet<_>>() == target
+        trimmed && base == acting && self.is_in_place(map)
+    }
+
+    /// Whether those act that should: in erasure-coded pools, each in its role.
+    fn is_in_place(&self, map: &PgMap) -> bool {
+        let acting: Vec<Option<OsdId>> = map.acting.iter().map(|member| member.map(|member| member.osd)).collect();
+        if self.pool.has_roles() {
+            return acting == self.target;
+        }
+        let set = |osds: &[Option<OsdId>]| -> BTreeSet<OsdId> { osds.iter().copied().flatten().collect() };
+        set(&acting) == set(self.target)
     }
 }
 
@@ -196,13 +234,24 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Adds a member that acts and holds everything if there is room, although it shares its failure domain with others
+    /// of which the same is true: the domains were changed, and losing its copy at once would be worse.
+    fn keep(&mut self, osd: OsdId, same: impl Fn(OsdId) -> bool) {
+        let Some(domain) = self.usable.get(&osd).map(|usable| &usable.domain) else { return };
+        let rivals = || self.chosen.iter().filter(|other| self.usable[other].domain == *domain);
+        let room = self.chosen.len() < self.size && !self.chosen.contains(&osd);
+        if room && rivals().all(|other| same(*other)) {
+            self.chosen.push(osd);
+        }
+    }
+
     /// Adds a holder; it takes the place of its rival or, if there is no room, of the last member that is no holder.
     fn insert(&mut self, osd: OsdId, holders: &BTreeSet<OsdId>) {
         let full = self.chosen.len() >= self.size;
         let last_new = || self.chosen.iter().copied().rfind(|other| !holders.contains(other));
         let out = self.rival(osd).or_else(|| if full { last_new() } else { None });
         match out {
-            Some(out) if holders.contains(&out) => {}
+            Some(out) if holders.contains(&out) => self.keep(osd, |other| holders.contains(&other)),
             Some(out) => {
                 self.chosen.retain(|other| *other != out);
                 self.add(osd);

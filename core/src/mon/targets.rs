@@ -6,7 +6,7 @@
 //! placed well at once.
 
 use crate::id::{OsdId, PgId, PgNumber, PoolId};
-use crate::map::place::{Candidate, Placement, Problem, domains, place};
+use crate::map::place::{Candidate, Placement, Problem, domains, keep_places, place};
 use crate::map::{ClusterMap, Pool};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,5 +118,19 @@ fn run_placement(map: &ClusterMap, id: PoolId, inputs: &Inputs) -> Placement {
     };
     let present: Groups = (0..inputs.pg_count).map(target).collect();
     let seed = u64::from(id.0);
-    place(&Problem { candidates: &inputs.candidates, pg_size: inputs.pg_size, present: &present, seed })
+    let problem = Problem { candidates: &inputs.candidates, pg_size: inputs.pg_size, present: &present, seed };
+    let mut placement = place(&problem);
+    for (number, members) in (0..inputs.pg_count).map(PgNumber).zip(&mut placement.groups) {
+        keep_places(members, &homes(map, PgId { pool: id, number }));
+    }
+    placement
+}
+
+/// Where a group's members are: where they act, or else where they were wanted.
+fn homes(map: &ClusterMap, pg: PgId) -> Vec<Option<OsdId>> {
+    let Some((map, _)) = map.pg_map(pg) else { return Vec::new() };
+    let acting: Vec<Option<OsdId>> = map.acting.iter().map(|member| member.map(|member| member.osd)).collect();
+    let wanted = |slot: usize| map.target.get(slot).copied().flatten().filter(|osd| !acting.contains(&Some(*osd)));
+    let slots = acting.len().max(map.target.len());
+    (0..slots).map(|slot| acting.get(slot).copied().flatten().or_else(|| wanted(slot))).collect()
 }

@@ -9,7 +9,7 @@ use super::{StoreError, StoreOp, StoreReply, StoreState, StoreStats, VersionInfo
 use crate::buf::{Buf, BufPool};
 use crate::id::{CopyId, HashRange, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
-use crate::limits::{OBJECT_MAX_BYTES, SECTOR_BYTES};
+use crate::limits::{BLOCK_MAX_BYTES, SECTOR_BYTES};
 use crate::rng::Rng;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -166,7 +166,7 @@ fn find(copies: &Copies, id: CopyId, version: Option<Version>, prepared: bool) -
 
 fn check_range(offset: u32, len: u32) -> Result<(), StoreError> {
     let aligned = offset.is_multiple_of(SECTOR_BYTES) && len.is_multiple_of(SECTOR_BYTES);
-    let inside = u64::from(offset) + u64::from(len) <= u64::from(OBJECT_MAX_BYTES);
+    let inside = u64::from(offset) + u64::from(len) <= u64::from(BLOCK_MAX_BYTES);
     if aligned && inside { Ok(()) } else { Err(StoreError::BadRequest("range is not whole sectors of an object")) }
 }
 

@@ -62,6 +62,27 @@ fn a_pool_says_which_field_is_wrong() {
 }
 
 #[test]
+fn an_erasure_coded_pool_says_which_field_is_wrong() {
+    let json = |fields: &str| format!(r#"{{"1":{{"name":"p","pg_count":8,{fields}}}}}"#);
+    let check = |fields: &str| refusal("/ashlar/config/pools", &json(fields));
+    let ec = |size: u8, parity: u8, minsize: u8| {
+        format!(r#""scheme":"ec","pg_size":{size},"parity_chunks":{parity},"pg_minsize":{minsize}"#)
+    };
+    assert!(check(&ec(6, 2, 3)).contains("pg_minsize is 3; use 4"));
+    assert!(check(&ec(6, 2, 7)).contains("pg_minsize is 7; use 4"));
+    assert!(check(&ec(6, 0, 6)).contains("parity_chunks is 0"));
+    assert!(check(&ec(9, 5, 6)).contains("parity_chunks is 5; use 1 to 4"));
+    assert!(check(&ec(2, 2, 2)).contains("leaves 0 data chunks"));
+    assert!(check(&ec(1, 4, 1)).contains("leaves 0 data chunks"));
+    assert!(check(&ec(20, 2, 18)).contains("leaves 18 data chunks"));
+    assert!(check(&format!("{},\"block_size\":262144", ec(18, 2, 17))).contains("use 131072 or less"));
+    assert!(check(r#""scheme":"xor","pg_size":4,"parity_chunks":2,"pg_minsize":3"#).contains("\"xor\" has 1"));
+    for good in [ec(6, 2, 4), ec(6, 2, 6), ec(3, 1, 2), ec(18, 2, 17)] {
+        accepted("/ashlar/config/pools", &json(&good));
+    }
+}
+
+#[test]
 fn pool_names_are_unique() {
     let one = r#"{"name":"a","scheme":"replicated","pg_size":3,"pg_minsize":2,"pg_count":8}"#;
     let text = refusal("/ashlar/config/pools", &format!(r#"{{"1":{one},"2":{one}}}"#));

@@ -200,3 +200,20 @@ fn five_hundred_osds() {
     let fourth = solve(&candidates, 3, &third.groups);
     println!("five hosts doubled: {} moved, {} misses", fourth.moves, misses(&candidates, 3, &fourth.groups));
 }
+
+#[test]
+fn members_that_stay_keep_their_places() {
+    let osds =
+        |numbers: &[u32]| -> Vec<Option<OsdId>> { numbers.iter().map(|n| (*n != 0).then_some(OsdId(*n))).collect() };
+    let kept = |members: &[u32], homes: &[u32]| {
+        let mut members = osds(members);
+        keep_places(&mut members, &osds(homes));
+        members
+    };
+    assert_eq!(kept(&[2, 1, 3], &[1, 2, 3]), osds(&[1, 2, 3]));
+    assert_eq!(kept(&[4, 1, 3], &[1, 2, 3]), osds(&[1, 4, 3]));
+    assert_eq!(kept(&[2, 3, 1, 5], &[1, 2, 3, 4]), osds(&[1, 2, 3, 5]));
+    assert_eq!(kept(&[0, 1, 4], &[1, 0, 3]), osds(&[1, 0, 4]));
+    assert_eq!(kept(&[1, 2, 3], &[]), osds(&[1, 2, 3]));
+    assert_eq!(kept(&[3, 1], &[1, 2, 3]), osds(&[1, 3]), "a group that became smaller");
+}

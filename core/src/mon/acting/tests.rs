@@ -1,7 +1,7 @@
 //! Which members a group gets.
 
 use super::*;
-use crate::id::{Incarnation, Member, Role};
+use crate::id::{Incarnation, Member, Role, StoreUuid};
 use crate::map::Scheme;
 
 fn pool(size: u8, minsize: u8) -> Pool {
@@ -195,4 +195,126 @@ fn random_case(rng: &mut crate::rng::Rng) -> Case {
     let before = Case { pool: pool(size, minsize), map: None, target: targets(&some(rng)), history: None };
     let map = rng.chance(3, 4).then(|| before.next(&everywhere));
     Case { pool: pool(size, minsize), map, target, history }
+}
+
+/// 4+2 chunks.
+fn coded_pool() -> Pool {
+    Pool { scheme: Scheme::Ec, parity_chunks: 2, ..pool(6, 5) }
+}
+
+/// Sets by role; 0: nobody.
+fn roles_history(sets: &[&[u32]]) -> History {
+    let member = |(n, role): (&u32, u8)| Member { osd: OsdId(*n), store: StoreUuid(u128::from(*n)), role: Role(role) };
+    let members = |set: &&[u32]| set.iter().zip(0u8..).filter(|(n, _)| **n != 0).map(member).collect();
+    let sets: Vec<(Epoch, Vec<Member>)> = (1..).map(Epoch).zip(sets.iter().map(members)).collect();
+    let base_set = sets[0].1.clone();
+    History { base_epoch: Epoch(1), base_set, last: sets[sets.len() - 1].0, witnesses: Vec::new(), sets }
+}
+
+#[test]
+fn a_member_keeps_its_role_and_a_hole_stays_in_its_place() {
+    let case = |map| Case { pool: coded_pool(), map, target: targets(&[1, 2, 3, 4, 5, 6]), history: None };
+    let all = case(None).next(&usable(&[1, 2, 3, 4, 5, 6]));
+    let history = Some(roles_history(&[&[1, 2, 3, 4, 5, 6]]));
+    let degraded = Case { history, ..case(Some(all)) }.next(&usable(&[1, 2, 4, 5, 6]));
+    assert_eq!((acting(&degraded), degraded.epoch), (vec![1, 2, 0, 4, 5, 6], Epoch(2)));
+}
+
+#[test]
+fn roles_move_one_after_the_other() {
+    let all = usable(&(1..=12).collect::<Vec<_>>());
+    let first = Case { pool: coded_pool(), map: None, target: targets(&[1, 2, 3, 4, 5, 6]), history: None };
+    let (mut map, mut members) = (first.next(&all), vec![1, 2, 3, 4, 5, 6]);
+    let wanted = [7, 8, 9, 10, 11, 12];
+    for step in 0.. {
+        assert!(step < 8, "it ends");
+        let history = Some(roles_history(&[&members]));
+        map = Case { pool: coded_pool(), map: Some(map), target: targets(&wanted), history }.next(&all);
+        let now = acting(&map);
+        let kept = now.iter().zip(&members).filter(|(now, before)| now == before).count();
+        assert!(kept >= 5, "{now:?} after {members:?}");
+        if std::mem::replace(&mut members, now) == wanted {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_member_that_is_wanted_in_another_role_holds_nothing_up() {
+    let all = usable(&[1, 2, 3, 4]);
+    let pool = || Pool { parity_chunks: 1, ..Pool { scheme: Scheme::Xor, ..pool(3, 2) } };
+    let old = Case { pool: pool(), map: None, target: targets(&[1, 2, 3]), history: None }.next(&all);
+    let step = |map: PgMap, holders: &[u32]| {
+        let history = Some(roles_history(&[holders]));
+        Case { pool: pool(), map: Some(map), target: targets(&[4, 1, 3]), history }.next(&all)
+    };
+    let first = step(old, &[1, 2, 3]);
+    assert_eq!(acting(&first), [4, 2, 3], "1 leaves its role before it takes another");
+    assert_eq!(acting(&step(first, &[4, 2, 3])), [4, 1, 3]);
+}
+
+#[test]
+fn members_stay_when_the_failure_domains_change_under_them() {
+    let mut osds = usable(&[1, 2, 3, 4, 5, 6]);
+    for pool in [pool(3, 2), Pool { parity_chunks: 1, ..Pool { scheme: Scheme::Ec, ..pool(3, 2) } }] {
+        let old = Case { pool: pool.clone(), map: None, target: targets(&[1, 2, 3]), history: None }.next(&osds);
+        osds.values_mut().for_each(|usable| usable.domain = format!("r{}", usable.member.osd.0 % 2));
+        osds.get_mut(&OsdId(5)).expect("it is there").domain = "r2".into();
+        osds.get_mut(&OsdId(3)).expect("it is there").domain = "r0".into();
+        osds.get_mut(&OsdId(1)).expect("it is there").domain = "r0".into();
+        let history =
+            || Some(roles_history(&[&[1, 2, 3]])).filter(|_| pool.has_roles()).or(Some(history(&[&[1, 2, 3]])));
+        let same = Case { pool: pool.clone(), map: Some(old.clone()), target: targets(&[1, 2, 3]), history: history() };
+        assert_eq!(same.next(&osds), PgMap { target: targets(&[1, 2, 3]), ..old.clone() });
+        let moved = Case { pool: pool.clone(), map: Some(old), target: targets(&[1, 4, 5]), history: history() };
+        let kept = acting(&moved.next(&osds)).iter().filter(|osd| **osd <= 3 && **osd > 0).count();
+        assert_eq!(kept, 2, "enough of those that hold the data");
+        osds = usable(&[1, 2, 3, 4, 5, 6]);
+    }
+}
+
+/// Random erasure-coded groups: whoever is up, whatever was recorded.
+#[test]
+fn roles_keep_the_rules_whatever_happens() {
+    let mut rng = crate::rng::Rng::new(22);
+    for _ in 0..3000 {
+        let pick = |rng: &mut crate::rng::Rng| -> Vec<u32> {
+            let mut left: Vec<u32> = (1..=9).collect();
+            let draw = |rng: &mut crate::rng::Rng, left: &mut Vec<u32>| {
+                let place = rng.below(u64::try_from(left.len()).expect("small"));
+                left.remove(usize::try_from(place).expect("small"))
+            };
+            let mut one = || {
+                let n = draw(rng, &mut left);
+                if rng.chance(1, 8) { 0 } else { n }
+            };
+            (0..6).map(|_| one()).collect()
+        };
+        let mut sets: Vec<Vec<u32>> = vec![pick(&mut rng)];
+        while rng.chance(1, 2) {
+            let last = sets[sets.len() - 1].clone();
+            let next = last.into_iter().map(|n| if rng.chance(1, 4) { 0 } else { n }).collect();
+            sets.push(next);
+        }
+        let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
+        let history = rng.chance(3, 4).then(|| roles_history(&sets));
+        let up: Vec<u32> = (1..=9).filter(|_| rng.chance(4, 5)).collect();
+        let up = usable(&up);
+        let target = pick(&mut rng).iter().map(|n| (*n != 0).then_some(OsdId(*n))).collect();
+        let map = Case { pool: coded_pool(), map: None, target: targets(&[1, 2, 3, 4, 5, 6]), history: None };
+        let map = rng.chance(3, 4).then(|| map.next(&usable(&(1..=9).collect::<Vec<_>>())));
+        let case = Case { pool: coded_pool(), map, target, history };
+        let next = case.next(&up);
+        let members: Vec<OsdId> = next.acting.iter().flatten().map(|m| m.osd).collect();
+        assert_eq!(members.iter().collect::<BTreeSet<_>>().len(), members.len(), "one role each: {next:?}");
+        assert_eq!(next.acting.len(), 6);
+        let (map, history) = (case.map.as_ref(), case.history.as_ref());
+        let group = Group { pool: &case.pool, map, target: &case.target, history, wish: None };
+        let holding = group.holding(&up);
+        let in_role = |(osd, role): &&(OsdId, Role)| next.acting[usize::from(role.0)].is_some_and(|m| m.osd == *osd);
+        let kept = holding.iter().filter(in_role).count();
+        assert!(kept >= holding.len().min(5), "{kept} of {holding:?} in {next:?}");
+        let primary_holds = holding.iter().filter(in_role).any(|(osd, _)| next.primary == Some(*osd));
+        assert!(kept == 0 || primary_holds, "{next:?}");
+    }
 }

@@ -6,7 +6,7 @@ use super::record::NO_BLOCK;
 use crate::buf::{Buf, BufPool, UNIT, UNIT_USIZE};
 use crate::id::{ClusterUuid, OsdId, StoreUuid};
 use crate::io::{Device, DiskOp};
-use crate::limits::{OBJECT_MAX_BYTES, OBJECT_MIN_BYTES, SECTOR_BYTES};
+use crate::limits::{BLOCK_MAX_BYTES, OBJECT_MIN_BYTES, SECTOR_BYTES};
 
 /// First bytes of a superblock.
 const MAGIC: [u8; 8] = *b"ASHLARSB";
@@ -292,7 +292,7 @@ impl Format {
 
     /// The superblock of the data device.
     fn superblock(&self) -> Result<Superblock, String> {
-        let (least, most) = (OBJECT_MIN_BYTES, OBJECT_MAX_BYTES);
+        let (least, most) = (OBJECT_MIN_BYTES, BLOCK_MAX_BYTES);
         if !self.block_size.is_power_of_two() || self.block_size < least || self.block_size > most {
             let size = self.block_size;
             return Err(format!("block size {size} is not a power of two between {least} and {most} bytes"));

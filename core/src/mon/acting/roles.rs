@@ -1,0 +1,121 @@
+//! Who takes which role in an erasure-coded group. Pure functions.
+//!
+//! Owns the choice. Invariants: an OSD has one role; one that holds a role's data is never put into another role while
+//! the rules of its parent ask for holders; no two members share a failure domain unless both hold their roles' data.
+
+use super::{Group, UsableOsds};
+use crate::id::{OsdId, Role};
+use crate::map::ActingMember;
+
+/// Members by role.
+type Slots = Vec<Option<OsdId>>;
+
+/// The target, its gaps filled by who holds the data, and as many holders in place of new members as are wanted.
+pub fn choose(group: &Group<'_>, usable: &UsableOsds) -> Vec<Option<ActingMember>> {
+    let size = usize::from(group.pool.pg_size);
+    let holders = holders_by_role(group, usable, size);
+    let mut seats = Seats { usable, holders: &holders, slots: vec![None; size] };
+    for (role, osd) in group.target.iter().take(size).enumerate() {
+        seats.add(role, *osd);
+    }
+    seats.fill_gaps();
+    seats.keep_holders(group);
+    seats.fill_gaps();
+    seats.keep_acting(group);
+    seats.slots.iter().map(|osd| osd.map(|osd| usable[&osd].member)).collect()
+}
+
+/// At most one: sets of a history have one member in each role.
+fn holders_by_role(group: &Group<'_>, usable: &UsableOsds, size: usize) -> Slots {
+    let mut holders = vec![None; size];
+    for (osd, Role(role)) in group.holding(usable) {
+        if let Some(place) = holders.get_mut(usize::from(role)) {
+            *place = Some(osd);
+        }
+    }
+    holders
+}
+
+/// Roles being given.
+struct Seats<'a> {
+    usable: &'a UsableOsds,
+    holders: &'a [Option<OsdId>],
+    slots: Slots,
+}
+
+impl Seats<'_> {
+    fn shares_domain(&self, one: OsdId, other: OsdId) -> bool {
+        self.usable[&one].domain == self.usable[&other].domain
+    }
+
+    /// Gives a free role to an OSD if it may have it.
+    fn add(&mut self, role: usize, osd: Option<OsdId>) {
+        let Some(osd) = osd.filter(|osd| self.usable.contains_key(osd)) else { return };
+        let clashes = self.slots.iter().flatten().any(|other| self.shares_domain(osd, *other));
+        if self.slots[role].is_none() && !clashes {
+            self.slots[role] = Some(osd);
+        }
+    }
+
+    /// Gives free roles to those who hold their data.
+    fn fill_gaps(&mut self) {
+        for role in 0..self.slots.len() {
+            self.add(role, self.holders[role]);
+        }
+    }
+
+    fn holds(&self, role: usize) -> bool {
+        self.slots[role].is_some() && self.slots[role] == self.holders[role]
+    }
+
+    /// Puts holders in place of new members until there are enough of them: first those whom the target does not want in
+    /// another role, so that moves go on, and of these who acts there at present, so that nothing changes in vain.
+    fn keep_holders(&mut self, group: &Group<'_>) {
+        let mut roles: Vec<usize> = (0..self.slots.len()).filter(|role| self.holders[*role].is_some()).collect();
+        let wanted = group.holders_wanted().min(roles.len());
+        let elsewhere = |role: usize| self.holders[role].is_some_and(|osd| group.target.contains(&Some(osd)));
+        roles.sort_by_key(|role| (elsewhere(*role), !self.acts(group, *role)));
+        for role in roles {
+            let present = (0..self.slots.len()).filter(|role| self.holds(*role)).count();
+            if present >= wanted {
+                return;
+            }
+            self.insert(role);
+        }
+    }
+
+    /// Whether a role's holder acts in it at present.
+    fn acts(&self, group: &Group<'_>, role: usize) -> bool {
+        let member = group.map.and_then(|map| map.acting.get(role).copied().flatten());
+        member.is_some_and(|member| self.holders[role] == Some(member.osd))
+    }
+
+    /// Members that act and hold their role's data stay rather than leave a gap, although the failure domains were
+    /// changed so that they share one with others of which the same is true.
+    fn keep_acting(&mut self, group: &Group<'_>) {
+        for role in 0..self.slots.len() {
+            let Some(holder) = self.holders[role].filter(|_| self.slots[role].is_none() && self.acts(group, role))
+            else {
+                continue;
+            };
+            let in_the_way = |other: &usize| {
+                self.slots[*other].is_some_and(|osd| self.shares_domain(osd, holder) && !self.holds(*other))
+            };
+            if !(0..self.slots.len()).any(|other| in_the_way(&other)) {
+                self.slots[role] = Some(holder);
+            }
+        }
+    }
+
+    /// Puts a role's holder into its place; whoever stands in its way goes, unless it holds its own role's data.
+    fn insert(&mut self, role: usize) {
+        let Some(holder) = self.holders[role] else { return };
+        let in_the_way = |other: &usize| {
+            let osd = self.slots[*other].filter(|_| *other != role && !self.holds(*other));
+            osd.is_some_and(|osd| self.shares_domain(osd, holder))
+        };
+        let cleared: Vec<usize> = (0..self.slots.len()).filter(in_the_way).collect();
+        cleared.iter().for_each(|other| self.slots[*other] = None);
+        self.slots[role] = Some(holder);
+    }
+}
