@@ -135,6 +135,12 @@ pub enum Answer {
     },
     /// Of a sync.
     Synced,
+    /// Of a write, zero or delete in a lazy pool: done, but a power loss may take it back until a later sync of its
+    /// group, under the same epoch, was answered.
+    Applied {
+        /// The object's new version.
+        version: Version,
+    },
 }
 
 /// A refusal. Nothing was done, now or later, but for `Again` after a connection loss.
@@ -294,7 +300,7 @@ pub enum Fact {
         /// Its epoch.
         epoch: Epoch,
     },
-    /// A write is durable on all acting members and its client is told.
+    /// A write was carried out by all acting members and its client is told.
     Acknowledged {
         /// The group.
         pg: PgId,
@@ -304,6 +310,8 @@ pub enum Fact {
         version: Version,
         /// The request.
         request: RequestId,
+        /// Whether all of them have it durable.
+        durable: bool,
     },
     /// A read is answered.
     Served {

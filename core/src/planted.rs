@@ -42,6 +42,10 @@ bugs! {
     TrimTooEarly = "trim-too-early",
     /// Request numbers that a version includes are ignored, so a retry runs again.
     DropRequestNumbers = "drop-request-numbers",
+    /// A sync is answered without a flush.
+    SyncWithoutFlush = "sync-without-flush",
+    /// A client does not replay what it wrote under an older epoch.
+    SkipReplay = "skip-replay",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

@@ -52,6 +52,10 @@ pub struct Args {
     /// What makes a write durable; auto asks the kernel what it knows of the device
     #[arg(long, value_enum, default_value_t = Durability::Auto)]
     pub durability: Durability,
+    /// The same for the log's own device; default: as --durability. With a lazy data device and a durable log, small
+    /// writes are durable at once (immediate_commit "small"); with a lazy log, none are ("none")
+    #[arg(long, value_enum, requires = "log")]
+    pub log_durability: Option<Durability>,
     /// Build a new store even if something else is on the device
     #[arg(long)]
     pub format: bool,

@@ -33,7 +33,10 @@ pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::
         data_bytes: devices.data.size_bytes,
         log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
         durability: durability(args.durability, &devices.data),
-        log_durability: durability(args.durability, devices.log.as_ref().unwrap_or(&devices.data)),
+        log_durability: durability(
+            args.log_durability.unwrap_or(args.durability),
+            devices.log.as_ref().unwrap_or(&devices.data),
+        ),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::output;
 use crate::size;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
-use ashlar_core::map::{Pool, Pools, keys, parse};
+use ashlar_core::map::{ImmediateCommit, Pool, Pools, keys, parse};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
@@ -45,6 +45,9 @@ pub struct Create {
     /// Level of the tree on which members of a group never share a node.
     #[arg(long, default_value = parse::LEVEL_HOST)]
     failure_domain: String,
+    /// Which acknowledged writes are durable at once: all, small or none. The pool uses only OSDs at least as strict.
+    #[arg(long, value_name = "WHICH", default_value_t)]
+    immediate_commit: ImmediateCommit,
     #[command(flatten)]
     connection: Connection,
 }
@@ -91,6 +94,7 @@ impl Create {
         pool.pg_count = self.pg_count.unwrap_or(pool.pg_count);
         pool.block_size = u32::try_from(self.block_size).context("--block-size is too large")?;
         pool.failure_domain = self.failure_domain.clone();
+        pool.immediate_commit = self.immediate_commit;
         let id = create(&metadata, &pool).await?;
         self.connection.output().print(&Row { id, pool }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
     }

@@ -95,6 +95,7 @@ impl Redundancy {
             parity_chunks: self.parity,
             block_size: BLOCK_BYTES,
             failure_domain: parse::LEVEL_HOST.into(),
+            immediate_commit: Default::default(),
         };
         Pool { pg_minsize: self.minsize(&pool), ..pool }
     }

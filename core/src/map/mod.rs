@@ -84,6 +84,51 @@ pub enum Scheme {
     Xor,
 }
 
+/// Which acknowledged writes survive a power loss without a flush: what a pool promises, and what an OSD keeps for every
+/// write. Ordered by strictness, the laxest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImmediateCommit {
+    /// None.
+    None,
+    /// Those of up to half a block (and everything without data): what a store puts into its log.
+    Small,
+    /// All.
+    #[default]
+    All,
+}
+
+impl ImmediateCommit {
+    /// Whether a write of so many bytes must be durable before it is acknowledged.
+    pub fn covers(self, bytes: u32, block_size: u32) -> bool {
+        match self {
+            ImmediateCommit::None => false,
+            ImmediateCommit::Small => bytes <= block_size / 2,
+            ImmediateCommit::All => true,
+        }
+    }
+}
+
+impl std::fmt::Display for ImmediateCommit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ImmediateCommit::None => "none",
+            ImmediateCommit::Small => "small",
+            ImmediateCommit::All => "all",
+        })
+    }
+}
+
+impl std::str::FromStr for ImmediateCommit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [ImmediateCommit::None, ImmediateCommit::Small, ImmediateCommit::All];
+        let found = all.into_iter().find(|mode| mode.to_string() == text);
+        found.ok_or_else(|| format!("'{text}' is not one of all, small and none"))
+    }
+}
+
 /// `config/pools`: pools by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -112,6 +157,9 @@ pub struct Pool {
     /// Level of the tree on which members never share a node; an OSD by default.
     #[serde(default = "default_failure_domain")]
     pub failure_domain: String,
+    /// Which acknowledged writes are durable at once. The pool uses only OSDs that are at least as strict.
+    #[serde(default)]
+    pub immediate_commit: ImmediateCommit,
 }
 
 /// The measured knee of throughput against metadata per byte.
@@ -224,6 +272,9 @@ pub struct OsdState {
     pub size_bytes: u64,
     /// The store's metadata are trustworthy.
     pub trusted: bool,
+    /// Which acknowledged writes are durable at once.
+    #[serde(default)]
+    pub immediate_commit: ImmediateCommit,
 }
 
 /// `osd/failed/<n>/<reporter>`, leased by the reporter: it cannot reach that OSD.
@@ -303,6 +354,9 @@ pub struct OsdRecord {
     pub host: String,
     /// Bytes for data.
     pub size_bytes: u64,
+    /// As in its state.
+    #[serde(default)]
+    pub immediate_commit: ImmediateCommit,
     /// Down for so long that its data is copied elsewhere; ends when it comes back.
     pub out: bool,
 }

@@ -146,7 +146,8 @@ impl Situation<'_> {
             } else {
                 self.expired.contains(&osd) || self.map.osd_record(osd).is_some_and(|record| record.out)
             };
-            let record = OsdRecord { host: state.host.clone(), size_bytes: state.size_bytes, out };
+            let (host, size_bytes, immediate_commit) = (state.host.clone(), state.size_bytes, state.immediate_commit);
+            let record = OsdRecord { host, size_bytes, immediate_commit, out };
             self.plan_record(osd, record, writes);
         }
         for (osd, record) in self.map.osd_records().filter(|(osd, _)| self.map.osd_state(*osd).is_none()) {

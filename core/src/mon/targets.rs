@@ -101,7 +101,8 @@ fn inputs(map: &ClusterMap, pool: &Pool) -> Inputs {
     let candidates = map.osd_records().filter_map(|(osd, record)| {
         let weight = map.osd_config(osd).reweight * mebibytes(record.size_bytes);
         let domain = domains::domain(map.tree(), osd, &record.host, &pool.failure_domain);
-        (weight > 0.0 && !record.out).then_some(Candidate { osd, weight, domain })
+        let strict = record.immediate_commit >= pool.immediate_commit;
+        (weight > 0.0 && !record.out && strict).then_some(Candidate { osd, weight, domain })
     });
     Inputs { candidates: candidates.collect(), pg_size: usize::from(pool.pg_size), pg_count: pool.pg_count }
 }

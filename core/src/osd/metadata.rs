@@ -89,6 +89,7 @@ impl<S: ObjectStore> Osd<S> {
             host: self.config.host.clone(),
             size_bytes: store.stats().total_bytes,
             trusted: store.state() == StoreState::Open { trusted: true },
+            immediate_commit: store.immediate_commit(),
         }
     }
 

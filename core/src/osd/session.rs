@@ -214,6 +214,7 @@ mod tests {
             host: "a".into(),
             size_bytes: 1,
             trusted: true,
+            immediate_commit: Default::default(),
         }
     }
 

@@ -7,6 +7,7 @@
 //! the fence. A sub-operation that comes a second time changes nothing and is answered when the first one is durable.
 
 use crate::id::{Attempt, CopyId, Epoch, HashRange, OsdId, PoolId, Role, Version};
+use crate::map::ImmediateCommit;
 use crate::pg::StorePurpose;
 use crate::pg::host::Host;
 use crate::pg::lease::Grant;
@@ -27,6 +28,9 @@ pub struct MemberSide {
     fence: Epoch,
     joined: Option<Attempt>,
     grant: Grant,
+    /// Which of the pool's writes are durable when they are confirmed.
+    pub promise: ImmediateCommit,
+    block_size: u32,
 }
 
 /// Who asked.
@@ -41,9 +45,9 @@ pub struct Caller {
 }
 
 impl MemberSide {
-    /// A member that has just started.
-    pub fn new(pool: PoolId, range: HashRange) -> Self {
-        MemberSide { pool, range, fence: Epoch(0), joined: None, grant: Grant::default() }
+    /// A member that has just started, of a pool with this promise and block size.
+    pub fn new(pool: PoolId, range: HashRange, (promise, block_size): (ImmediateCommit, u32)) -> Self {
+        MemberSide { pool, range, fence: Epoch(0), joined: None, grant: Grant::default(), promise, block_size }
     }
 
     /// The highest epoch heard of.
@@ -106,20 +110,31 @@ impl MemberSide {
             SubOp::List { role, range, after } => Some(self.listing(host, role, range, after)),
             SubOp::Leave => Some(self.leave(host, post)),
             SubOp::Install { purpose, copy, version, .. } => self.refuse_install(host, attempt, purpose, copy, version),
-            SubOp::Query | SubOp::Write { .. } | SubOp::Fetch { .. } | SubOp::Remove { .. } | SubOp::Purge { .. } => {
-                None
-            }
+            SubOp::Query
+            | SubOp::Write { .. }
+            | SubOp::Fetch { .. }
+            | SubOp::Remove { .. }
+            | SubOp::Purge { .. }
+            | SubOp::Flush => None,
         };
         if let Some(reply) = immediate {
             return post.reply(host, to, attempt, call, reply);
         }
         let purpose = match op {
             SubOp::Query => StorePurpose::Join { to, call, attempt },
-            SubOp::Write { version, .. } => StorePurpose::Write { to, call, attempt, version },
+            SubOp::Write { version, mode, ref change, .. } => {
+                let lazy = mode == Mode::Plain && self.may_be_lazy(change);
+                StorePurpose::Write { to, call, attempt, version, lazy }
+            }
             _ => StorePurpose::SubOp { to, call, attempt },
         };
         let op = self.store_op(host, post, op);
         host.submit(post.pg, purpose, op);
+    }
+
+    fn may_be_lazy(&self, change: &Change) -> bool {
+        let bytes = if let Change::Data { data, .. } = change { data.len() } else { 0 };
+        !self.promise.covers(bytes, self.block_size)
     }
 
     fn digests<S: ObjectStore>(&self, host: &Host<'_, '_, S>, role: Role, range: HashRange, bits: u32) -> SubReply {
@@ -185,7 +200,9 @@ impl MemberSide {
             SubOp::Fetch { copy, version } => StoreOp::ReadAll { copy, version: Some(version) },
             SubOp::Remove { copy, version } => StoreOp::Remove { copy, version },
             SubOp::Purge { copy, version } => StoreOp::Purge { copy, version },
-            SubOp::Query | SubOp::Digest { .. } | SubOp::List { .. } | SubOp::Leave => StoreOp::Sync { pg: post.pg },
+            SubOp::Query | SubOp::Flush | SubOp::Digest { .. } | SubOp::List { .. } | SubOp::Leave => {
+                StoreOp::Sync { pg: post.pg }
+            }
         }
     }
 
@@ -205,18 +222,24 @@ impl MemberSide {
         SubReply::Listing { copies: Vec::new(), more }
     }
 
-    /// A write finished. If it was a repetition, its first try may still be under way: answer when that is durable.
+    /// A write finished. If it was a repetition, its first try may still be under way: answer when that is durable. So
+    /// it is with a store that is lazier than the pool.
     pub fn written<S: ObjectStore>(
         &mut self,
         host: &mut Host<'_, '_, S>,
         post: &mut Post,
         caller: Caller,
-        version: Version,
+        (version, lazy): (Version, bool),
         result: Result<StoreReply, StoreError>,
     ) {
         let Caller { to, call, attempt } = caller;
+        let unsettled = match &result {
+            Err(StoreError::WrongPredecessor(newest)) => *newest >= version,
+            Ok(StoreReply::Applied) => !lazy,
+            _ => false,
+        };
         match result {
-            Err(StoreError::WrongPredecessor(newest)) if newest >= version => {
+            _ if unsettled => {
                 host.submit(post.pg, StorePurpose::SubOp { to, call, attempt }, StoreOp::Sync { pg: post.pg });
             }
             result => post.reply(host, to, attempt, call, reply_of(result)),
@@ -261,6 +284,7 @@ pub fn reply_of(result: Result<StoreReply, StoreError>) -> SubReply {
             SubReply::Whole { version, predecessor, content, requests }
         }
         Ok(StoreReply::Done | StoreReply::Read { .. }) => SubReply::Done,
+        Ok(StoreReply::Applied) => SubReply::Applied,
         Err(error) => SubReply::Refused(refusal(&error)),
     }
 }

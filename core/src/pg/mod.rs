@@ -27,6 +27,7 @@ mod read;
 mod recover;
 mod requests;
 mod roster;
+mod sync;
 mod trim;
 mod write;
 
@@ -35,12 +36,12 @@ mod tests;
 
 use crate::id::{Attempt, Epoch, HashRange, LinkId, OsdId, PgId, Revision, Session, Version};
 use crate::io::MetaError;
-use crate::map::{ActingMember, PgMap, Pool, Scheme};
+use crate::map::{ActingMember, ImmediateCommit, PgMap, Pool, Scheme};
 use crate::meta;
 use crate::msg::{Fact, Message, Refusal, Reply, Request};
 use crate::pg::msg::PgMessage;
 use crate::slab::Key;
-use crate::store::{ObjectStore, StoreError, StoreReply};
+use crate::store::{ObjectStore, StoreError, StoreOp, StoreReply};
 use crate::time::{Duration, Time};
 use host::Host;
 use member::{Caller, MemberSide};
@@ -86,6 +87,8 @@ pub enum StorePurpose {
         attempt: Attempt,
         /// The version that it makes.
         version: Version,
+        /// It is confirmed when applied, durable or not.
+        lazy: bool,
     },
     /// A client's read.
     Read {
@@ -147,6 +150,12 @@ pub struct Pg {
     stray_at: Time,
 }
 
+/// Which of a pool's writes are durable when they are acknowledged. Coded pools prepare durably, whatever they say: a
+/// version of which some chunks were lost could not be read.
+fn promise(pool: &Pool) -> ImmediateCommit {
+    if pool.scheme == Scheme::Replicated { pool.immediate_commit } else { ImmediateCommit::All }
+}
+
 impl Pg {
     /// A group of which nothing is known yet.
     pub fn new(id: PgId, pool: &Pool) -> Self {
@@ -156,13 +165,14 @@ impl Pg {
             replicated: pool.scheme == Scheme::Replicated,
             object_bytes: pool.object_bytes(),
             range: HashRange::of_pg(id.number, pool.pg_count),
+            lazy: promise(pool) != ImmediateCommit::All,
         };
         Pg {
             id,
             rules,
             map: PgMap::default(),
             map_revision: Revision(0),
-            member: MemberSide::new(id.pool, rules.range),
+            member: MemberSide::new(id.pool, rules.range, (promise(pool), pool.block_size)),
             primary: None,
             attempts: 0,
             post: Post::new(id),
@@ -198,9 +208,15 @@ impl Pg {
         self.finish_call(host);
     }
 
-    /// The pool's configuration may have changed. Of what can change, only `pg_minsize` matters here; it holds from the
-    /// next attempt on.
+    /// The pool's configuration may have changed. Of what can change, two things matter here: `pg_minsize`, which holds
+    /// from the next attempt on, and which writes are durable when they are acknowledged, which holds at once.
     pub fn pool_changed<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, pool: &Pool) {
+        self.member.promise = promise(pool);
+        self.rules.lazy = self.member.promise != ImmediateCommit::All;
+        if let Some(primary) = &mut self.primary {
+            // What was acknowledged before stays as it is.
+            primary.rules.lazy |= self.rules.lazy;
+        }
         let minsize = u32::from(pool.pg_minsize);
         if std::mem::replace(&mut self.rules.minsize, minsize) != minsize && self.primary.is_none() {
             self.begin_attempt(host);
@@ -438,14 +454,18 @@ impl Pg {
         result: Result<StoreReply, StoreError>,
     ) {
         match purpose {
+            // All but clients' writes is durable when it is confirmed.
+            StorePurpose::SubOp { .. } if result == Ok(StoreReply::Applied) => {
+                host.submit(self.id, purpose, StoreOp::Sync { pg: self.id });
+            }
             StorePurpose::SubOp { to, call, attempt } => {
                 self.post.reply(host, to, attempt, call, member::reply_of(result));
             }
             StorePurpose::Join { to, call, attempt } => {
                 self.member.joined(host, &mut self.post, Caller { to, call, attempt }, result);
             }
-            StorePurpose::Write { to, call, attempt, version } => {
-                self.member.written(host, &mut self.post, Caller { to, call, attempt }, version, result);
+            StorePurpose::Write { to, call, attempt, version, lazy } => {
+                self.member.written(host, &mut self.post, Caller { to, call, attempt }, (version, lazy), result);
             }
             StorePurpose::Read { op, attempt } => {
                 if self.primary.as_ref().is_some_and(|primary| primary.attempt == attempt) {

@@ -138,6 +138,8 @@ pub enum SubOp {
     },
     /// Delete all copies of the group: it is trimmed, and this OSD is not in its acting set.
     Leave,
+    /// Make durable what was carried out before.
+    Flush,
 }
 
 /// Why a whole copy is sent.
@@ -210,6 +212,8 @@ pub enum SubReply {
     },
     /// Not done, and it will not be done later.
     Refused(Refused),
+    /// Of a client's write in a lazy pool: done, durable after a [`SubOp::Flush`].
+    Applied,
 }
 
 /// Why a member did not do something.

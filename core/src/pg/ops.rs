@@ -29,6 +29,8 @@ pub struct Op {
     pub state: State,
     /// When it arrived, if its latency is to count: a client's, on an object that was whole.
     pub since: Option<Time>,
+    /// Some member carried out the write without its being durable there.
+    pub applied: bool,
     next: Option<Key<Op>>,
 }
 
@@ -185,7 +187,8 @@ impl Ops {
         since: Option<Time>,
     ) -> Key<Object> {
         let object = self.find(object).unwrap_or_else(|| self.new_object(object));
-        let op = self.ops.insert(Op { id, link, object, kind, state: State::Waiting, since, next: None });
+        let op =
+            self.ops.insert(Op { id, link, object, kind, state: State::Waiting, since, applied: false, next: None });
         let record = self.objects.get_mut(object).expect("found or made above");
         match record.tail.replace(op) {
             None => record.head = Some(op),

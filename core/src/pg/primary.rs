@@ -25,6 +25,7 @@ use crate::pg::post::Post;
 use crate::pg::recover::{Step, Unclean};
 use crate::pg::requests::Sessions;
 use crate::pg::roster::{Roster, acting_members};
+use crate::pg::sync::Syncs;
 use crate::pg::trim::Trim;
 use crate::slab::Key;
 use crate::store::ObjectStore;
@@ -72,6 +73,8 @@ pub struct Rules {
     pub object_bytes: u32,
     /// Hashes of the group's objects.
     pub range: HashRange,
+    /// Whether writes may be acknowledged before they are durable.
+    pub lazy: bool,
 }
 
 /// Where the attempt is; each stage names what it waits for.
@@ -142,6 +145,11 @@ pub enum Purpose {
     },
     /// Removal of copies outside the acting set.
     Leave,
+    /// A client's sync.
+    Flush {
+        /// The seat.
+        seat: u8,
+    },
 }
 
 /// See the module.
@@ -194,6 +202,8 @@ pub struct Primary {
     pub seq_floor: u64,
     /// What clients have seen.
     pub sessions: Sessions,
+    /// Syncs of clients.
+    pub syncs: Syncs,
     /// Trimming and what follows it.
     pub trim: Trim,
 }
@@ -226,7 +236,8 @@ impl Primary {
             ops: Ops::default(),
             parked: Vec::new(),
             seq_floor: 0,
-            sessions: Sessions::new(now),
+            sessions: Sessions::new(now, rules.lazy),
+            syncs: Syncs::default(),
             trim: Trim::default(),
         }
     }
@@ -282,6 +293,7 @@ impl Primary {
             Purpose::Recover { object, seat, step } => self.recovered(cx, object, seat, step, &op, reply),
             Purpose::Write { op: key, seat } => self.confirmed(cx, key, seat, op, reply),
             Purpose::Leave => self.left(cx, from, reply),
+            Purpose::Flush { seat } => self.flushed(cx, seat, reply),
         }
     }
 
@@ -346,6 +358,7 @@ impl Primary {
         }
         cx.host.mark("a member gets a second chance");
         self.resend_parked(cx, osd);
+        self.flush_again(cx, osd);
         self.source_found(cx);
     }
 
@@ -385,6 +398,7 @@ impl Primary {
                 host.env.out.send(link, Message::Reply(Reply { id: op.id, outcome: Err(refusal) }));
             }
         }
+        self.syncs.settle(host, refusal);
         self.unclean.give_slots_back(host);
     }
 }

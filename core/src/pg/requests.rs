@@ -2,6 +2,13 @@
 //!
 //! Owns the rules of the list that is stored with a version, and what each session has seen of this group's answers.
 //! Does not own the list's storage (the store keeps it with the version).
+//!
+//! A lazy pool's client may send a write again whose answer it has seen, as long as no sync vouched for it: after a power
+//! loss it is carried out again if it was lost, and must not be if it survived. So the list keeps, in place of a
+//! session's requests whose answers were seen, a *mark*: the highest of their numbers. A version with the mark `n`
+//! includes every write of the session to the object up to `n`: whoever says that it has seen the answer to `n` has seen
+//! all answers below, so each of those was carried out in a version before, or never will be. The mark goes when a sync
+//! of the session was answered that covers it.
 
 use crate::id::{RequestId, Requests, Session, Version};
 use crate::limits::REQUESTS_PER_OBJECT;
@@ -14,6 +21,8 @@ use std::collections::BTreeMap;
 /// what was sent under an older one is refused by its epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
+    /// Whether answers may be lost with the power.
+    lazy: bool,
     since: Time,
     known: BTreeMap<Session, Progress>,
 }
@@ -21,6 +30,8 @@ pub struct Sessions {
 #[derive(Clone, Debug, Default)]
 struct Progress {
     seen: u64,
+    /// What it will not send again, durable as it is.
+    synced: u64,
     last: Time,
     /// Requests that were answered without a change: their duplicates must not change anything either.
     declined: Vec<(u64, Result<Version, Refusal>)>,
@@ -30,9 +41,15 @@ struct Progress {
 const SILENCE: Duration = Duration::secs(600);
 
 impl Sessions {
-    /// None known at `now`.
-    pub fn new(now: Time) -> Self {
-        Sessions { since: now, known: BTreeMap::new() }
+    /// None known at `now`, in a pool that is lazy or not.
+    pub fn new(now: Time, lazy: bool) -> Self {
+        Sessions { lazy, since: now, known: BTreeMap::new() }
+    }
+
+    /// A sync was answered that came from a session which had seen the answers up to `seen`.
+    pub fn synced(&mut self, session: Session, seen: u64) {
+        let known = self.known.entry(session).or_default();
+        known.synced = known.synced.max(seen);
     }
 
     /// A request arrived that says `seen`. False: the request itself is a late duplicate, its answer was seen.
@@ -57,7 +74,16 @@ impl Sessions {
     }
 
     fn has_seen(&self, id: RequestId) -> bool {
-        self.known.get(&id.session).is_some_and(|known| id.number <= known.seen)
+        self.known.get(&id.session).is_some_and(|known| match marked(id) {
+            Some(upto) => upto <= known.synced,
+            None => id.number <= known.seen,
+        })
+    }
+
+    /// Whether a request is never sent again.
+    fn is_settled(&self, id: RequestId) -> bool {
+        let synced = self.known.get(&id.session).map_or(0, |known| known.synced);
+        self.has_seen(id) && (!self.lazy || marked(id).unwrap_or(id.number) <= synced)
     }
 
     fn is_silent(&self, now: Time, session: Session) -> bool {
@@ -67,13 +93,16 @@ impl Sessions {
 
     /// Whether no request of a list can be retried any more.
     pub fn have_seen(&self, list: &Requests) -> bool {
-        list.iter().all(|id| self.has_seen(*id))
+        list.iter().all(|id| self.is_settled(*id))
     }
 
     /// The list of the version after one that includes `base`; `None`: no room, as long as clients have not seen more
     /// answers.
     pub fn extended(&self, now: Time, base: &Requests, id: RequestId) -> Option<Requests> {
         let mut list: Requests = base.iter().copied().filter(|other| !self.has_seen(*other)).collect();
+        if self.lazy {
+            base.iter().filter(|other| !self.is_settled(**other)).for_each(|other| self.mark(&mut list, *other));
+        }
         if list.len() >= REQUESTS_PER_OBJECT {
             // Sessions that ended leave their last requests behind.
             let place = list.iter().position(|other| self.is_silent(now, other.session))?;
@@ -82,6 +111,27 @@ impl Sessions {
         list.push(id);
         Some(list)
     }
+
+    /// If the answer to a request was seen, its session's mark takes its place.
+    fn mark(&self, list: &mut Requests, id: RequestId) {
+        if marked(id).is_some() || !self.has_seen(id) {
+            return;
+        }
+        let mark = RequestId { number: MARK | id.number, ..id };
+        match list.iter_mut().find(|other| other.session == id.session && marked(**other).is_some()) {
+            Some(present) => present.number = present.number.max(mark.number),
+            // In front: what counts from the end stays true.
+            None => list.insert(0, mark),
+        }
+    }
+}
+
+/// Tells a mark from a request: numbers of writes do not have this bit.
+const MARK: u64 = 1 << 63;
+
+/// The number up to which a session's writes are included, if this is a mark.
+fn marked(id: RequestId) -> Option<u64> {
+    (id.number & MARK != 0).then_some(id.number & !MARK)
 }
 
 /// What is known of a request, by the list of the object's newest version.
@@ -104,6 +154,10 @@ pub fn look_up(list: &Requests, version: Version, id: RequestId) -> Known {
         // Each version adds one request at the end, so its own version is at least so many steps back.
         let seq = version.seq.saturating_sub(later as u64);
         return Known::Included(Version { epoch: version.epoch, seq });
+    }
+    let covers = |other: &RequestId| other.session == id.session && marked(*other) >= Some(id.number);
+    if list.iter().any(covers) {
+        return Known::Included(version);
     }
     let newer =
         |other: &RequestId| other.session.client == id.session.client && other.session.number > id.session.number;
@@ -152,8 +206,36 @@ mod tests {
     }
 
     #[test]
+    fn a_lazy_pool_remembers_what_was_seen_until_it_is_synced() {
+        let mut sessions = Sessions::new(Time(0), true);
+        let mut list = Requests::new();
+        for number in 1..=5 {
+            sessions.arrived(Time(0), id(1, 1, number), number - 1);
+            list = sessions.extended(Time(0), &list, id(1, 1, number)).unwrap();
+        }
+        assert_eq!(list.as_slice(), [id(1, 1, MARK | 4), id(1, 1, 5)]);
+        let version = Version { epoch: Epoch(3), seq: 7 };
+        // The next primary knows nothing but the list.
+        let mut next = Sessions::new(Time(0), true);
+        for number in 1..=5 {
+            assert_eq!(look_up(&list, version, id(1, 1, number)), Known::Included(version), "{number}");
+        }
+        assert_eq!(look_up(&list, version, id(1, 1, 6)), Known::New);
+        assert_eq!(look_up(&list, version, id(1, 2, 1)), Known::New);
+        assert!(!next.have_seen(&list));
+        next.arrived(Time(0), id(1, 1, 7), 6);
+        assert!(!next.have_seen(&list), "seen, but it may be lost");
+        let list = next.extended(Time(0), &list, id(1, 1, 7)).unwrap();
+        assert_eq!(list.as_slice(), [id(1, 1, MARK | 5), id(1, 1, 7)]);
+        next.synced(id(1, 1, 0).session, 7);
+        next.arrived(Time(0), id(1, 1, 8), 7);
+        assert!(next.have_seen(&list));
+        assert_eq!(next.extended(Time(0), &list, id(1, 1, 8)).unwrap().as_slice(), [id(1, 1, 8)]);
+    }
+
+    #[test]
     fn a_full_list_forgets_only_sessions_that_are_silent() {
-        let mut sessions = Sessions::new(Time(0));
+        let mut sessions = Sessions::new(Time(0), false);
         let full: Requests = (0..REQUESTS_PER_OBJECT as u64).map(|n| id(n, 1, 1)).collect();
         assert_eq!(sessions.extended(Time(0), &full, id(99, 1, 1)), None);
         let later = Time(0) + SILENCE + Duration(1);

@@ -67,8 +67,7 @@ impl Primary {
     /// Takes a client's request for this epoch.
     pub fn request<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, link: LinkId, request: &Request) {
         if let RequestOp::Sync = request.op {
-            // Whatever was acknowledged is durable.
-            return self.answer(cx, Some(link), request.id, Ok(Answer::Synced));
+            return self.sync(cx, link, request);
         }
         let kind = match kind_of(request, self.rules.object_bytes) {
             Ok(kind) => kind,
@@ -83,7 +82,7 @@ impl Primary {
             }
             if let Some(outcome) = self.sessions.declined(request.id) {
                 cx.host.mark("a retry of a request that changed nothing");
-                let outcome = outcome.map(|version| Answer::Written { version });
+                let outcome = outcome.map(|version| self.told(version, self.rules.lazy));
                 return self.answer(cx, Some(link), request.id, outcome);
             }
         }
@@ -106,6 +105,7 @@ impl Primary {
 
     /// A client's connection is gone: what it did not start is dropped.
     pub fn client_gone<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, link: LinkId) {
+        self.syncs.client_gone(link);
         let of_link: Vec<Key<Op>> =
             self.ops.iter().filter(|(_, op)| op.link == Some(link)).map(|(key, _)| key).collect();
         for key in of_link {
@@ -275,10 +275,21 @@ impl Primary {
             }
             _ => {}
         }
+        // What was found done, or needless, may rest on what is not durable.
+        let lazy = op.applied || (self.rules.lazy && !matches!(op.state, State::Writing { .. }));
+        let outcome = match outcome {
+            Ok(Answer::Written { version }) if op.kind.is_write() => Ok(self.told(version, lazy)),
+            outcome => outcome,
+        };
         self.answer(cx, op.link, op.id, outcome);
         if let Kind::Purge { .. } = op.kind {
             self.purged(cx);
         }
+    }
+
+    /// The answer to a write.
+    fn told(&self, version: Version, lazy: bool) -> Answer {
+        if lazy { Answer::Applied { version } } else { Answer::Written { version } }
     }
 
     fn start_write<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) {
@@ -395,6 +406,11 @@ impl Primary {
         };
         match reply {
             SubReply::Done => *left &= !(1 << seat),
+            SubReply::Applied => {
+                *left &= !(1 << seat);
+                op.applied = true;
+                self.syncs.applied();
+            }
             SubReply::Refused(Refused::BadChecksum) if *damaged < DAMAGED_MAX => {
                 *damaged += 1;
                 cx.host.mark("a body was damaged between members");
@@ -496,7 +512,7 @@ impl Primary {
         while let Some(key) = self.first_write(object) {
             let op = self.ops.get(key).expect("in the queue");
             let State::Writing { version, tombstone, left: 0, .. } = op.state else { break };
-            let (request, is_purge) = (op.id, matches!(op.kind, Kind::Purge { .. }));
+            let (request, is_purge, durable) = (op.id, matches!(op.kind, Kind::Purge { .. }), !op.applied);
             let record = self.ops.object_mut(object);
             record.in_flight -= 1;
             record.visible = if tombstone { Version::NONE } else { version };
@@ -505,7 +521,7 @@ impl Primary {
                 self.buried(cx, id);
             }
             if !is_purge {
-                cx.host.observe(Fact::Acknowledged { pg: self.pg, object: id, version, request });
+                cx.host.observe(Fact::Acknowledged { pg: self.pg, object: id, version, request, durable });
             }
             self.finish(cx, key, Ok(Answer::Written { version }));
         }

@@ -9,6 +9,7 @@ pub mod model;
 use crate::buf::Buf;
 use crate::id::{CopyId, HashRange, PgId, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
+use crate::map::ImmediateCommit;
 use crate::time::Time;
 
 /// Payload with the CRC-32 of its bytes, computed where the data entered the system and verified where it is stored,
@@ -259,11 +260,13 @@ impl StoreOp {
     }
 }
 
-/// Result of an operation. Writes are done when durable (with `lazy` durability: when applied).
+/// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreReply {
-    /// Done.
+    /// Done; if it changed something, durably.
     Done,
+    /// Carried out by a lazy store: durable after the next sync.
+    Applied,
     /// Of a read.
     Read {
         /// The version that was read; [`Version::NONE`] and zeroes if the copy does not exist or is a tombstone.
@@ -452,6 +455,8 @@ pub trait ObjectStore {
     fn next_deadline(&self) -> Option<Time>;
     /// Takes a finished operation.
     fn next_completion(&mut self) -> Option<Completion>;
+    /// Which changes are durable when they are answered; the others are answered with [`StoreReply::Applied`].
+    fn immediate_commit(&self) -> ImmediateCommit;
     /// Where it is in its life.
     fn state(&self) -> StoreState;
     /// Its name; meaningful once it is open.

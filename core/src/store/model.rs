@@ -2,7 +2,8 @@
 //!
 //! Owns copies as plain values and a queue of operations that are accepted but not yet durable.
 //! Is the oracle of the real store, and the store of protocol-only simulation and tests.
-//! Invariant: `durable` is what `current` was before the operations in `pending`, so a crash keeps a prefix of them.
+//! Invariant: `durable` is what `current` was before the operations in `volatile` and `pending`, so a crash keeps a
+//! prefix of them.
 
 use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore};
 use super::{StoreError, StoreOp, StoreReply, StoreState, StoreStats, VersionInfo};
@@ -10,6 +11,7 @@ use crate::buf::{Buf, BufPool};
 use crate::id::{CopyId, HashRange, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::{BLOCK_MAX_BYTES, SECTOR_BYTES};
+use crate::map::ImmediateCommit;
 use crate::rng::Rng;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -48,7 +50,10 @@ pub struct ModelStore {
     durable: Copies,
     pending: VecDeque<Pending>,
     done: VecDeque<Completion>,
+    /// Of a lazy store: carried out and answered, not durable.
+    volatile: VecDeque<StoreOp>,
     delay_rounds: u32,
+    lazy: bool,
     full: bool,
     untrusted: bool,
 }
@@ -64,13 +69,32 @@ impl ModelStore {
         ModelStore { uuid, ..self }
     }
 
+    /// The same, lazy: what it answers is durable after the next sync.
+    pub fn lazy(self) -> Self {
+        ModelStore { lazy: true, ..self }
+    }
+
+    /// The process ends, the power stays: of the operations that were not answered, some first ones are carried out.
+    pub fn end(&mut self, rng: &mut Rng) {
+        for op in std::mem::take(&mut self.volatile) {
+            apply(&mut self.durable, &op);
+        }
+        self.crash(rng);
+    }
+
     /// Power loss: of the operations that are not durable, some first ones survive.
     pub fn crash(&mut self, rng: &mut Rng) {
-        let surviving = rng.between(0, self.pending.len() as u64);
+        let surviving = rng.between(0, (self.volatile.len() + self.pending.len()) as u64);
         for _ in 0..surviving {
-            self.finish_first();
+            if self.volatile.is_empty() {
+                self.finish_first();
+            }
+            if let Some(op) = self.volatile.pop_front() {
+                apply(&mut self.durable, &op);
+            }
         }
         self.pending.clear();
+        self.volatile.clear();
         self.done.clear();
         self.current = self.durable.clone();
     }
@@ -99,13 +123,20 @@ impl ModelStore {
         }
     }
 
-    /// Makes the oldest pending operation durable; its completion can be taken.
+    /// Makes the oldest pending operation durable (of a lazy store, those before a sync); its completion can be taken.
     fn finish_first(&mut self) {
-        let Some(pending) = self.pending.pop_front() else { return };
-        if pending.completion.result.is_ok() {
-            apply(&mut self.durable, &pending.op);
+        let Some(Pending { op, completion, .. }) = self.pending.pop_front() else { return };
+        match &op {
+            StoreOp::Sync { .. } => {
+                for op in std::mem::take(&mut self.volatile) {
+                    apply(&mut self.durable, &op);
+                }
+            }
+            _ if completion.result == Ok(StoreReply::Applied) => self.volatile.push_back(op),
+            _ if completion.result.is_ok() => apply(&mut self.durable, &op),
+            _ => {}
         }
-        self.done.push_back(pending.completion);
+        self.done.push_back(completion);
     }
 
     fn execute(&mut self, bufs: &mut BufPool, op: &StoreOp) -> Result<StoreReply, StoreError> {
@@ -122,7 +153,8 @@ impl ModelStore {
             _ => {
                 check(&self.current, op, self.full)?;
                 apply(&mut self.current, op);
-                Ok(StoreReply::Done)
+                let volatile = self.lazy && op.copy().is_some();
+                Ok(if volatile { StoreReply::Applied } else { StoreReply::Done })
             }
         }
     }
@@ -380,6 +412,10 @@ impl ObjectStore for ModelStore {
 
     fn next_completion(&mut self) -> Option<Completion> {
         self.done.pop_front()
+    }
+
+    fn immediate_commit(&self) -> ImmediateCommit {
+        if self.lazy { ImmediateCommit::None } else { ImmediateCommit::All }
     }
 
     fn state(&self) -> StoreState {

@@ -60,6 +60,7 @@ wire_enum!(Answer ("answer") {
     2 => Written { version },
     3 => BlockStatus { version, bitmap },
     4 => Synced,
+    5 => Applied { version },
 });
 wire_enum!(Refusal ("refusal") {
     1 => WrongEpoch(epoch),

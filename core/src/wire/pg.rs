@@ -23,6 +23,7 @@ wire_enum!(SubOp ("sub-operation") {
     7 => Remove { copy, version },
     8 => Purge { copy, version },
     9 => Leave,
+    10 => Flush,
 });
 wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair });
 wire_enum!(Mode ("mode") { 1 => Plain, 2 => Prepare });
@@ -34,6 +35,7 @@ wire_enum!(SubReply ("sub-operation's reply") {
     4 => Done,
     5 => Whole { version, predecessor, requests, content },
     6 => Refused(why),
+    7 => Applied,
 });
 wire_enum!(Refused ("refusal") {
     1 => Fenced(epoch),

@@ -92,7 +92,17 @@ impl Draw<'_> {
         all.extend(self.groups());
         all.extend(self.sub_ops());
         all.extend(self.sub_replies());
+        all.extend(self.lazy());
         all
+    }
+
+    fn lazy(&mut self) -> Vec<(String, Message)> {
+        let version = self.version();
+        vec![
+            ("reply applied".into(), self.reply(Ok(Answer::Applied { version }))),
+            ("sub-op flush".into(), self.sub_op(SubOp::Flush)),
+            ("sub-reply applied".into(), self.sub_reply(SubReply::Applied)),
+        ]
     }
 
     fn requests_of_clients(&mut self) -> Vec<(String, Message)> {

@@ -80,6 +80,7 @@ impl Cluster {
             parity_chunks: 0,
             block_size: config.object_blocks * BLOCK,
             failure_domain: "host".into(),
+            immediate_commit: Default::default(),
         };
         let image = Image {
             name: IMAGE_NAME.into(),

@@ -2,6 +2,7 @@
 
 use ashlar_core::id::{CopyId, HashRange, PoolId, Role, StoreUuid};
 use ashlar_core::io::{DiskDone, Env, IoId};
+use ashlar_core::map::ImmediateCommit;
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::LogStore;
 use ashlar_core::store::model::ModelStore;
@@ -118,6 +119,10 @@ impl ObjectStore for SimStore {
             SimStore::Model(model) => model.inner.next_completion(),
             SimStore::Log(log) => log.next_completion(),
         }
+    }
+
+    fn immediate_commit(&self) -> ImmediateCommit {
+        each!(self, store => store.immediate_commit())
     }
 
     fn state(&self) -> StoreState {

@@ -14,6 +14,7 @@ fn pool(size: u8, minsize: u8) -> Pool {
         parity_chunks: 0,
         block_size: 1 << 17,
         failure_domain: "host".into(),
+        immediate_commit: Default::default(),
     }
 }
 

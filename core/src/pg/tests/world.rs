@@ -120,6 +120,7 @@ fn pool() -> Pool {
         parity_chunks: 0,
         block_size: 16 << 10,
         failure_domain: "host".into(),
+        immediate_commit: Default::default(),
     }
 }
 
@@ -352,7 +353,7 @@ impl World {
 
     fn fact(&mut self, osd: usize, fact: Fact) {
         self.log(|| format!("osd.{osd}: {fact:?}"));
-        if let Fact::Acknowledged { object, version, .. } = fact {
+        if let Fact::Acknowledged { object, version, durable: true, .. } = fact {
             let known = self.acknowledged.entry(object).or_insert(Version::NONE);
             *known = (*known).max(version);
         } else if let Fact::Activated { epoch, .. } = fact {

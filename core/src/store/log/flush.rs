@@ -62,6 +62,11 @@ impl Flusher {
         self.durability == Durability::Plp
     }
 
+    /// Whether what is acknowledged may be lost with the power.
+    pub fn is_lazy(&self) -> bool {
+        self.durability == Durability::Lazy
+    }
+
     /// Whether a completion is enough to acknowledge.
     pub fn acknowledges_completion(&self) -> bool {
         self.durability != Durability::Flush || planted(Bug::StoreAckBeforeFlush)

@@ -43,6 +43,7 @@ use super::{Completion, Content, CopyInfo, Data, Digest, ObjectStore, StoreError
 use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid};
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::SECTOR_BYTES;
+use crate::map::ImmediateCommit;
 use crate::time::Time;
 use object::Sums;
 use open::{Opening, Outcome};
@@ -178,6 +179,10 @@ impl ObjectStore for LogStore {
 
     fn next_completion(&mut self) -> Option<Completion> {
         if let Life::Running(store) = &mut self.life { store.next_completion() } else { None }
+    }
+
+    fn immediate_commit(&self) -> ImmediateCommit {
+        self.running().map_or(ImmediateCommit::All, Running::immediate_commit)
     }
 
     fn state(&self) -> StoreState {

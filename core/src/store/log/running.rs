@@ -18,6 +18,7 @@ use super::record::{NO_BLOCK, UnitData};
 use super::superblock::Superblock;
 use crate::buf::Buf;
 use crate::io::{Device, DiskDone, DiskError, DiskOp, Effect, Env, Event, IoId, Level};
+use crate::map::ImmediateCommit;
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 use crate::store::{Completion, CopyInfo, StoreError, StoreOp, StoreReply, StoreStats};
@@ -337,7 +338,7 @@ impl Running {
                 break;
             }
             let key = active.ops[at];
-            if !self.acknowledge(key) {
+            if !self.acknowledge(key, at) {
                 break;
             }
             match self.leaving(key, at) {
@@ -353,8 +354,9 @@ impl Running {
     }
 
     /// Whether the operation is acknowledged, now or before. Those before it are.
-    fn acknowledge(&mut self, key: Key<Op>) -> bool {
+    fn acknowledge(&mut self, key: Key<Op>, at: usize) -> bool {
         let (page, stage) = (self.acknowledged_page(), self.acknowledged_stage());
+        let (lazy, durable) = (self.immediate_commit() != ImmediateCommit::All, self.journal.durable());
         let op = self.ops.get_mut(key).expect("listed operations live");
         if op.acknowledged {
             return true;
@@ -363,7 +365,11 @@ impl Running {
             Stage::Refused(error) => Err(error.clone()),
             Stage::Answered(reply) => Ok(reply.clone()),
             Stage::Captured(_) => return true,
-            _ if op.page <= page && (op.data >= stage || planted(Bug::StoreAckWithoutData)) => Ok(StoreReply::Done),
+            _ if op.page <= page && (op.data >= stage || planted(Bug::StoreAckWithoutData)) => {
+                // One that stands behind others is durable only with them.
+                let durable = at == 0 && op.page <= durable && op.data == DataStage::Durable;
+                Ok(if lazy && !durable { StoreReply::Applied } else { StoreReply::Done })
+            }
             _ => return false,
         };
         op.acknowledged = true;
@@ -371,6 +377,16 @@ impl Running {
             self.complete(token, result);
         }
         true
+    }
+
+    /// What a small write waits for is the log; a large one waits for its data, too.
+    pub fn immediate_commit(&self) -> ImmediateCommit {
+        let log = self.log_flush.as_ref().unwrap_or(&self.data_flush);
+        match (log.is_lazy(), self.data_flush.is_lazy()) {
+            (true, _) => ImmediateCommit::None,
+            (false, true) => ImmediateCommit::Small,
+            (false, false) => ImmediateCommit::All,
+        }
     }
 
     fn acknowledged_page(&self) -> Sequence {

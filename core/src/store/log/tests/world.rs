@@ -335,6 +335,8 @@ impl World {
             return;
         }
         let expected = run_model(&mut self.model, op.clone());
+        let durable = !lazy || result == Ok(StoreReply::Done);
+        let result = if lazy && result == Ok(StoreReply::Applied) { Ok(StoreReply::Done) } else { result };
         assert_eq!(result, expected, "answer of {op:?}");
         let seen = Self::see_model(&self.model, copy);
         if let Some(info) = &seen.info {
@@ -345,8 +347,11 @@ impl World {
         }
         let track = self.tracks.get_mut(&copy).unwrap();
         track.states.push(seen);
-        if !lazy {
-            track.states.drain(..track.states.len() - 1);
+        if durable {
+            let gone = track.states.drain(..track.states.len() - 1).count();
+            if let Some(count) = self.sync.as_mut().and_then(|(_, covered)| covered.get_mut(&copy)) {
+                *count = count.saturating_sub(gone).max(1);
+            }
         }
     }
 
