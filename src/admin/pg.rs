@@ -50,14 +50,20 @@ impl Row {
         let Some(summary) = &self.summary else {
             return if self.primary.is_some() { "starting".into() } else { "down".into() };
         };
-        let degraded = summary.degraded > 0 || self.acting.contains(&None);
         let marks = [
-            (summary.clean, "clean"),
-            (degraded, "degraded"),
+            (self.is_clean(), "clean"),
+            (self.acting.contains(&None), "undersized"),
+            (summary.degraded > 0, "degraded"),
             (summary.misplaced > 0 || self.is_moving(), "misplaced"),
         ];
         let marks = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| format!("+{mark}"));
         std::iter::once(summary.state.clone()).chain(marks).collect()
+    }
+
+    /// Every object is whole on as many members as there should be.
+    fn is_clean(&self) -> bool {
+        let is_clean = |summary: &Summary| summary.clean && summary.state == "active";
+        !self.acting.contains(&None) && self.summary.as_ref().is_some_and(is_clean)
     }
 
     fn is_moving(&self) -> bool {
@@ -70,7 +76,7 @@ pub async fn run(command: Command) -> Result<()> {
     let Command::List(args) = command;
     let metadata = args.connection.open().await?;
     let mut rows = rows(&metadata.map().await?, &metadata.group_states().await?);
-    rows.retain(|row| !args.unclean || !row.summary.as_ref().is_some_and(|s| s.clean && s.state == "active"));
+    rows.retain(|row| !args.unclean || !row.is_clean());
     args.connection.output().print(&rows, |rows| {
         let mut table = output::table(["PG", "STATE", "EPOCH", "PRIMARY", "ACTING", "TARGET", "DEGRADED", "WAITS FOR"]);
         for row in rows {
