@@ -37,6 +37,13 @@ pub fn short() -> Result<()> {
     commands::run("a short campaign", release("ashlar-sim").args(["run", "--seeds", SHORT_SEEDS]))
 }
 
+/// Testing the tester: with each planted bug the simulator must find a broken promise. A build of its own, so that no
+/// other program ever has the bugs in it.
+pub fn planted() -> Result<()> {
+    let test = ["test", "--quiet", "-p", "ashlar-sim", "--features", "planted", "--test", "planted"];
+    commands::run("planted bugs are found", commands::cargo().args(test))
+}
+
 /// The same seeds twice: the hashes of their histories must be equal.
 pub fn determinism() -> Result<()> {
     commands::run("the same seeds twice", release("ashlar-sim").args(["run", "--twice", "--seeds", DETERMINISM_SEEDS]))

@@ -25,6 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
         tests()?;
         campaign::determinism()?;
         campaign::short()?;
+        campaign::planted()?;
     }
     eprintln!("\nverify: everything passed in {} s", start.elapsed().as_secs());
     Ok(())

@@ -1,6 +1,6 @@
 //! Typed messages. `wire` gives them bytes; the simulator passes them as they are.
 
-use crate::id::{Epoch, InodeId, ObjectId, OsdId, PgId, PoolId, RequestId, Revision, Version};
+use crate::id::{Attempt, Epoch, InodeId, ObjectId, OsdId, PgId, PoolId, RequestId, Revision, Version};
 use crate::map::Scheme;
 use crate::pg::msg::PgMessage;
 use crate::store::{Bitmap, Data};
@@ -270,8 +270,8 @@ pub enum Fact {
     Chosen {
         /// The group.
         pg: PgId,
-        /// Its epoch.
-        epoch: Epoch,
+        /// By which attempt; the choice counts if that is recorded.
+        attempt: Attempt,
         /// The object.
         object: ObjectId,
         /// The version; none: the object does not exist.
@@ -281,6 +281,8 @@ pub enum Fact {
     Recorded {
         /// The group.
         pg: PgId,
+        /// By which attempt.
+        attempt: Attempt,
         /// What is recorded now.
         history: crate::map::History,
     },

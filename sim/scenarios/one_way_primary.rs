@@ -18,7 +18,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         c.write(0, 0, 4)?;
         let acting = c.acting(pg);
         let Some((primary, members)) = acting.split_first() else { continue };
-        for member in &members[..1 + turn % 2] {
+        for member in members.iter().take(1 + turn % 2) {
             if turn < 2 {
                 c.cut_one_way(*primary, *member);
             } else {

@@ -85,6 +85,9 @@ struct PlantArgs {
     /// All of them.
     #[arg(long)]
     all: bool,
+    /// Scenario; `all` of them in turn; without it, that in which the bug shows itself soonest.
+    #[arg(long)]
+    scenario: Option<String>,
     /// Give up after so many seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
@@ -360,18 +363,22 @@ fn plant(args: &PlantArgs) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    let named = match args.scenario.as_deref().map(scenarios_of).transpose() {
+        Ok(named) => named,
+        Err(code) => return code,
+    };
     let mut missed = 0;
-    println!("{:<32} {:>6}  found as", "planted bug", "seeds");
+    println!("{:<28} {:>5}  {:<20} found as", "planted bug", "seeds", "scenario");
     for bug in bugs {
-        match crate::plants::hunt(bug, 1, args.seeds) {
-            Some(found) => {
-                println!("{:<32} {:>6}  {}", bug.name(), found.seeds, first_lines(&found.what, 1));
-            }
+        let scenarios = named.clone().unwrap_or_else(|| vec![crate::plants::ground(bug)]);
+        let (seeds, scenario, what) = match crate::plants::hunt(bug, &scenarios, 1, args.seeds) {
+            Some(found) => (found.seeds, found.scenario, first_lines(&found.what, 1)),
             None => {
                 missed += 1;
-                println!("{:<32} {:>6}  NOT FOUND", bug.name(), args.seeds);
+                (args.seeds, "", "NOT FOUND".into())
             }
-        }
+        };
+        println!("{:<28} {seeds:>5}  {scenario:<20} {what}", bug.name());
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

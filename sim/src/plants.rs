@@ -11,19 +11,35 @@ pub struct Found {
     pub seeds: u64,
     /// The seed that failed.
     pub seed: u64,
+    /// Its scenario.
+    pub scenario: &'static str,
     /// The promise that was broken.
     pub what: String,
 }
 
-/// Runs the default scenario with the bug switched on, seed after seed, until one fails that does not fail without it.
-pub fn hunt(bug: Bug, from: u64, seeds: u64) -> Option<Found> {
-    let scenario = Scenario::named("mix").expect("the default scenario exists");
-    (from..from + seeds).find_map(|seed| {
+/// Runs scenarios in turn with the bug switched on, seed after seed, until one fails that does not fail without it.
+pub fn hunt(bug: Bug, scenarios: &[&Scenario], from: u64, seeds: u64) -> Option<Found> {
+    scenarios.iter().cycle().zip(from..from + seeds).find_map(|(scenario, seed)| {
         plant(Some(bug));
         let report = run(seed, scenario, &Recording::default());
         plant(None);
         let failure = report.failure?;
         let innocent = run(seed, scenario, &Recording::default()).failure.is_none();
-        innocent.then(|| Found { seeds: seed - from + 1, seed, what: failure.what })
+        innocent.then(|| Found { seeds: seed - from + 1, seed, scenario: scenario.name, what: failure.what })
     })
+}
+
+/// The scenario in which a bug shows itself soonest.
+///
+/// # Panics
+/// If the scenario does not exist.
+pub fn ground(bug: Bug) -> &'static Scenario {
+    let name = match bug {
+        Bug::AcknowledgeBeforeDurable | Bug::SkipResolve | Bug::IgnoreWitnesses => "forgotten_write",
+        Bug::TrimTooEarly => "lagging_member_alone",
+        Bug::ActivateWithoutLeaseWait => "deposed_primary",
+        Bug::DropRequestNumbers => "total_power_loss",
+        _ => "mix",
+    };
+    Scenario::named(name).expect("a scenario of this name exists")
 }

@@ -53,6 +53,9 @@ scenarios! {
     metadata_store_stutters = "../scenarios/metadata_store_stutters.rs",
     client_dies = "../scenarios/client_dies.rs",
     reconnect_storm = "../scenarios/reconnect_storm.rs",
+    forgotten_write = "../scenarios/forgotten_write.rs",
+    lagging_member_alone = "../scenarios/lagging_member_alone.rs",
+    deposed_primary = "../scenarios/deposed_primary.rs",
 }
 
 fn ms(n: u64) -> Duration {

@@ -265,7 +265,7 @@ impl Primary {
         match choose(&self.grounds(), &held) {
             Choice::Version { kept, certain, verdicts } => {
                 let version = kept.map_or_else(Default::default, |(version, _)| version);
-                cx.host.observe(Fact::Chosen { pg: self.pg, epoch: self.attempt.epoch, object, version });
+                cx.host.observe(Fact::Chosen { pg: self.pg, attempt: self.attempt, object, version });
                 let good =
                     copies.iter().filter(|(_, info)| is_good(info, version)).fold(0, |m, (seat, _)| m | 1 << seat);
                 let doomed = |verdict| {
@@ -364,7 +364,7 @@ impl Primary {
     /// Takes over what was written.
     pub fn history_written<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, revision: u64) {
         let history = self.trim.proposed.take().expect("a history was proposed");
-        cx.host.observe(Fact::Recorded { pg: self.pg, history: history.clone() });
+        cx.host.observe(Fact::Recorded { pg: self.pg, attempt: self.attempt, history: history.clone() });
         self.history = (history, revision);
     }
 

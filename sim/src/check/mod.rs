@@ -3,9 +3,11 @@
 //! - [`register`]: every 4 KiB block is a linearizable register.
 //! - [`torn`]: a write within one object is seen whole or not at all.
 //! - [`history`]: what clients did and saw, the input of both.
+//! - [`intervals`]: what an interval began with stays what later ones build on.
 //! - [`serving`]: of each group, only the newest active primary answers reads.
 
 pub mod history;
+pub mod intervals;
 pub mod register;
 pub mod serving;
 pub mod torn;

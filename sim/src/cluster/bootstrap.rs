@@ -2,6 +2,7 @@
 
 use super::{ClientState, Cluster, Config, IMAGE, POOL, Process, Spec, StoreKind, StoreSpec, Tally, chaos};
 use crate::check::history::{BLOCK, History};
+use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
 use crate::world::{Clock, MetaModel, NodeId, Options, World};
 use ashlar_core::id::{ClusterUuid, InodeId, OsdId, StoreUuid};
@@ -43,6 +44,7 @@ impl Cluster {
             clients: Vec::new(),
             history: History::default(),
             serving: Serving::default(),
+            intervals: Intervals::new(false),
             requests: BTreeMap::new(),
             contents: BTreeMap::new(),
             marks: BTreeMap::new(),

@@ -146,6 +146,19 @@ impl Config {
             mix: FaultMix::draw(rng, kinds),
             check_every: 1,
         }
+        .with_slow_moves(&mut Rng::new(seed ^ 0x00c0_ffee_0000_0002))
+    }
+
+    /// In some runs moving a group takes seconds, so that intervals change while it lasts.
+    fn with_slow_moves(mut self, rng: &mut Rng) -> Config {
+        if rng.chance(1, 4) {
+            (self.image_objects, self.object_blocks) = (narrow(rng.between(24, 64)), 8);
+            self.pg_count = narrow(rng.between(1, 2));
+            if let StoreKind::Log { write, .. } = &mut self.store {
+                *write = Duration::micros(rng.between(500, 4000));
+            }
+        }
+        self
     }
 
     /// The same without faults.

@@ -9,6 +9,7 @@ mod chaos;
 pub mod config;
 mod finish;
 mod load;
+mod observe;
 mod process;
 mod script;
 mod store;
@@ -18,13 +19,13 @@ pub use process::{Process, Spec, StoreSpec};
 pub use script::broken;
 pub use store::SimStore;
 
-use crate::check::history::{BLOCK, Block, Finding, History};
+use crate::check::history::{Finding, History};
+use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
-use crate::world::{NodeId, Observed, Sight, Stepped, World};
+use crate::world::{NodeId, Stepped, World};
 use ashlar_core::client::{ImageId, OpError, OpId, Outcome};
 use ashlar_core::id::{ObjectId, PgId, PoolId, RequestId, Version};
-use ashlar_core::io::{Event, Level};
-use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
+use ashlar_core::io::Level;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
 use ashlar_faultinject::mix::FaultKind;
@@ -83,8 +84,9 @@ pub struct Cluster {
     clients: Vec<ClientState>,
     history: History,
     serving: Serving,
-    /// What clients asked, by identity.
-    requests: BTreeMap<RequestId, (ObjectId, u32)>,
+    intervals: Intervals,
+    /// What clients asked, by identity: the object, and the offset of reads.
+    requests: BTreeMap<RequestId, (ObjectId, Option<u32>)>,
     /// What a version of an object holds in each block, as far as it was read.
     contents: BTreeMap<(ObjectId, Version, u32), u32>,
     marks: BTreeMap<&'static str, u64>,
@@ -258,73 +260,6 @@ impl Cluster {
         }
     }
 
-    /// Looks at what nodes told and sent since the last event.
-    fn observe(&mut self) -> Result<(), Finding> {
-        for Observed { node, what, .. } in self.world.take_observed() {
-            let broken = |what: String| Finding { what, block: None, ops: Vec::new() };
-            match what {
-                Sight::Event(Event::Mark(name)) => *self.marks.entry(name).or_default() += 1,
-                Sight::Event(Event::Log(level, text)) => self.take_log(node, level, text),
-                Sight::Event(Event::Fact(Fact::Activated { pg, epoch, .. })) => {
-                    self.serving.activated(node.0, pg, epoch).map_err(broken)?;
-                }
-                Sight::Event(Event::Fact(Fact::Deactivated { pg, .. })) => self.serving.deactivated(node.0, pg),
-                Sight::Event(Event::Fact(Fact::Recorded { pg, history })) => self.serving.recorded(pg, history.last),
-                Sight::Event(Event::Fact(Fact::Served { pg, .. })) => {
-                    self.serving.answers_read(node.0, pg).map_err(broken)?;
-                }
-                Sight::Event(Event::Fact(Fact::Chosen { .. } | Fact::Acknowledged { .. })) => {}
-                Sight::Sent { msg: Message::Request(request), .. } => self.asked(&request),
-                Sight::Sent { msg: Message::Reply(reply), .. } => self.answered(&reply)?,
-                Sight::Sent { .. } => {}
-                Sight::Died(reason) => self.died(node, reason),
-            }
-        }
-        Ok(())
-    }
-
-    fn take_log(&mut self, node: NodeId, level: Level, text: String) {
-        if level >= Level::Warn {
-            if self.log.len() == LOG_LINES {
-                self.log.remove(0);
-            }
-            self.log.push(format!("{:.3} s node {} {level:?}: {text}", seconds(self.world.now()), node.0));
-        }
-    }
-
-    /// The last warnings of nodes.
-    pub fn warnings(&self) -> &[String] {
-        &self.log
-    }
-
-    fn asked(&mut self, request: &Request) {
-        if let RequestOp::Read { offset, .. } = request.op {
-            self.requests.insert(request.id, (request.object, offset));
-        }
-    }
-
-    fn answered(&mut self, reply: &Reply) -> Result<(), Finding> {
-        let Ok(Answer::Read { version, data }) = &reply.outcome else { return Ok(()) };
-        let Some((object, offset)) = self.requests.get(&reply.id).copied() else { return Ok(()) };
-        let block = Some(Block {
-            image: IMAGE,
-            index: u32::try_from(object.stripe).expect("small") * self.config.object_blocks + offset / BLOCK,
-        });
-        let broken = |what: String| Finding { what, block, ops: Vec::new() };
-        if !offset.is_multiple_of(BLOCK) {
-            return Ok(());
-        }
-        for (n, bytes) in data.buf.bytes().chunks(BLOCK as usize).enumerate() {
-            let index = offset / BLOCK + u32::try_from(n).expect("small");
-            let sum = crc_of(bytes);
-            let known = *self.contents.entry((object, *version, index)).or_insert(sum);
-            if known != sum {
-                return Err(broken(format!("{object:?} version {version} was read with two contents (block {index})")));
-            }
-        }
-        Ok(())
-    }
-
     fn pg_of(&self, object: ObjectId) -> PgId {
         object.pg(self.config.pg_count)
     }
@@ -348,9 +283,4 @@ const RESTART: Duration = Duration::millis(500);
 
 fn seconds(at: Time) -> f64 {
     at.0 as f64 / 1e9
-}
-
-fn crc_of(bytes: &[u8]) -> u32 {
-    // The tag fills the block, so a few words say all; a mixed block is found elsewhere.
-    bytes.iter().step_by(61).fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

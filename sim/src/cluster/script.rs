@@ -5,7 +5,7 @@ use crate::check::history::{Finding, What};
 use crate::world::{NodeId, World};
 use ashlar_core::id::{OsdId, PgId, PgNumber};
 use ashlar_core::io::Device;
-use ashlar_core::map::{OsdConfig, PgMap, PgMapChunk, keys};
+use ashlar_core::map::{History, OsdConfig, PgMap, PgMapChunk, keys};
 use ashlar_core::pg::Summary;
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::Outcome;
@@ -125,6 +125,12 @@ impl Cluster {
         chunk.0.get(&pg.number).cloned()
     }
 
+    /// The history of a group, as the metadata store has it.
+    pub fn pg_history(&mut self, pg: PgId) -> Option<History> {
+        let found = self.world.meta_read(&keys::pg_history(pg));
+        serde_json::from_slice(&found.first()?.1).ok()
+    }
+
     /// The place of a group's primary.
     pub fn primary(&mut self, pg: PgId) -> Option<NodeId> {
         let primary = self.pg_map(pg)?.primary?;
@@ -156,6 +162,12 @@ impl Cluster {
     pub fn all_active(&self) -> bool {
         (0..self.config.pg_count)
             .all(|number| self.summary(self.pg(number)).is_some_and(|summary| summary.state == "active"))
+    }
+
+    /// Whether a group serves at the epoch of its map.
+    pub fn serves_newest(&mut self, pg: PgId) -> bool {
+        let serving = self.summary(pg).filter(|summary| summary.state == "active").map(|summary| summary.epoch);
+        serving.is_some() && self.pg_map(pg).map(|map| map.epoch) == serving
     }
 
     /// Kills a process.
@@ -250,6 +262,12 @@ impl Cluster {
     pub fn cut_from_meta(&mut self, node: NodeId) {
         let host = self.world.host_of(node);
         self.world.change_fabric(|fabric| fabric.cut(host, crate::world::META_HOST));
+    }
+
+    /// An OSD's session in the metadata store ends, though it lives.
+    pub fn end_session(&mut self, node: NodeId) {
+        let osd = self.osd_id(node).expect("an OSD's place");
+        self.world.expire_lease_of(&keys::osd_state(osd));
     }
 
     /// All paths are open again.

@@ -142,6 +142,18 @@ impl<M: Machine> World<M> {
             return false;
         }
         let place = usize::try_from(self.meta.rng.below(self.meta.leases.len() as u64)).expect("few leases");
+        self.end_lease(place)
+    }
+
+    /// Ends the session that a key dies with. False if there is none.
+    pub fn expire_lease_of(&mut self, key: &str) -> bool {
+        let Response::Range { kvs, .. } = self.meta(Request::Range(Keys::One(key.into()))) else { return false };
+        let lease = kvs.first().map_or(0, |kv| kv.lease);
+        let place = self.meta.leases.iter().position(|other| *other == lease);
+        place.is_some_and(|place| self.end_lease(place))
+    }
+
+    fn end_lease(&mut self, place: usize) -> bool {
         let lease = self.meta.leases.swap_remove(place);
         let ended = self.meta.store.revoke(self.now, lease).is_ok();
         self.note(|| format!("lease {lease:x} ends"));

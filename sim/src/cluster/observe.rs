@@ -1,0 +1,141 @@
+//! What nodes tell and send, handed to the checkers.
+
+use super::{Cluster, IMAGE, LOG_LINES, POOL, seconds};
+use crate::check::history::{BLOCK, Block, Finding};
+use crate::check::intervals::Look;
+use crate::world::{NodeId, Observed, Sight};
+use ashlar_core::id::{Attempt, CopyId, InodeId, ObjectId, PgId, Role, Version};
+use ashlar_core::io::{Event, Level};
+use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
+use ashlar_core::store::{CopyInfo, ObjectStore, StoreState};
+
+impl Cluster {
+    /// Looks at what nodes told and sent since the last event.
+    pub(super) fn observe(&mut self) -> Result<(), Finding> {
+        for Observed { node, what, .. } in self.world.take_observed() {
+            let broken = |what: String| Finding { what, block: None, ops: Vec::new() };
+            match what {
+                Sight::Event(Event::Mark(name)) => *self.marks.entry(name).or_default() += 1,
+                Sight::Event(Event::Log(level, text)) => self.take_log(node, level, text),
+                Sight::Event(Event::Fact(Fact::Activated { pg, epoch, .. })) => {
+                    self.serving.activated(node.0, pg, epoch).map_err(broken)?;
+                }
+                Sight::Event(Event::Fact(Fact::Deactivated { pg, .. })) => self.serving.deactivated(node.0, pg),
+                Sight::Event(Event::Fact(Fact::Recorded { pg, attempt, history })) => {
+                    self.serving.recorded(pg, history.last);
+                    self.interval_begins(node, pg, attempt).map_err(broken)?;
+                }
+                Sight::Event(Event::Fact(Fact::Chosen { pg, attempt, object, version })) => {
+                    self.intervals.chosen(node.0, pg, attempt, object, version);
+                }
+                Sight::Event(Event::Fact(Fact::Acknowledged { object, version, .. })) => {
+                    self.intervals.acknowledged(object, version);
+                }
+                Sight::Event(Event::Fact(Fact::Served { pg, .. })) => {
+                    self.serving.answers_read(node.0, pg).map_err(broken)?;
+                }
+                Sight::Sent { msg: Message::Request(request), .. } => self.asked(&request),
+                Sight::Sent { msg: Message::Reply(reply), .. } => self.answered(&reply)?,
+                Sight::Sent { .. } => {}
+                Sight::Died(reason) => self.died(node, reason),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_log(&mut self, node: NodeId, level: Level, text: String) {
+        if level >= Level::Warn {
+            if self.log.len() == LOG_LINES {
+                self.log.remove(0);
+            }
+            self.log.push(format!("{:.3} s node {} {level:?}: {text}", seconds(self.world.now()), node.0));
+        }
+    }
+
+    /// The last warnings of nodes.
+    pub fn warnings(&self) -> &[String] {
+        &self.log
+    }
+
+    fn asked(&mut self, request: &Request) {
+        let offset = if let RequestOp::Read { offset, .. } = request.op { Some(offset) } else { None };
+        self.requests.insert(request.id, (request.object, offset));
+    }
+
+    fn answered(&mut self, reply: &Reply) -> Result<(), Finding> {
+        let Some((object, offset)) = self.requests.get(&reply.id).copied() else { return Ok(()) };
+        if let Ok(Answer::Written { version }) = &reply.outcome {
+            self.intervals.acknowledged(object, *version);
+        }
+        let (Ok(Answer::Read { version, data }), Some(offset)) = (&reply.outcome, offset) else { return Ok(()) };
+        let block = Some(Block {
+            image: IMAGE,
+            index: u32::try_from(object.stripe).expect("small") * self.config.object_blocks + offset / BLOCK,
+        });
+        let broken = |what: String| Finding { what, block, ops: Vec::new() };
+        if !offset.is_multiple_of(BLOCK) {
+            return Ok(());
+        }
+        for (n, bytes) in data.buf.bytes().chunks(BLOCK as usize).enumerate() {
+            let index = offset / BLOCK + u32::try_from(n).expect("small");
+            let sum = crc_of(bytes);
+            let known = *self.contents.entry((object, *version, index)).or_insert(sum);
+            if known != sum {
+                return Err(broken(format!("{object:?} version {version} was read with two contents (block {index})")));
+            }
+        }
+        Ok(())
+    }
+
+    /// An interval is recorded: what it begins with is compared with what came before.
+    fn interval_begins(&mut self, node: NodeId, pg: PgId, attempt: Attempt) -> Result<(), String> {
+        let mut intervals = std::mem::take(&mut self.intervals);
+        let verdict = intervals.recorded(node.0, pg, attempt, &Stores { cluster: self, primary: node });
+        self.intervals = intervals;
+        verdict
+    }
+
+    /// The objects of the image that belong to a group.
+    pub(super) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = ObjectId> {
+        let objects =
+            (0..u64::from(self.config.image_objects)).map(|stripe| ObjectId { pool: POOL, inode: InodeId(1), stripe });
+        objects.filter(move |object| self.pg_of(*object) == pg)
+    }
+
+    /// What the store of a running OSD holds of an object, in whichever role; `None`: it cannot be asked.
+    fn copies_at(&self, node: NodeId, object: ObjectId) -> Option<Vec<CopyInfo>> {
+        let store = self.world.node(node)?.osd()?.groups().store();
+        let trusted = store.state() == StoreState::Open { trusted: true };
+        let copy = |role| store.lookup(CopyId { object, role: Role(role) });
+        trusted.then(|| (0..self.config.pg_size).filter_map(copy).collect())
+    }
+}
+
+/// The stores, as the checker of intervals looks at them.
+struct Stores<'a> {
+    cluster: &'a Cluster,
+    primary: NodeId,
+}
+
+impl Look for Stores<'_> {
+    fn objects(&self, pg: PgId) -> Vec<ObjectId> {
+        self.cluster.objects_of(pg).collect()
+    }
+
+    fn own(&self, object: ObjectId) -> Option<Version> {
+        let copies = self.cluster.copies_at(self.primary, object)?;
+        let newest = copies.iter().filter_map(|info| info.prepared.as_ref().or(info.committed.as_ref()));
+        Some(newest.map(|info| info.version).max().unwrap_or(Version::NONE))
+    }
+
+    fn is_tombstone(&self, object: ObjectId, version: Version) -> bool {
+        let copies = self.cluster.osds.iter().filter_map(|node| self.cluster.copies_at(*node, object)).flatten();
+        let mut versions = copies.flat_map(|info| [info.committed, info.prepared]).flatten();
+        versions.any(|info| info.version == version && info.tombstone)
+    }
+}
+
+fn crc_of(bytes: &[u8]) -> u32 {
+    // The tag fills the block, so a few words say all; a mixed block is found elsewhere.
+    bytes.iter().step_by(61).fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
