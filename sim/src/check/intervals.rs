@@ -104,7 +104,8 @@ impl Intervals {
                 "{pg:?} epoch {epoch}: {object:?} begins at {version}, below {acknowledged}, which was acknowledged"
             ));
         }
-        if version.epoch > before.epoch {
+        // Nothing is known of what was before the first interval that is seen.
+        if version.epoch > before.epoch && before.epoch != Epoch::default() {
             return Err(format!(
                 "{pg:?} epoch {epoch}: {object:?} begins at {version}, of an interval that was never recorded"
             ));
