@@ -82,6 +82,12 @@ bugs! {
     StoreCompactedEarly = "store-compacted-early",
     /// A flush counts for what completed after it was sent.
     StoreFlushCoversLater = "store-flush-covers-later",
+    /// Opening gives sequences again that pages have of which only the beginning arrived.
+    StoreForgetTorn = "store-forget-torn",
+    /// The record that names another block than the refused one is logged before the data are durable there.
+    StoreMoveEarly = "store-move-early",
+    /// An operation counts as done while the record that names its other block is not in the log.
+    StoreMoveDoneEarly = "store-move-done-early",
     /// The cleaner drops a segment although objects live in it.
     StoreCleanLive = "store-clean-live",
 }

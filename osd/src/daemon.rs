@@ -9,14 +9,13 @@ use ashlar_runtime::ring;
 /// See the module.
 pub struct Daemon {
     osd: Osd<LogStore>,
-    stopped: bool,
 }
 
 impl Daemon {
     /// A node whose store begins to open.
     pub fn new(config: Config, open: OpenConfig, env: &mut Env<'_>) -> Daemon {
         let store = LogStore::open(open, env);
-        Daemon { osd: Osd::new(config, store, env.now), stopped: false }
+        Daemon { osd: Osd::new(config, store, env.now) }
     }
 }
 
@@ -30,7 +29,7 @@ impl Node for Daemon {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        self.osd.next_deadline().filter(|_| !self.stopped)
+        self.osd.next_deadline()
     }
 
     fn check(&self) {
@@ -41,11 +40,10 @@ impl Node for Daemon {
 impl ring::Daemon for Daemon {
     fn stop(&mut self, env: &mut Env<'_>) {
         self.osd.stop(env);
-        self.stopped = true;
     }
 
     fn is_stopped(&self) -> bool {
-        self.stopped
+        self.osd.is_stopped()
     }
 
     fn set_counters(&mut self, counters: &[(&'static str, u64)]) {

@@ -158,12 +158,30 @@ impl<S: ObjectStore> Osd<S> {
         self.runtime_counters.extend(counters.iter().copied());
     }
 
-    /// Ends the session, so that peers need not find out; the process may end when the effects are carried out.
+    /// Ends the session, so that peers need not find out, and closes the store; the process may end when it
+    /// [is stopped](Osd::is_stopped) and the effects are carried out.
     pub fn stop(&mut self, env: &mut Env<'_>) {
         if let Some(session) = &mut self.session {
             session.end(env, next_meta_id(&mut self.next_meta));
         }
         self.phase = Phase::Stopping;
+        self.groups.store_mut().close(env);
+    }
+
+    /// Whether stopping is over.
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Dead || (self.phase == Phase::Stopping && self.groups.store().is_closed())
+    }
+
+    /// Stopping: the store ends what it has begun; nobody asks for the results any more.
+    fn wind_up(&mut self, env: &mut Env<'_>, input: Input) {
+        let store = self.groups.store_mut();
+        match input {
+            Input::Io { id, done } => store.handle_io(env, id, done),
+            Input::Tick => store.tick(env),
+            Input::Message { .. } | Input::Link(_) | Input::Meta(_) => {}
+        }
+        while store.next_completion().is_some() {}
     }
 
     fn message(&mut self, env: &mut Env<'_>, from: LinkId, msg: Message) {
@@ -353,8 +371,10 @@ fn log(env: &mut Env<'_>, level: Level, text: String) {
 
 impl<S: ObjectStore> Node for Osd<S> {
     fn handle(&mut self, env: &mut Env<'_>, input: Input) {
-        if matches!(self.phase, Phase::Dead | Phase::Stopping) {
-            return;
+        match self.phase {
+            Phase::Dead => return,
+            Phase::Stopping => return self.wind_up(env, input),
+            Phase::Opening | Phase::Reading | Phase::Running => {}
         }
         match input {
             Input::Io { id, done } => {
@@ -373,13 +393,23 @@ impl<S: ObjectStore> Node for Osd<S> {
     }
 
     fn end_of_round(&mut self, env: &mut Env<'_>) {
-        if !matches!(self.phase, Phase::Dead) {
-            self.groups.store_mut().end_of_round(env);
-            self.settle(env);
+        match self.phase {
+            Phase::Dead => {}
+            Phase::Stopping => {
+                self.groups.store_mut().end_of_round(env);
+                while self.groups.store_mut().next_completion().is_some() {}
+            }
+            Phase::Opening | Phase::Reading | Phase::Running => {
+                self.groups.store_mut().end_of_round(env);
+                self.settle(env);
+            }
         }
     }
 
     fn next_deadline(&self) -> Option<Time> {
+        if self.phase == Phase::Stopping {
+            return self.groups.store().next_deadline();
+        }
         let running = self.phase == Phase::Running;
         let session = self.session.as_ref().and_then(Session::next_deadline);
         let peers = self.peers.next_deadline().filter(|_| running);

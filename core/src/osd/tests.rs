@@ -213,6 +213,7 @@ fn leaves_at_once_when_told_to_stop() {
     let mut out = Effects::default();
     let World { now, rng, bufs, osd, .. } = &mut world;
     osd.stop(&mut Env { now: *now, rng, bufs, out: &mut out });
+    assert!(world.osd.is_stopped(), "its store had nothing to end");
     for effect in out.queue {
         world.carry_out(effect);
     }

@@ -7,7 +7,7 @@ pub mod log;
 pub mod model;
 
 use crate::buf::Buf;
-use crate::id::{CopyId, HashRange, PgId, PoolId, Requests, Role, StoreUuid, Version};
+use crate::id::{CopyId, HashRange, ObjectId, PgId, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
 use crate::map::ImmediateCommit;
 use crate::time::Time;
@@ -366,10 +366,19 @@ impl Digest {
     /// does not enter, since members of different roles are compared, and neither do predecessor and requests, which
     /// follow from the version.
     pub fn of(info: &CopyInfo) -> Digest {
-        let object = info.copy.object.hash();
-        let committed = version_hash(info.committed.as_ref());
-        let prepared = version_hash(info.prepared.as_ref());
-        Digest { count: 1, sum: mix(mix(object ^ committed) ^ prepared.rotate_left(1)) }
+        let mark = |info: &VersionInfo| (info.version, info.tombstone, info.damaged);
+        let (committed, prepared) = (info.committed.as_ref().map(mark), info.prepared.as_ref().map(mark));
+        Digest { count: 1, sum: Digest::hash(info.copy.object, committed, prepared) }
+    }
+
+    /// Hash of one copy: of each version its number, whether it is a tombstone, and whether it is damaged.
+    pub fn hash(
+        object: ObjectId,
+        committed: Option<(Version, bool, bool)>,
+        prepared: Option<(Version, bool, bool)>,
+    ) -> u64 {
+        let (committed, prepared) = (version_hash(committed), version_hash(prepared));
+        mix(mix(object.hash() ^ committed) ^ prepared.rotate_left(1))
     }
 
     /// Adds the copies of another range, or one more copy.
@@ -385,10 +394,10 @@ impl Digest {
     }
 }
 
-fn version_hash(info: Option<&VersionInfo>) -> u64 {
-    let Some(info) = info else { return 0 };
-    let flags = u64::from(info.tombstone) | u64::from(info.damaged) << 1;
-    mix(mix(mix(info.version.epoch.0.wrapping_add(1)) ^ info.version.seq) ^ flags)
+fn version_hash(mark: Option<(Version, bool, bool)>) -> u64 {
+    let Some((version, tombstone, damaged)) = mark else { return 0 };
+    let flags = u64::from(tombstone) | u64::from(damaged) << 1;
+    mix(mix(mix(version.epoch.0.wrapping_add(1)) ^ version.seq) ^ flags)
 }
 
 /// Finaliser of SplitMix64, started off zero so that a zero does not stay one.
@@ -439,6 +448,8 @@ pub struct StoreStats {
     pub device_flushes: u64,
     /// Copies known to be damaged.
     pub damaged: u64,
+    /// Blocks that the device refused to write, since the store was opened.
+    pub refused_blocks: u64,
 }
 
 /// What a placement group needs of a store. All of it is called from one thread; nothing blocks.
@@ -451,6 +462,13 @@ pub trait ObjectStore {
     fn tick(&mut self, env: &mut Env<'_>);
     /// All inputs of this round were given: send what was held to share a log page.
     fn end_of_round(&mut self, env: &mut Env<'_>);
+    /// Ends in good order: nothing more is accepted, and the next opening has nothing to find out. The disk requests that
+    /// this takes are to be completed as usual.
+    fn close(&mut self, _env: &mut Env<'_>) {}
+    /// Whether closing is over.
+    fn is_closed(&self) -> bool {
+        true
+    }
     /// When `tick` is due at the latest.
     fn next_deadline(&self) -> Option<Time>;
     /// Takes a finished operation.

@@ -107,6 +107,16 @@ impl ObjectStore for SimStore {
         }
     }
 
+    fn close(&mut self, env: &mut Env<'_>) {
+        if let SimStore::Log(log) = self {
+            log.close(env);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        each!(self, store => store.is_closed())
+    }
+
     fn next_deadline(&self) -> Option<Time> {
         match self {
             SimStore::Model(model) => model.due,

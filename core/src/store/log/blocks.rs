@@ -2,12 +2,17 @@
 //!
 //! A block goes `free -> owned -> cooling -> free`. It cools from when the record that superseded it is in the log and
 //! its data are durable, until a page in the log says so (`done_upto`) and nobody reads or writes it any more: until
-//! then opening could still choose the state that owns it.
+//! then opening could still choose the state that owns it. One that the device refuses to write is retired instead, until
+//! the store is opened again: the medium may have replaced its bad sectors by then, and if not it is found out anew.
 
 use super::page::Sequence;
 use super::record::NO_BLOCK;
 use crate::planted::{Bug, planted};
 use std::collections::VecDeque;
+
+/// Of the blocks, the share that new objects leave free, and the most: as many copies as are replaced at a time.
+const RESERVE_SHARE: u32 = 32;
+const RESERVE_MOST: u32 = 64;
 
 /// The free blocks, and those that will be.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +23,10 @@ pub struct Blocks {
     cooling: VecDeque<(Sequence, u32)>,
     /// Reads and writes in flight, by block.
     pins: Vec<u16>,
+    /// Blocks that the device refused to write; few.
+    refused: Vec<u32>,
+    /// Those of them that nobody owns any more.
+    retired: Vec<u32>,
 }
 
 impl Blocks {
@@ -29,12 +38,41 @@ impl Blocks {
             taken[block as usize] = true;
         }
         let free = (0..total).rev().filter(|block| !taken[*block as usize]).collect();
-        Blocks { total, free, cooling: VecDeque::new(), pins: vec![0; total as usize] }
+        let pins = vec![0; total as usize];
+        Blocks { total, free, cooling: VecDeque::new(), pins, refused: Vec::new(), retired: Vec::new() }
+    }
+
+    /// The device refused to write it: it is never free again.
+    pub fn refuse(&mut self, block: u32) {
+        if !self.refused.contains(&block) {
+            self.refused.push(block);
+        }
+    }
+
+    /// Blocks that were refused.
+    pub fn refused(&self) -> u32 {
+        u32::try_from(self.refused.len()).expect("at most all")
+    }
+
+    /// Nobody owns the refused block any more, without a record that superseded it.
+    pub fn retire(&mut self, block: u32) {
+        self.retired.push(block);
     }
 
     /// A free block, which is owned from now on.
     pub fn allocate(&mut self) -> Option<u32> {
         self.free.pop()
+    }
+
+    /// Whether a block is free for what could do without: a new object, which may be refused, or an overwrite, which may
+    /// go to the log.
+    pub fn has_free(&self) -> bool {
+        self.free() > self.reserve()
+    }
+
+    /// Blocks that are kept for what gives back another one.
+    pub fn reserve(&self) -> u32 {
+        (self.total / RESERVE_SHARE).clamp(1, RESERVE_MOST)
     }
 
     /// Free blocks.
@@ -52,7 +90,7 @@ impl Blocks {
         !self.cooling.is_empty()
     }
 
-    /// A record in `page` superseded the block; that is in the log and durable.
+    /// A record in `page` superseded the block; that is in the log and durable. Page 0: no record ever named it.
     pub fn cool(&mut self, page: Sequence, block: u32) {
         self.cooling.push_back((page, block));
     }
@@ -68,7 +106,8 @@ impl Blocks {
                 break;
             }
             if self.pins[block as usize] == 0 || planted(Bug::StoreFreeInUse) {
-                self.free.push(block);
+                let refused = !self.refused.is_empty() && self.refused.contains(&block);
+                if refused { &mut self.retired } else { &mut self.free }.push(block);
             } else {
                 self.cooling.push_back(entry);
             }
@@ -95,6 +134,7 @@ impl Blocks {
     pub fn check(&self, owned: impl Iterator<Item = u32>, leaving: impl Iterator<Item = u32>) {
         let mut seen = vec![false; self.total as usize];
         let known = self.free.iter().copied().chain(self.cooling.iter().map(|(_, block)| *block));
+        let known = known.chain(self.retired.iter().copied());
         for block in known.chain(owned).chain(leaving) {
             assert!(!seen[block as usize], "block {block} has two owners");
             seen[block as usize] = true;

@@ -112,7 +112,7 @@ impl Running {
     pub(super) fn clean_step(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         let object = self.objects.at(place);
         let Some(active) = self.actives.get(object.active) else { return };
-        if !active.cleaning || active.undone || active.compaction.is_some() || self.is_read_only() {
+        if !active.cleaning || active.is_block_busy() || self.is_read_only() {
             return;
         }
         if active.fetching {

@@ -70,13 +70,14 @@ impl Running {
     pub(super) fn start_compaction(&mut self, env: &mut Env<'_>, place: ObjectIndex) -> bool {
         let object = self.objects.at(place);
         if let Some(active) = self.actives.get(object.active)
-            && (active.undone || active.fetching || active.compaction.is_some())
+            && (active.is_block_busy() || active.fetching)
         {
             return false;
         }
         let Some(state) = &object.versions.committed else { return false };
         let durable = if planted(Bug::StoreCompactEarly) { Sequence::MAX } else { self.journal.durable() };
-        let mut compaction = Compaction { parts: 0, block: state.block, upto: 0, units: SmallVec::new(), bytes: 0 };
+        let mut compaction =
+            Compaction { parts: 0, block: state.block, upto: 0, units: SmallVec::new(), bytes: 0, refused: None };
         let ready = state.overlays.iter().filter(|overlay| overlay.page <= durable);
         for overlay in ready.clone() {
             compaction.add(overlay.data.unit, overlay.page);
@@ -116,17 +117,14 @@ impl Running {
 
     /// Part of a compaction completed.
     pub(super) fn compaction_written(&mut self, env: &mut Env<'_>, place: ObjectIndex, result: Result<(), DiskError>) {
-        let object = self.objects.at(place);
-        let copy = object.copy;
-        let active = self.actives.at_mut(object.active);
+        let active = self.actives.at_mut(self.objects.at(place).active);
         let compaction = active.compaction.as_mut().expect("its write completed");
-        if let Err(error) = result {
-            let block = compaction.block;
-            return self.fail(env, format!("a write of {copy:?} to block {block} failed: {error:?}"));
-        }
+        compaction.refused = compaction.refused.or(result.err());
         compaction.parts -= 1;
         let (parts, bytes) = (compaction.parts, compaction.bytes);
-        if parts == 0 && planted(Bug::StoreCompactedEarly) {
+        if let (0, Some(error)) = (parts, compaction.refused) {
+            self.compaction_refused(env, place, error);
+        } else if parts == 0 && planted(Bug::StoreCompactedEarly) {
             self.compaction_durable(env, place);
         } else if parts == 0 {
             self.write_completed(env, DataWrite::Compaction(place), bytes);
@@ -150,7 +148,7 @@ impl Running {
             if !cleaning {
                 self.journal.append(&record, None, env.bufs);
             }
-            let overlays = self.overlays_of(place);
+            let overlays = self.objects.at(place).versions.overlays();
             self.objects.at_mut(place).versions.apply(&record.body, 0, &mut self.spare);
             self.count(place, overlays);
             self.gained = true;
@@ -159,10 +157,6 @@ impl Running {
         if self.objects.get(place).is_some() {
             self.rest(place);
         }
-    }
-
-    fn overlays_of(&self, place: ObjectIndex) -> usize {
-        self.objects.at(place).versions.committed.as_ref().map_or(0, |state| state.overlays.len())
     }
 }
 

@@ -100,6 +100,11 @@ impl Flusher {
         something && !self.in_flight && (pressed || self.deadline().is_some_and(|at| at <= now))
     }
 
+    /// Whether something is not durable yet.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight || !self.waiting.is_empty() || self.page > self.durable_page
+    }
+
     /// When a lazy flush is due.
     pub fn deadline(&self) -> Option<Time> {
         if self.in_flight || self.durability != Durability::Lazy {

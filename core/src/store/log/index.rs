@@ -4,6 +4,7 @@
 //! of hashes is listed in one pass. Does not know the log.
 
 use super::object::{Versions, units_of};
+use super::summary::Share;
 use crate::id::{CopyId, HashRange, PoolId, Role};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -26,6 +27,8 @@ pub struct Object {
     pub base: u32,
     /// Bytes that a snapshot of it may take, as last counted.
     pub snapshot_bytes: u64,
+    /// What it adds to the sums over all objects.
+    pub share: Share,
     /// Its record of things under way; [`NONE`] if it rests.
     pub active: u32,
     /// Whether it waits in the queue of objects with overlays.
@@ -61,6 +64,7 @@ impl Objects {
                 versions: Versions::default(),
                 base: NONE,
                 snapshot_bytes: 0,
+                share: Share::default(),
                 active: NONE,
                 queued: false,
             };

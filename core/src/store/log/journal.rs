@@ -316,12 +316,16 @@ impl<T: Copy> Journal<T> {
         undone.map_or(limit, |(page, _)| (*page - 1).min(limit))
     }
 
+    /// Whether a page is being filled or is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.writing.is_some() || !self.ready.is_empty() || self.open.is_some()
+    }
+
     /// Whether a page without records would say something that is not in the log yet.
     pub fn needs_voucher(&self) -> bool {
-        let quiet = self.writing.is_none() && self.ready.is_empty() && self.open.is_none();
         let unvouched = self.durable >= self.last_record && self.last_header.durable_upto < self.last_record;
         let undone = self.done_upto(self.last_record) > self.last_header.done_upto;
-        quiet && (unvouched || undone || self.tail_page() != self.last_header.tail)
+        !self.is_busy() && (unvouched || undone || self.tail_page() != self.last_header.tail)
     }
 
     fn tail_page(&self) -> Sequence {

@@ -9,7 +9,8 @@
 //! | `object`, `versions` | what a record, and an operation, does to an object |
 //! | `index`, `blocks`, `journal`, `flush` | objects by hash, free blocks, the ring of the log, durability |
 //! | `running`, `ops`, `write`, `read` | operations of an open store |
-//! | `compact`, `clean` | overlays into blocks, old segments free |
+//! | `compact`, `clean`, `moves` | overlays into blocks, old segments free, data away from blocks that are refused |
+//! | `summary` | sums over all objects |
 //! | `open`, `replay`, `verify` | opening after a crash at any point |
 
 mod blocks;
@@ -20,6 +21,7 @@ mod crc;
 mod flush;
 mod index;
 mod journal;
+mod moves;
 mod object;
 mod open;
 mod ops;
@@ -28,6 +30,7 @@ mod read;
 mod record;
 mod replay;
 mod running;
+mod summary;
 mod superblock;
 mod verify;
 mod versions;
@@ -104,7 +107,7 @@ impl LogStore {
     fn accept(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) -> Result<(), (u64, StoreError)> {
         let Life::Running(store) = &mut self.life else { panic!("an operation for a store that is not open") };
         let reads = matches!(op, StoreOp::Read { .. } | StoreOp::ReadAll { .. });
-        if store.is_read_only() && !reads {
+        if store.is_closing() || (store.is_read_only() && !reads) {
             return Err((token, StoreError::Stopped));
         }
         let sums = check(&op, store.superblock().block_size).map_err(|error| (token, error))?;
@@ -167,6 +170,18 @@ impl ObjectStore for LogStore {
         self.end_of_round(env);
     }
 
+    fn close(&mut self, env: &mut Env<'_>) {
+        if let Life::Running(store) = &mut self.life {
+            store.close();
+        }
+        self.end_of_round(env);
+    }
+
+    fn is_closed(&self) -> bool {
+        // One that is not open yet has nothing to end.
+        self.running().is_none_or(Running::is_closed)
+    }
+
     fn end_of_round(&mut self, env: &mut Env<'_>) {
         if let Life::Running(store) = &mut self.life {
             store.end_of_round(env);
@@ -222,12 +237,7 @@ impl ObjectStore for LogStore {
     }
 
     fn digest(&self, pool: PoolId, role: Role, range: HashRange) -> Digest {
-        let mut digest = Digest::default();
-        let Some(store) = self.running() else { return digest };
-        for info in store.objects.range(pool, role, range, None).filter_map(|(_, place)| store.info(place)) {
-            digest.add(Digest::of(&info));
-        }
-        digest
+        self.running().map_or(Digest::default(), |store| store.digest(pool, role, range))
     }
 
     fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role> {

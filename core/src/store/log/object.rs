@@ -7,11 +7,12 @@
 
 use super::page::Sequence;
 use super::record::{Body, Join, Label, NO_BLOCK, Sectors, UnitData};
+use super::summary::{Kind, Share};
 use crate::buf::{UNIT, UNIT_USIZE};
-use crate::id::{CopyId, Version};
+use crate::id::{CopyId, ObjectId, Version};
 use crate::limits::SECTOR_BYTES;
 use crate::planted::{Bug, planted};
-use crate::store::{Bitmap, CopyInfo, Mode, VersionInfo};
+use crate::store::{Bitmap, CopyInfo, Digest, Mode, VersionInfo};
 use smallvec::SmallVec;
 
 /// Checksums by unit. 32 are the units of the usual block of 128 KiB.
@@ -157,6 +158,20 @@ impl Versions {
         self.newest().is_none()
     }
 
+    /// Overlays of the committed version.
+    pub fn overlays(&self) -> usize {
+        self.committed.as_ref().map_or(0, |state| state.overlays.len())
+    }
+
+    /// What it adds to the sums over all objects.
+    pub fn share(&self, object: ObjectId) -> Share {
+        let Some(newest) = self.newest() else { return Share::default() };
+        let mark = |state: &State| (state.version(), state.is_tombstone(), state.damaged);
+        let (committed, prepared) = (self.committed.as_ref().map(mark), self.prepared.as_deref().map(mark));
+        let kind = if newest.is_tombstone() { Kind::Tombstone } else { Kind::Data };
+        Share { sum: Digest::hash(object, committed, prepared), kind, damaged: newest.damaged }
+    }
+
     /// The blocks that it owns.
     pub fn blocks(&self) -> [u32; 2] {
         [self.committed.as_ref().map_or(NO_BLOCK, |s| s.block), self.prepared.as_ref().map_or(NO_BLOCK, |s| s.block)]
@@ -191,8 +206,15 @@ impl Versions {
             Body::Purge(_) => spare.take_from(self.committed.take()),
             Body::Compacted { upto, units } => self.compacted(*upto, units, spare),
             Body::Snapshot { committed, prepared } => self.replace(committed.clone(), prepared.clone(), page),
+            Body::Moved { from, to } => self.moved(*from, *to),
             Body::Void(_) => {}
         }
+    }
+
+    /// What was in one block is in another.
+    fn moved(&mut self, from: u32, to: u32) {
+        let states = self.committed.iter_mut().chain(self.prepared.as_deref_mut());
+        states.filter(|state| state.block == from).for_each(|state| state.block = to);
     }
 
     /// A version that does not build on what is there.

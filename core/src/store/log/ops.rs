@@ -1,10 +1,12 @@
 //! Operations on their way, and what each active object is doing.
 
 use super::index::{NONE, ObjectIndex};
+use super::moves::Move;
 use super::object::Sums;
 use super::page::Sequence;
 use super::read::ReadOp;
 use crate::buf::Buf;
+use crate::io::DiskError;
 use crate::slab::Key;
 use crate::store::{StoreError, StoreOp, StoreReply};
 use smallvec::SmallVec;
@@ -17,6 +19,8 @@ pub enum DataWrite {
     Op(Key<Op>),
     /// Of the compaction of the object.
     Compaction(ObjectIndex),
+    /// Of a block in place of one that was refused.
+    Move(Key<Move>),
 }
 
 /// How far the data of an operation are.
@@ -89,6 +93,8 @@ pub struct Op {
     pub data: DataStage,
     /// Block that it wrote; while it waits for old data, the first unit of them.
     pub block: u32,
+    /// Its data and their first unit, until the device has them.
+    pub body: Option<(usize, Buf)>,
     /// Blocks that it superseded.
     pub frees: SmallVec<[u32; 2]>,
     /// What its record is for the object.
@@ -111,6 +117,7 @@ impl Op {
             segment: NONE,
             data: DataStage::Durable,
             block: NONE,
+            body: None,
             frees: SmallVec::new(),
             base: Base::Builds,
             acknowledged: false,
@@ -131,6 +138,8 @@ pub struct Compaction {
     pub units: SmallVec<[u64; 4]>,
     /// Bytes that are written.
     pub bytes: u64,
+    /// Why the device refused a part, if it did.
+    pub refused: Option<DiskError>,
 }
 
 /// What an object is doing.
@@ -146,6 +155,8 @@ pub struct Active {
     pub fetching: bool,
     /// The compaction of its overlays.
     pub compaction: Option<Compaction>,
+    /// Whether its block, refused by the device, is being replaced by another.
+    pub moving: bool,
     /// Whether it waits for a snapshot, for the cleaner.
     pub cleaning: bool,
     /// Whether it waits in the list of those that found no space.
@@ -155,12 +166,12 @@ pub struct Active {
 impl Active {
     /// Whether writes of its block are under way, so that reading it shows neither old nor new data.
     pub fn is_block_busy(&self) -> bool {
-        self.undone || self.compaction.is_some()
+        self.undone || self.compaction.is_some() || self.moving
     }
 
     /// Whether nothing is going on.
     pub fn is_idle(&self) -> bool {
-        self.ops.is_empty() && self.compaction.is_none() && !self.cleaning && !self.stalled
+        self.ops.is_empty() && self.compaction.is_none() && !self.moving && !self.cleaning && !self.stalled
     }
 }
 
@@ -181,6 +192,7 @@ impl Actives {
                 undone: false,
                 fetching: false,
                 compaction: None,
+                moving: false,
                 cleaning: false,
                 stalled: false,
             });

@@ -105,8 +105,21 @@ impl Header {
     }
 }
 
-/// Calls `found` with each valid page of a segment, in order of their places.
-pub fn scan(store: StoreUuid, segment: u32, bytes: &[u8], mut found: impl FnMut(Header, &[u8])) {
+/// The header of a page of which other parts are missing, if that is what `bytes` begins with.
+pub fn torn(store: StoreUuid, segment: u32, unit: u32, bytes: &[u8]) -> Option<Header> {
+    let (_, header) = Header::decode(store, bytes).ok().flatten()?;
+    let is_torn = Header::recognise(store, segment, unit, bytes).is_none();
+    (is_torn && (header.segment, header.unit) == (segment, unit)).then_some(header)
+}
+
+/// Calls `found` with each valid page of a segment, in order of their places, and `rest` with what is none.
+pub fn scan_all(
+    store: StoreUuid,
+    segment: u32,
+    bytes: &[u8],
+    mut found: impl FnMut(Header, &[u8]),
+    mut rest: impl FnMut(u32, &[u8]),
+) {
     let mut at = 0;
     while at < bytes.len() {
         let unit = u32::try_from(at / UNIT_USIZE).expect("a segment is below 4 GiB");
@@ -115,9 +128,18 @@ pub fn scan(store: StoreUuid, segment: u32, bytes: &[u8], mut found: impl FnMut(
                 found(header, &bytes[at..at + header.length as usize]);
                 at += header.units() as usize * UNIT_USIZE;
             }
-            None => at += UNIT_USIZE,
+            None => {
+                rest(unit, &bytes[at..]);
+                at += UNIT_USIZE;
+            }
         }
     }
+}
+
+/// Calls `found` with each valid page of a segment, in order of their places.
+#[cfg(test)]
+pub fn scan(store: StoreUuid, segment: u32, bytes: &[u8], found: impl FnMut(Header, &[u8])) {
+    scan_all(store, segment, bytes, found, |_, _| {});
 }
 
 #[cfg(test)]

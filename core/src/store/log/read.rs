@@ -92,6 +92,18 @@ impl ReadOp {
         self.block == block && self.units.iter().enumerate().any(from_block)
     }
 
+    /// Whether it reads this block.
+    pub fn reads(&self, block: u32) -> bool {
+        self.block == block
+    }
+
+    /// Reads from `to` what was to be read from `from`. False if it reads another block.
+    pub fn follow(&mut self, from: u32, to: u32) -> bool {
+        let follows = self.block == from;
+        self.block = if follows { to } else { self.block };
+        follows
+    }
+
     /// First and last unit, by place in the range, that come from the block.
     fn span(&self) -> Option<(usize, usize)> {
         let from_block = |source: &Source| matches!(source, Source::Block(_));
@@ -241,12 +253,14 @@ impl Running {
     }
 
     /// A version turned out to be damaged.
-    pub(super) fn note_damage(&mut self, object: ObjectIndex, version: Version) {
-        let Some(object) = self.objects.get_mut(object) else { return };
+    pub(super) fn note_damage(&mut self, place: ObjectIndex, version: Version) {
+        let Some(object) = self.objects.get_mut(place) else { return };
         let Versions { committed, prepared } = &mut object.versions;
         for state in committed.iter_mut().chain(prepared.as_deref_mut()) {
             state.damaged |= state.version() == version;
         }
+        let overlays = object.versions.overlays();
+        self.count(place, overlays);
     }
 }
 

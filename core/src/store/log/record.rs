@@ -151,6 +151,13 @@ pub enum Body {
     },
     /// The object's records from there up to here never were.
     Void(Position),
+    /// What was to be in one block is in another: the device refused to write the first.
+    Moved {
+        /// The block that was refused.
+        from: u32,
+        /// Where the data are.
+        to: u32,
+    },
 }
 
 /// A record.
@@ -229,6 +236,7 @@ impl Body {
             Body::Compacted { .. } => 8,
             Body::Snapshot { .. } => 9,
             Body::Void(_) => 10,
+            Body::Moved { .. } => 11,
         }
     }
 
@@ -261,6 +269,7 @@ impl Body {
             }
             Body::Intent { label, sums, .. } => 80 + label.requests.len() * 24 + sums.len() * 4,
             Body::Commit(_) | Body::Rollback(_) | Body::Purge(_) | Body::Void(_) => 48,
+            Body::Moved { .. } => 40,
             Body::Tombstone { label, .. } => 72 + label.requests.len() * 24,
             Body::Compacted { units, .. } => 48 + units.len() * 8,
             Body::Snapshot { committed, prepared } => snapshot_bytes(committed.as_ref(), prepared.as_deref()),
@@ -316,6 +325,10 @@ impl Record {
                 writer.u64(position.page);
                 writer.u16(position.index);
                 writer.zeroes(6);
+            }
+            Body::Moved { from, to } => {
+                writer.u32(*from);
+                writer.u32(*to);
             }
         }
     }
@@ -543,7 +556,7 @@ fn read_body(
     units: usize,
     pool: &mut BufPool,
 ) -> Result<Body, BadRecord> {
-    if matches!(kind, 3..=5 | 7 | 8 | 10) && flags != 0 {
+    if matches!(kind, 3..=5 | 7 | 8 | 10 | 11) && flags != 0 {
         return Err(BadRecord::Unknown);
     }
     match kind {
@@ -557,6 +570,7 @@ fn read_body(
         8 => read_compacted(reader),
         9 => read_snapshot(flags, reader, units, pool),
         10 => Ok(Body::Void(Position { page: reader.u64()?, index: reader.u16()? })),
+        11 => Ok(Body::Moved { from: reader.u32()?, to: reader.u32()? }),
         _ => Err(BadRecord::Unknown),
     }
 }

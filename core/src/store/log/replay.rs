@@ -237,7 +237,7 @@ fn begins(body: &Body) -> bool {
 fn names_block_beyond(body: &Body, blocks: u32) -> bool {
     let beyond = |block: u32| block != NO_BLOCK && block >= blocks;
     match body {
-        Body::Put { block, .. } | Body::Intent { block, .. } => beyond(*block),
+        Body::Put { block, .. } | Body::Intent { block, .. } | Body::Moved { to: block, .. } => beyond(*block),
         Body::Snapshot { committed, prepared } => {
             committed.as_ref().is_some_and(|state| beyond(state.block))
                 || prepared.as_ref().is_some_and(|state| beyond(state.block))

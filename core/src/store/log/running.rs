@@ -10,18 +10,21 @@ use super::clean::Cleaner;
 use super::flush::Flusher;
 use super::index::{NONE, ObjectIndex, Objects};
 use super::journal::Journal;
+use super::moves::Move;
 use super::object::Spare;
 use super::ops::{Actives, Base, DataStage, DataWrite, Op, Stage};
 use super::page::Sequence;
 use super::read::{Captured, ReadOp};
 use super::record::{NO_BLOCK, UnitData};
+use super::summary::{Share, Summary};
 use super::superblock::Superblock;
 use crate::buf::Buf;
+use crate::id::{CopyId, HashRange, PoolId, Role};
 use crate::io::{Device, DiskDone, DiskError, DiskOp, Effect, Env, Event, IoId, Level};
 use crate::map::ImmediateCommit;
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
-use crate::store::{Completion, CopyInfo, StoreError, StoreOp, StoreReply, StoreStats};
+use crate::store::{Completion, CopyInfo, Digest, StoreError, StoreOp, StoreReply, StoreStats};
 use crate::time::{Duration, Time};
 use std::collections::VecDeque;
 
@@ -37,6 +40,10 @@ pub enum Io {
     Data(Key<Op>, u64),
     /// Part of a compaction.
     Compaction(ObjectIndex),
+    /// Data that go to another block than the one that was refused.
+    Move(Key<Move>),
+    /// A unit of a refused block.
+    MoveRead(Key<Move>, usize),
     /// Old data for an operation.
     Fetch(Key<Op>),
     /// A read.
@@ -80,10 +87,16 @@ pub struct Running {
     /// Overlays of committed versions.
     pub(super) overlays: u64,
     pub(super) compactions: u32,
+    /// Data on their way from blocks that were refused to others.
+    pub(super) moves: Slab<Move>,
     /// Operations whose data are not durable.
     pub(super) undone: u32,
     /// Bound of the snapshots of all objects.
     pub(super) snapshot_bytes: u64,
+    /// Other sums over all objects.
+    summary: Summary,
+    /// Whether nothing is accepted any more: the log is to end with a page that vouches for all of it.
+    closing: bool,
     syncs: Vec<Sync>,
     completions: VecDeque<Completion>,
     pub(super) counters: StoreStats,
@@ -134,8 +147,11 @@ impl Running {
             overlay_queue: VecDeque::new(),
             overlays: 0,
             compactions: 0,
+            moves: Slab::default(),
             undone: 0,
             snapshot_bytes: 0,
+            summary: Summary::default(),
+            closing: false,
             syncs: Vec::new(),
             completions: VecDeque::new(),
             counters: StoreStats::default(),
@@ -153,7 +169,7 @@ impl Running {
         let places: Vec<ObjectIndex> = self.objects.iter().map(|(place, _)| place).collect();
         for place in places {
             let object = self.objects.at(place);
-            let (base, overlays) = (object.base, object.versions.committed.as_ref().map_or(0, |s| s.overlays.len()));
+            let (base, overlays) = (object.base, object.versions.overlays());
             if base != NONE {
                 let segment = &mut self.journal.segments[base as usize];
                 segment.live += 1;
@@ -177,8 +193,9 @@ impl Running {
             let segment = &mut self.journal.segments[object.base as usize];
             segment.snapshot_bytes = segment.snapshot_bytes - before + bound;
         }
-        let overlays = object.versions.committed.as_ref().map_or(0, |state| state.overlays.len());
-        self.overlays = self.overlays + overlays as u64 - overlays_before as u64;
+        self.overlays = self.overlays + object.versions.overlays() as u64 - overlays_before as u64;
+        let share = object.versions.share(object.copy.object);
+        self.summary.change(object.copy, std::mem::replace(&mut object.share, share), share);
     }
 
     /// The oldest record that the object needs lies in `base` from now on.
@@ -201,6 +218,24 @@ impl Running {
     /// Whether operations that change something are refused.
     pub fn is_read_only(&self) -> bool {
         self.failed.is_some() || !self.trusted
+    }
+
+    /// Nothing more is accepted; what is under way is ended, and the log with a page that vouches for all of it.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether nothing more is accepted.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether closing is over.
+    pub fn is_closed(&self) -> bool {
+        let flushed = |flusher: &Flusher| !flusher.is_busy();
+        let quiet = self.ops.is_empty() && self.ios.is_empty() && self.moves.is_empty() && !self.journal.is_busy();
+        let durable = flushed(&self.data_flush) && self.log_flush.as_ref().is_none_or(flushed);
+        self.is_read_only() || (self.closing && quiet && durable && !self.journal.needs_voucher())
     }
 
     /// Why it stopped, if it did.
@@ -490,6 +525,8 @@ impl Running {
             (Io::Page, DiskDone::Done(result)) => self.page_written(env, result),
             (Io::Data(key, bytes), DiskDone::Done(result)) => self.data_written(env, key, bytes, result),
             (Io::Compaction(place), DiskDone::Done(result)) => self.compaction_written(env, place, result),
+            (Io::Move(key), DiskDone::Done(result)) => self.move_written(env, key, result),
+            (Io::MoveRead(key, unit), DiskDone::Read(result)) => self.rest_unit_read(env, key, unit, result),
             (Io::Flush(device), DiskDone::Done(result)) => self.flushed(env, device, result),
             (io, done) => panic!("{io:?} completed with {done:?}"),
         }
@@ -541,15 +578,17 @@ impl Running {
             }
             self.journal.recycle(page.owners);
         }
+        self.finish_moves(env, self.journal.durable());
         self.gained |= self.blocks.release(self.journal.done_in_log());
         self.gained |= self.journal.advance_tail();
     }
 
     fn data_written(&mut self, env: &mut Env<'_>, key: Key<Op>, bytes: u64, result: Result<(), DiskError>) {
         if let Err(error) = result {
-            return self.data_failed(env, key, error);
+            return self.data_refused(env, key, error);
         }
-        self.ops.get_mut(key).expect("waits for its data").data = DataStage::Completed;
+        let op = self.ops.get_mut(key).expect("waits for its data");
+        (op.data, op.body) = (DataStage::Completed, None);
         self.write_completed(env, DataWrite::Op(key), bytes);
     }
 
@@ -568,10 +607,11 @@ impl Running {
         match write {
             DataWrite::Op(key) => self.op_data_durable(env, key),
             DataWrite::Compaction(place) => self.compaction_durable(env, place),
+            DataWrite::Move(key) => self.move_durable(env, key),
         }
     }
 
-    fn op_data_durable(&mut self, env: &mut Env<'_>, key: Key<Op>) {
+    pub(super) fn op_data_durable(&mut self, env: &mut Env<'_>, key: Key<Op>) {
         let op = self.ops.get_mut(key).expect("waits for its data");
         op.data = DataStage::Durable;
         let (place, page, block) = (op.object, op.page, op.block);
@@ -588,6 +628,12 @@ impl Running {
     pub(super) fn step_object(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         if self.objects.get(place).is_none_or(|object| object.active == NONE) {
             return;
+        }
+        if self.actives.get(self.objects.at(place).active).is_some_and(|active| active.moving) {
+            self.step_moves(env);
+            if self.objects.get(place).is_none_or(|object| object.active == NONE) {
+                return;
+            }
         }
         self.clean_step(env, place);
         self.advance(env, place);
@@ -620,6 +666,7 @@ impl Running {
             return;
         }
         self.retry_stalled(env);
+        self.step_moves(env);
         self.clean(env);
         self.compact(env);
         self.vouch(env);
@@ -632,7 +679,8 @@ impl Running {
 
     /// Whether somebody waits for what only another page, or another flush, brings.
     fn is_pressed(&self) -> bool {
-        !self.stalled.is_empty() || !self.syncs.is_empty() || self.cleaner.is_busy()
+        let waits = !self.stalled.is_empty() || !self.syncs.is_empty() || !self.moves.is_empty();
+        waits || self.cleaner.is_busy() || self.closing
     }
 
     /// Writes an empty page if the log is idle with something that no later page vouches for.
@@ -643,7 +691,7 @@ impl Running {
         }
         let at = *self.voucher_at.get_or_insert(env.now + VOUCHER_DELAY);
         let cooling = self.blocks.is_cooling() || self.journal.is_segment_cooling();
-        if at <= env.now || (!self.stalled.is_empty() && cooling) {
+        if at <= env.now || self.closing || (!self.stalled.is_empty() && cooling) {
             self.voucher_at = None;
             self.journal.voucher(env.bufs);
         }
@@ -713,20 +761,36 @@ impl Running {
         (info.committed.is_some() || info.prepared.is_some()).then_some(info)
     }
 
+    /// Summary of the objects in a range, as of everything submitted.
+    pub(super) fn digest(&self, pool: PoolId, role: Role, range: HashRange) -> Digest {
+        let mut digest = self.summary.digest(pool, role, range, |part| {
+            let mut digest = Digest::default();
+            let places = self.objects.range(pool, role, part, None);
+            places.for_each(|(_, place)| digest.add(self.objects.at(place).share.digest()));
+            digest
+        });
+        // What waits to be carried out counts, too.
+        for (key, op) in self.ops.iter() {
+            let object = self.objects.at(op.object);
+            let CopyId { object: id, role: of } = object.copy;
+            let inside = id.pool == pool && of == role && range.contains(id.hash());
+            let active = self.actives.get(object.active).filter(|_| inside);
+            if active.is_some_and(|active| active.ops.get(active.applied) == Some(&key)) {
+                digest.remove(object.share.digest());
+                self.info(op.object).iter().for_each(|info| digest.add(Digest::of(info)));
+            }
+        }
+        digest
+    }
+
     /// Use.
     pub fn stats(&self) -> StoreStats {
         let block_size = u64::from(self.superblock.block_size);
-        let newest =
-            |place: ObjectIndex| self.objects.at(place).versions.newest().map(|s| (s.is_tombstone(), s.damaged));
         let mut stats = self.counters;
-        (stats.objects, stats.tombstones, stats.damaged) = (0, 0, 0);
-        for (tombstone, damaged) in self.objects.iter().filter_map(|(place, _)| newest(place)) {
-            stats.objects += u64::from(!tombstone);
-            stats.tombstones += u64::from(tombstone);
-            stats.damaged += u64::from(damaged);
-        }
+        self.summary.fill(&mut stats);
         stats.total_bytes = u64::from(self.blocks.total()) * block_size;
-        stats.free_bytes = u64::from(self.blocks.free()) * block_size;
+        stats.free_bytes = u64::from(self.blocks.free().saturating_sub(self.blocks.reserve())) * block_size;
+        stats.refused_blocks = u64::from(self.blocks.refused());
         stats.log_total_bytes = self.journal.total_bytes();
         stats.log_used_bytes = stats.log_total_bytes - self.journal.room().min(stats.log_total_bytes);
         stats
@@ -738,21 +802,24 @@ impl Running {
             self.journal.check();
         }
         let units = super::object::units_of(self.superblock.block_size);
-        let (mut snapshots, mut overlays) = (0, 0);
+        let (mut snapshots, mut overlays, mut summary) = (0, 0, Summary::default());
         for (_, object) in self.objects.iter() {
             object.versions.check(object.copy, units);
             snapshots += object.snapshot_bytes;
-            overlays += object.versions.committed.as_ref().map_or(0, |state| state.overlays.len()) as u64;
+            overlays += object.versions.overlays() as u64;
+            summary.change(object.copy, Share::default(), object.versions.share(object.copy.object));
             let listed = object.base == NONE || self.journal.segments[object.base as usize].live > 0;
             assert!(listed, "{:?}: base in segment {}", object.copy, object.base);
         }
         assert_eq!((snapshots, overlays), (self.snapshot_bytes, self.overlays), "sums over all objects");
+        self.summary.check(&summary);
         if self.is_read_only() {
             return;
         }
         let blocks = |object: &super::index::Object| object.versions.blocks();
         let owned = self.objects.iter().flat_map(|(_, object)| blocks(object)).filter(|block| *block != NO_BLOCK);
-        let leaving = self.ops.iter().flat_map(|(_, op)| op.frees.iter().copied());
+        let taken = self.moves.iter().filter_map(|(_, state)| state.taken());
+        let leaving = self.ops.iter().flat_map(|(_, op)| op.frees.iter().copied()).chain(taken);
         self.blocks.check(owned, leaving);
     }
 }

@@ -266,10 +266,15 @@ impl Running {
                 return Ok(planned);
             }
             if own_block == NO_BLOCK {
-                return if self.blocks.is_cooling() { Ok(Planned::Stall) } else { Err(StoreError::NoSpace) };
+                return if self.blocks_are_coming() { Ok(Planned::Stall) } else { Err(StoreError::NoSpace) };
             }
         }
         self.plan_inline(env, place, write, (first, end), busy)
+    }
+
+    /// Whether blocks will be free soon: superseded, but not for good yet.
+    pub(super) fn blocks_are_coming(&self) -> bool {
+        self.blocks.is_cooling() || self.ops.iter().any(|(_, op)| !op.frees.is_empty())
     }
 
     /// Whether one more operation with data may be under way.
@@ -295,7 +300,7 @@ impl Running {
         if !self.may_be_undone() {
             return Ok(Some(Planned::Stall));
         }
-        if self.blocks.free() == 0 {
+        if !self.blocks.has_free() {
             return Ok(None);
         }
         let units = Units { versions: &object.versions, fetched: write.fetched.as_ref() };
@@ -464,8 +469,10 @@ impl Running {
         if creates && snapshots * 100 > self.journal.total_bytes() * SNAPSHOTS_PERCENT {
             return Err(StoreError::NoSpace);
         }
-        let Some(block) = self.blocks.allocate() else {
-            return if self.blocks.is_cooling() { Ok(Next::Stall) } else { Err(StoreError::NoSpace) };
+        // A copy that has a block gives it back, and may take the last one.
+        let block = if creates && !self.blocks.has_free() { None } else { self.blocks.allocate() };
+        let Some(block) = block else {
+            return if self.blocks_are_coming() { Ok(Next::Stall) } else { Err(StoreError::NoSpace) };
         };
         let op = self.ops.get_mut(key).expect("listed");
         let whole = whole_sums(&bitmap, &op.sums, units_of(self.superblock.block_size));
@@ -514,7 +521,7 @@ impl Running {
         let log_place = self.journal.append(&record, Some(key), env.bufs);
         let object = self.objects.at_mut(place);
         let before = object.versions.blocks();
-        let overlays = object.versions.committed.as_ref().map_or(0, |state| state.overlays.len());
+        let overlays = object.versions.overlays();
         object.versions.apply(&record.body, log_place.page, &mut self.spare);
         let after = object.versions.blocks();
         let has_overlays = object.versions.committed.as_ref().is_some_and(|state| !state.overlays.is_empty());
@@ -549,18 +556,10 @@ impl Running {
         self.undone += 1;
         self.blocks.pin(block);
         self.actives.at_mut(active).undone = true;
+        op.body = Some((unit, buf.clone()));
         let bytes = u64::from(buf.len());
         self.counters.written_bytes += bytes;
         self.write_block(env, block, unit, buf, Io::Data(key, bytes));
-    }
-
-    /// The device refused the data of an operation. Its record may be in the log, and others on top of it: what the
-    /// object is cannot be said without reading, which opening does.
-    pub(super) fn data_failed(&mut self, env: &mut Env<'_>, key: Key<Op>, error: DiskError) {
-        let op = self.ops.get(key).expect("waits for its data");
-        let copy = self.objects.at(op.object).copy;
-        let block = op.block;
-        self.fail(env, format!("a write of {copy:?} to block {block} failed: {error:?}"));
     }
 }
 

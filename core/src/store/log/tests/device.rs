@@ -41,9 +41,13 @@ pub struct Device {
     requests: Vec<Request>,
     volatile: bool,
     pub writes_done: u64,
+    pub reads_done: u64,
+    pub refused: u64,
     /// The next write (flush) fails.
     pub fail_write: bool,
     pub fail_flush: bool,
+    /// Writes from this offset on fail, one in so many (0: none); sectors of them arrive or not.
+    pub flaky: (usize, u64),
     /// Bytes that cannot be read.
     pub unreadable: std::ops::Range<usize>,
 }
@@ -56,8 +60,11 @@ impl Device {
             requests: Vec::new(),
             volatile,
             writes_done: 0,
+            reads_done: 0,
+            refused: 0,
             fail_write: false,
             fail_flush: false,
+            flaky: (0, 0),
             unreadable: 0..0,
         }
     }
@@ -89,7 +96,27 @@ impl Device {
     /// Completes one request, chosen at random.
     pub fn complete(&mut self, rng: &mut Rng, bufs: &mut BufPool) -> (IoId, DiskDone) {
         let at = rng.below(self.requests.len() as u64) as usize;
+        if let Request::Write(id) = self.requests[at]
+            && self.flaky.1 > 0
+            && rng.chance(1, self.flaky.1)
+            && self.refuse(id, rng)
+        {
+            self.requests.remove(at);
+            return (id, DiskDone::Done(Err(DiskError::Io)));
+        }
         self.complete_at(at, bufs)
+    }
+
+    /// Fails a write of which some sectors arrive. False if it is one that does not fail.
+    fn refuse(&mut self, id: IoId, rng: &mut Rng) -> bool {
+        let place = self.writes.iter().position(|write| write.id == id && !write.completed).unwrap();
+        if self.writes[place].offset < self.flaky.0 {
+            return false;
+        }
+        let write = self.writes.remove(place);
+        apply(&mut self.media, &write, |_| rng.chance(1, 2));
+        self.refused += 1;
+        true
     }
 
     pub fn complete_at(&mut self, at: usize, bufs: &mut BufPool) -> (IoId, DiskDone) {
@@ -98,6 +125,7 @@ impl Device {
                 (id, DiskDone::Read(Err(DiskError::Io)))
             }
             Request::Read(id, offset, len) => {
+                self.reads_done += 1;
                 (id, DiskDone::Read(Ok(bufs.copy_of(&self.view()[offset..offset + len]))))
             }
             Request::Write(id) => {

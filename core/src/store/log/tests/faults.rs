@@ -235,3 +235,149 @@ fn an_unreadable_block_does_not_take_an_acknowledged_write_back() {
     let found = world.store.lookup(copy(0)).unwrap().committed.unwrap();
     assert_eq!((found.version, found.damaged), (version(2), true));
 }
+
+/// Completions that are errors come back as such.
+fn run_all(world: &mut World, ops: Vec<StoreOp>) -> Vec<Result<StoreReply, StoreError>> {
+    for op in ops {
+        world.submit(op);
+        world.dispatch();
+    }
+    settle(world).into_iter().map(|completion| completion.result).collect()
+}
+
+#[test]
+fn a_refused_data_write_costs_a_block_and_nothing_else() {
+    for durability in [Durability::Plp, Durability::Flush, Durability::Lazy] {
+        let shape = Shape { durability, ..SHAPE };
+        let mut world = World::new(shape, 1);
+        let free = world.store.stats().free_bytes;
+        let data_at = superblock(&world).data_place(0, 0) as usize;
+        world.data.flaky = (data_at, 1);
+        // One that is refused, others on top of it that go to the log.
+        for seq in 1..=3 {
+            let op = write(&mut world, seq, 0, if seq == 1 { BLOCK } else { 4096 });
+            world.submit(op);
+        }
+        world.dispatch();
+        while world.data.refused == 0 {
+            let (id, done) = world.data.complete(&mut world.rng, &mut world.bufs);
+            let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+            world.store.handle_io(env, id, done);
+            assert_eq!(world.store.next_completion(), None, "acknowledged on the strength of nothing");
+            world.dispatch();
+        }
+        world.data.flaky.1 = 0;
+        let results: Vec<_> = settle(&mut world).into_iter().map(|completion| completion.result).collect();
+        assert_eq!(results, vec![Ok(StoreReply::Done); 3]);
+        world.store.check();
+        let stats = world.store.stats();
+        assert_eq!((stats.refused_blocks, stats.damaged), (1, 0));
+        assert_eq!(stats.free_bytes, free - 2 * u64::from(BLOCK));
+        assert_eq!(reopen(&mut world, open_config(&shape)), StoreState::Open { trusted: true });
+        assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(3));
+        let all = StoreOp::Read { copy: copy(0), version: None, offset: 0, len: BLOCK };
+        let Some(Ok(StoreReply::Read { data, .. })) = run(&mut world, all) else { panic!("not readable") };
+        assert_eq!((data.buf.bytes()[0], data.buf.bytes()[4096]), (3, 1));
+    }
+}
+
+#[test]
+fn a_device_that_refuses_all_data_stops_the_store() {
+    let mut world = World::new(SHAPE, 1);
+    world.data.flaky = (superblock(&world).data_place(0, 0) as usize, 1);
+    let op = write(&mut world, 1, 0, BLOCK);
+    assert_eq!(run(&mut world, op), None);
+    assert!(refusal(world.store.state()).contains("refused"));
+}
+
+#[test]
+fn a_closed_store_has_nothing_to_find_out_at_its_next_opening() {
+    for durability in [Durability::Plp, Durability::Flush, Durability::Lazy] {
+        let shape = Shape { durability, ..SHAPE };
+        let mut world = World::new(shape, 1);
+        for seq in 1..=5 {
+            let op = write(&mut world, seq, 0, if seq % 2 == 1 { BLOCK } else { 4096 });
+            world.submit(op);
+        }
+        let close = |world: &mut World| {
+            let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+            world.store.close(env);
+            world.dispatch();
+        };
+        close(&mut world);
+        assert!(!world.store.is_closed(), "writes are on their way");
+        let op = write(&mut world, 6, 0, 4096);
+        let results = run_all(&mut world, vec![op]);
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 5, "{results:?}");
+        assert!(results.contains(&Err(StoreError::Stopped)));
+        assert!(world.store.is_closed());
+        let (reads, writes) = (world.data.reads_done, world.data.writes_done);
+        assert_eq!(reopen(&mut world, open_config(&shape)), StoreState::Open { trusted: true });
+        assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(5));
+        // Superblocks, segments twice (once to find the chain, once to replay it): no block, no page of verdicts.
+        let segments = u64::from(superblock(&world).segments);
+        assert!(world.data.reads_done - reads <= 2 + segments + 1);
+        assert_eq!(world.data.writes_done, writes);
+    }
+}
+
+#[test]
+fn a_full_store_still_replaces_deletes_and_recovers() {
+    let shape = Shape { objects: 40, blocks: 8, ..SHAPE };
+    let mut world = World::new(shape, 1);
+    let create = |world: &mut World, stripe: u64| {
+        let StoreOp::Write { version, predecessor, offset, data, mode, commits_predecessor, requests, .. } =
+            write(world, 1, 0, BLOCK)
+        else {
+            unreachable!()
+        };
+        let copy = copy(stripe);
+        StoreOp::Write { copy, version, predecessor, offset, data, mode, commits_predecessor, requests }
+    };
+    let mut stored = 0;
+    loop {
+        let op = create(&mut world, stored);
+        match run(&mut world, op) {
+            Some(Ok(StoreReply::Done)) => stored += 1,
+            Some(Err(StoreError::NoSpace)) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((stored, world.store.stats().free_bytes), (7, 0));
+    // Every copy is replaced, all at once.
+    let mut ops = Vec::new();
+    for stripe in 0..stored {
+        let StoreOp::Write { data: Some(data), .. } = write(&mut world, 2, 0, BLOCK) else { unreachable!() };
+        let mut bitmap = crate::store::Bitmap::default();
+        bitmap.set(0, BLOCK / 512, true);
+        ops.push(StoreOp::Replace {
+            copy: copy(stripe),
+            version: version(2),
+            predecessor: version(1),
+            content: crate::store::Content::Data { data, bitmap },
+            mode: Mode::Plain,
+            requests: Requests::new(),
+        });
+    }
+    for result in run_all(&mut world, ops) {
+        assert_eq!(result, Ok(StoreReply::Done));
+    }
+    world.store.check();
+    let new = |mode| {
+        move |stripe| StoreOp::Tombstone {
+            copy: copy(stripe),
+            version: version(3),
+            predecessor: version(2),
+            mode,
+            requests: Requests::new(),
+        }
+    };
+    let prepared = run_all(&mut world, (0..stored).map(new(Mode::Prepare)).collect());
+    assert_eq!(prepared, vec![Ok(StoreReply::Done); stored as usize]);
+    let commits = (0..stored).map(|stripe| StoreOp::Commit { copy: copy(stripe), version: version(3) }).collect();
+    assert_eq!(run_all(&mut world, commits), vec![Ok(StoreReply::Done); stored as usize]);
+    let purges = (0..stored).map(|stripe| StoreOp::Purge { copy: copy(stripe), version: version(3) }).collect();
+    assert_eq!(run_all(&mut world, purges), vec![Ok(StoreReply::Done); stored as usize]);
+    let op = create(&mut world, 30);
+    assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+}

@@ -128,6 +128,7 @@ fn records_that_end_something() {
 fn compacted_and_void() {
     let body = Body::Compacted { upto: 0x33, units: smallvec![0x5] };
     golden(body, "08 01 0000 38000000", &["3300000000000000 01 00000000000000 0500000000000000"], 0);
+    golden(Body::Moved { from: 7, to: 0x109 }, "0b 01 0000 28000000", &["07000000 09010000"], 0);
     let body = Body::Void(Position { page: 0x44, index: 6 });
     golden(body, "0a 01 0000 30000000", &["4400000000000000 0600 000000000000"], 0);
 }

@@ -19,6 +19,7 @@ const SHAPE: Shape = Shape {
     prepares: true,
     depth: 3,
     crashes: 2,
+    flaky: 0,
 };
 
 /// Runs `steps` random steps for each seed; `STORE_SEEDS` runs more, `STORE_SEED` one of them.
@@ -53,6 +54,15 @@ fn random_operations_without_crashes() {
 #[test]
 fn random_operations_and_crashes_plp() {
     campaign(SHAPE, 20, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_with_refused_writes() {
+    let flaky = Shape { blocks: 60, flaky: 60, ..SHAPE };
+    for durability in [Durability::Plp, Durability::Flush, Durability::Lazy] {
+        campaign(Shape { durability, ..flaky }, 10, 2000);
+    }
+    campaign(Shape { durability: Durability::Flush, separate_log: true, depth: 6, ..flaky }, 10, 2000);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 /// Seeds of each shape within which a bug must be found.
 const SEEDS: u64 = 200;
 
-fn shapes() -> [Shape; 6] {
+fn shapes() -> [Shape; 7] {
     let flush = Shape { durability: Durability::Flush, ..SHAPE };
     [
         Shape { crashes: 6, ..SHAPE },
@@ -17,6 +17,7 @@ fn shapes() -> [Shape; 6] {
         Shape { separate_log: true, objects: 10, blocks: 24, prepares: false, crashes: 12, ..flush },
         Shape { objects: 8, blocks: 40, depth: 6, crashes: 2, ..SHAPE },
         Shape { objects: 1, blocks: 4, prepares: false, crashes: 3, ..SHAPE },
+        Shape { blocks: 60, flaky: 30, crashes: 6, ..SHAPE },
     ]
 }
 

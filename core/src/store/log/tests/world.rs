@@ -32,6 +32,8 @@ pub struct Shape {
     pub depth: usize,
     /// Of 1000 steps, how many are crashes.
     pub crashes: u64,
+    /// One of so many writes of data fails; 0: none.
+    pub flaky: u64,
 }
 
 /// Everything that a reader can see of a copy.
@@ -113,6 +115,10 @@ impl World {
         let wanted = wanted(&shape);
         let volatile = shape.durability != Durability::Plp;
         let mut data = Device::new(wanted.data_bytes as usize, volatile);
+        data.flaky = (
+            wanted.log_bytes.map_or(0, |log| if shape.separate_log { 128 << 10 } else { (128 << 10) + log as usize }),
+            shape.flaky,
+        );
         let mut log = wanted.log_device_bytes.map(|bytes| Device::new(bytes as usize, volatile));
         let mut bufs = BufPool::new();
         for op in format(&wanted, &mut bufs).unwrap() {
