@@ -42,6 +42,28 @@ bugs! {
     TrimTooEarly = "trim-too-early",
     /// Request numbers that a version includes are ignored, so a retry runs again.
     DropRequestNumbers = "drop-request-numbers",
+    /// The recorded sets keep members that did not take part in a later peering.
+    SkipNarrowing = "skip-narrowing",
+    /// The history is trimmed although acting members hold stale copies.
+    TrimWithStale = "trim-with-stale",
+    /// A primary that restarted goes on under its old name, in the epoch that it had.
+    SameEpochAfterRestart = "same-epoch-after-restart",
+    /// A peering that starts over keeps the name of its first try.
+    ReuseAttempt = "reuse-attempt",
+    /// A peering goes on although an acting member has not answered.
+    SkipSilentActing = "skip-silent-acting",
+    /// Reads do not wait for the writes before them.
+    DirtyRead = "dirty-read",
+    /// A member states what it holds before that is durable.
+    AnswerBeforeFlush = "answer-before-flush",
+    /// A set that lost too many members does not lead to a full attempt.
+    SkipFullAttempt = "skip-full-attempt",
+    /// A re-created store is taken for the one before.
+    IgnoreStoreUuid = "ignore-store-uuid",
+    /// A recovered copy replaces a newer one.
+    RecoverOverNewer = "recover-over-newer",
+    /// Tombstones are dropped, and copies outside the acting set removed, before the history is trimmed.
+    PurgeBeforeTrim = "purge-before-trim",
     /// A sync is answered without a flush.
     SyncWithoutFlush = "sync-without-flush",
     /// A client does not replay what it wrote under an older epoch.

@@ -55,7 +55,7 @@ impl<T> std::hash::Hash for Key<T> {
 }
 impl<T> fmt::Debug for Key<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.index, self.generation)
+        write!(f, "@{}.{}", self.index, self.generation)
     }
 }
 
@@ -66,10 +66,16 @@ struct Place<T> {
 }
 
 /// Records in stable places; freed places are reused last in, first out.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Slab<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Slab<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
 }
 
 impl<T> Default for Slab<T> {

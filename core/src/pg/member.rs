@@ -110,6 +110,7 @@ impl MemberSide {
             SubOp::List { role, range, after } => Some(self.listing(host, role, range, after)),
             SubOp::Leave => Some(self.leave(host, post)),
             SubOp::Install { purpose, copy, version, .. } => self.refuse_install(host, attempt, purpose, copy, version),
+            SubOp::Query if planted(Bug::AnswerBeforeFlush) => Some(self.statement(host, attempt)),
             SubOp::Query
             | SubOp::Write { .. }
             | SubOp::Fetch { .. }
@@ -168,7 +169,7 @@ impl MemberSide {
         let newest = info.prepared.as_ref().or(info.committed.as_ref())?;
         let refused = match purpose {
             Purpose::Resolve => newest.version > version && newest.version.epoch >= attempt.epoch,
-            Purpose::Recovery => newest.version > version,
+            Purpose::Recovery => newest.version > version && !planted(Bug::RecoverOverNewer),
             Purpose::Repair => newest.version != version,
         };
         refused.then_some(SubReply::Refused(Refused::WrongPredecessor(newest.version)))

@@ -34,12 +34,13 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use crate::id::{Attempt, Epoch, HashRange, LinkId, OsdId, PgId, Revision, Session, Version};
+use crate::id::{Attempt, Epoch, HashRange, Incarnation, LinkId, OsdId, PgId, Revision, Session, Version};
 use crate::io::MetaError;
 use crate::map::{ActingMember, ImmediateCommit, PgMap, Pool, Scheme};
 use crate::meta;
 use crate::msg::{Fact, Message, Refusal, Reply, Request};
 use crate::pg::msg::PgMessage;
+use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{ObjectStore, StoreError, StoreOp, StoreReply};
 use crate::time::{Duration, Time};
@@ -246,13 +247,15 @@ impl Pg {
         let acting: Vec<ActingMember> = self.map.acting.iter().copied().flatten().collect();
         let own = acting.iter().find(|member| member.osd == me);
         let is_named = self.map.primary == Some(me)
-            && own.is_some_and(|own| own.incarnation == host.node.incarnation && own.store == host.node.store);
+            && own.is_some_and(|own| own.store == host.node.store)
+            && (own.is_some_and(|own| own.incarnation == host.node.incarnation) || planted(Bug::SameEpochAfterRestart));
         let enough = acting.len() >= self.rules.minsize as usize;
         if !is_named || !enough || !self.rules.replicated || self.member.fence() > self.map.epoch {
             return;
         }
-        self.attempts += 1;
-        let attempt = Attempt { epoch: self.map.epoch, incarnation: host.node.incarnation, counter: self.attempts };
+        self.attempts = if planted(Bug::ReuseAttempt) { 1 } else { self.attempts + 1 };
+        let incarnation = if planted(Bug::SameEpochAfterRestart) { Incarnation(0) } else { host.node.incarnation };
+        let attempt = Attempt { epoch: self.map.epoch, incarnation, counter: self.attempts };
         let token = host.env.rng.next_u64();
         self.primary = Some(Box::new(Primary::new(self.id, attempt, self.rules, acting, host.now())));
         self.with_primary(host, |primary, cx| primary.begin(cx, token));

@@ -137,7 +137,7 @@ impl Primary {
         self.leases_end = self.leases_end.max(cx.host.now() + lease_left);
         for member in self.roster.members(self.roster.mask(|seat| seat.member.osd == from)) {
             let digest = roles.iter().find(|(role, _)| *role == member.role).map(|(_, digest)| *digest);
-            if member.store == store {
+            if member.store == store || planted(Bug::IgnoreStoreUuid) {
                 let digest = digest.unwrap_or_default();
                 self.roster.stated(&member, Statement { trusted, digest });
             }
@@ -151,11 +151,11 @@ impl Primary {
     /// Step 3: whether the answers suffice.
     pub fn consider_answers<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         let grounds = self.grounds();
-        let all_acting = self.acting_seats() & !self.roster.answered() == 0;
+        let all_acting = self.acting_seats() & !self.roster.answered() == 0 || planted(Bug::SkipSilentActing);
         if !all_acting || !grounds.suffices() {
             return;
         }
-        self.full = grounds.is_weak(self.rules.minsize);
+        self.full = grounds.is_weak(self.rules.minsize) && !planted(Bug::SkipFullAttempt);
         let grace = if self.full { GRACE_WEAK } else { GRACE };
         let silent = self.roster.mask(|seat| seat.statement.is_none() && cx.host.node.is_up(seat.member.osd));
         let end = self.attempt_started + grace;
@@ -309,7 +309,7 @@ impl Primary {
         if self.full {
             remove.append(&mut later);
         }
-        later.retain(|(seat, _)| acting >> *seat & 1 == 1);
+        later.retain(|(seat, _)| acting >> *seat & 1 == 1 && !planted(Bug::TrimWithStale));
         let missing = if version.is_none() { 0 } else { acting & !good };
         let install = !certain && missing != 0;
         if install {
@@ -405,7 +405,10 @@ impl Primary {
         let acting = self.acting_seats();
         self.unclean.activate(acting);
         self.recover(cx);
-        if self.trim.trimmed { self.clean_up(cx) } else { self.trim_if_clean(cx) }
+        if self.trim.trimmed || planted(Bug::PurgeBeforeTrim) {
+            self.clean_up(cx);
+        }
+        self.trim_if_clean(cx);
     }
 
     fn is_trimmed(&self) -> bool {

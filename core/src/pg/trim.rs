@@ -179,7 +179,8 @@ impl Primary {
         let base = self.history.0.base_epoch;
         let old = |info: CopyInfo| {
             let committed = info.committed.filter(|_| info.prepared.is_none())?;
-            (committed.tombstone && committed.version.epoch < base).then_some((info.copy, committed))
+            let settled = committed.version.epoch < base || planted(Bug::PurgeBeforeTrim);
+            (committed.tombstone && settled).then_some((info.copy, committed))
         };
         let patient = cx.host.now() < self.trim.since + RETRY_GRACE;
         // Counted by one more, so that what ends at once does not begin the next page from within this one.

@@ -173,7 +173,8 @@ impl Primary {
             let blocks = if op.kind.is_write() {
                 purging || (waiting && before.kind.is_write()) || (unread && before.kind.overlaps(&op.kind))
             } else {
-                (waiting || writing) && before.kind.is_write() && before.kind.overlaps(&op.kind)
+                let concerned = before.kind.is_write() && before.kind.overlaps(&op.kind);
+                (waiting || writing) && concerned && !planted(Bug::DirtyRead)
             };
             if blocks {
                 return Turn::Wait;

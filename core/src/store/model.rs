@@ -17,12 +17,30 @@ use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 
 /// One version of a copy.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct State {
     info: VersionInfo,
     /// Bytes up to the last written sector; empty for a tombstone.
     bytes: Vec<u8>,
     bitmap: Bitmap,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "State {{ info: {:?}, content: {:x} }}", self.info, self.fingerprint())
+    }
+}
+
+impl State {
+    /// Equal for equal contents.
+    fn fingerprint(&self) -> u64 {
+        let bytes =
+            self.bytes.chunks(8).map(|chunk| chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        let sectors = (0..self.bitmap.end()).map(|sector| u64::from(self.bitmap.get(sector)));
+        bytes.chain(sectors).fold(0x9e37_79b9_7f4a_7c15, |sum: u64, word| {
+            (sum.rotate_left(23) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd)
+        })
+    }
 }
 
 /// A copy; at least one of both is there.
@@ -97,6 +115,12 @@ impl ModelStore {
         self.volatile.clear();
         self.done.clear();
         self.current = self.durable.clone();
+    }
+
+    /// The versions that are stored of a copy, each with a fingerprint of its content.
+    pub fn contents(&self, copy: CopyId) -> impl Iterator<Item = (VersionInfo, u64)> {
+        let states = self.current.get(&key(copy)).into_iter().flat_map(|copy| [&copy.committed, &copy.prepared]);
+        states.flatten().map(|state| (state.info.clone(), state.fingerprint()))
     }
 
     /// Whether operations are accepted that are not durable yet.
