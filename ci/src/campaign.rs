@@ -1,13 +1,15 @@
-//! Starting the simulator, the benchmarks and the long tests with real processes, always as release builds.
+//! Starting the simulator, the benchmarks and the long tests with real processes.
+//!
+//! Whatever runs for minutes is a release build; what belongs to every change uses the build that the tests made.
 
 use crate::commands;
 use anyhow::Result;
 use std::process::Command;
 
-/// Seeds of the campaign that every change must pass: a minute. Long campaigns have a command of their own.
-const SHORT_SEEDS: &str = "40";
+/// Seeds of the campaign that every change must pass: half a minute. Long campaigns have a command of their own.
+const SHORT_SEEDS: &str = "200";
 /// Seeds that are run twice.
-const DETERMINISM_SEEDS: &str = "10";
+const DETERMINISM_SEEDS: &str = "20";
 
 /// How long, and on what.
 #[derive(clap::Args)]
@@ -26,6 +28,12 @@ fn release(package: &str) -> Command {
     command
 }
 
+fn simulator() -> Command {
+    let mut command = commands::cargo();
+    command.args(["run", "--quiet", "-p", "ashlar-sim", "--"]);
+    command
+}
+
 /// Fresh seeds until the time is over.
 pub fn run(args: &Args) -> Result<()> {
     let minutes = args.minutes.to_string();
@@ -34,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The campaign that belongs to every change.
 pub fn short() -> Result<()> {
-    commands::run("a short campaign", release("ashlar-sim").args(["run", "--seeds", SHORT_SEEDS]))
+    commands::run("a short campaign", simulator().args(["run", "--seeds", SHORT_SEEDS]))
 }
 
 /// Testing the tester: with each planted bug the simulator must find a broken promise. A build of its own, so that no
@@ -46,7 +54,7 @@ pub fn planted() -> Result<()> {
 
 /// The same seeds twice: the hashes of their histories must be equal.
 pub fn determinism() -> Result<()> {
-    commands::run("the same seeds twice", release("ashlar-sim").args(["run", "--twice", "--seeds", DETERMINISM_SEEDS]))
+    commands::run("the same seeds twice", simulator().args(["run", "--twice", "--seeds", DETERMINISM_SEEDS]))
 }
 
 /// `ashlar bench`.

@@ -302,6 +302,10 @@ pub struct PgMap {
     pub acting: Vec<Option<ActingMember>>,
     /// One of the acting OSDs; `None`: nobody serves.
     pub primary: Option<OsdId>,
+    /// The epoch since which this start of the primary is primary without a break: an older wish of it was written under
+    /// another primary's eyes, or arrived late, and binds no more.
+    #[serde(default)]
+    pub primary_since: Epoch,
 }
 
 /// An acting member.

@@ -59,7 +59,17 @@ impl Group<'_> {
             count_primary(load, old_primary, primary);
         }
         let epoch = if same { self.epoch() } else { Epoch(self.epoch().0 + 1) };
-        PgMap { epoch, target: self.target.to_vec(), acting, primary }
+        let primary_since = self.primary_since(primary, &acting).unwrap_or(epoch);
+        PgMap { epoch, target: self.target.to_vec(), acting, primary, primary_since }
+    }
+
+    /// Since when the primary has been one, if it was before.
+    fn primary_since(&self, primary: Option<OsdId>, acting: &[Option<ActingMember>]) -> Option<Epoch> {
+        let old = self.map.filter(|old| old.primary == primary)?;
+        let start = |acting: &[Option<ActingMember>]| {
+            acting.iter().flatten().find(|member| Some(member.osd) == primary).map(|member| member.incarnation)
+        };
+        (start(&old.acting) == start(acting)).then_some(old.primary_since)
     }
 
     /// The present epoch. A group without a map goes on where its history stopped, if it has one.
@@ -186,13 +196,13 @@ impl Group<'_> {
     }
 }
 
-/// Whether a wish still binds: its author is the group's primary, in the same incarnation.
+/// Whether a wish still binds: its author is the group's primary, in the same incarnation, and has been since.
 pub fn wish_in_force(wish: &Wish, map: Option<&PgMap>, usable: &UsableOsds) -> bool {
     let Some(map) = map else { return false };
     let by = map.acting.iter().flatten().find(|member| member.osd == wish.by);
     let named = by.is_some_and(|member| member.incarnation == wish.incarnation);
     let alive = usable.get(&wish.by).is_some_and(|usable| usable.member.incarnation == wish.incarnation);
-    named && alive && map.primary == Some(wish.by) && wish.epoch <= map.epoch
+    named && alive && map.primary == Some(wish.by) && (map.primary_since..=map.epoch).contains(&wish.epoch)
 }
 
 /// Moves one primary in the books.

@@ -206,7 +206,7 @@ impl<S: ObjectStore> Groups<S> {
             }
             let wish = slot.pg.wish();
             if wish.as_ref() != known.get(&id) {
-                changed.push((id, wish.ok_or_else(|| Primary(slot.pg.summary().is_some()))));
+                changed.push((id, wish.ok_or_else(|| Primary(slot.pg.is_named(&self.node)))));
             }
         }
         changed

@@ -44,7 +44,7 @@ use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{ObjectStore, StoreError, StoreOp, StoreReply};
 use crate::time::{Duration, Time};
-use host::Host;
+use host::{Host, NodeView};
 use member::{Caller, MemberSide};
 use msg::{SubOp, SubReply};
 use post::{Local, Post};
@@ -243,12 +243,8 @@ impl Pg {
 
     /// Begins to peer, if the map names this start of this OSD as primary.
     fn begin_attempt<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
-        let me = host.node.osd;
         let acting: Vec<ActingMember> = self.map.acting.iter().copied().flatten().collect();
-        let own = acting.iter().find(|member| member.osd == me);
-        let is_named = self.map.primary == Some(me)
-            && own.is_some_and(|own| own.store == host.node.store)
-            && (own.is_some_and(|own| own.incarnation == host.node.incarnation) || planted(Bug::SameEpochAfterRestart));
+        let is_named = self.is_named(host.node);
         let enough = acting.len() >= self.rules.minsize as usize;
         if !is_named || !enough || !self.rules.replicated || self.member.fence() > self.map.epoch {
             return;
@@ -259,6 +255,14 @@ impl Pg {
         let token = host.env.rng.next_u64();
         self.primary = Some(Box::new(Primary::new(self.id, attempt, self.rules, acting, host.now())));
         self.with_primary(host, |primary, cx| primary.begin(cx, token));
+    }
+
+    /// Whether the map names this start of this OSD as primary, be it able to serve or not.
+    pub fn is_named(&self, node: &NodeView) -> bool {
+        let own = self.map.acting.iter().flatten().find(|member| member.osd == node.osd);
+        self.map.primary == Some(node.osd)
+            && own.is_some_and(|own| own.store == node.store)
+            && (own.is_some_and(|own| own.incarnation == node.incarnation) || planted(Bug::SameEpochAfterRestart))
     }
 
     fn with_primary<S: ObjectStore>(

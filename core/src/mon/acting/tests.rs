@@ -319,3 +319,35 @@ fn roles_keep_the_rules_whatever_happens() {
         assert!(kept == 0 || primary_holds, "{next:?}");
     }
 }
+
+#[test]
+fn a_wish_from_before_another_primary_binds_no_more() {
+    let everybody = usable(&[1, 2, 3]);
+    let first = Case { pool: pool(3, 2), map: None, target: targets(&[1, 2, 3]), history: None }.next(&everybody);
+    let by = first.primary.expect("somebody serves");
+    let incarnation = everybody[&by].member.incarnation;
+    let wish = Wish { by, incarnation, epoch: first.epoch, without: vec![OsdId(3)], reason: String::new() };
+    assert!(wish_in_force(&wish, Some(&first), &everybody));
+    let next = |map: PgMap, usable: &UsableOsds| {
+        Case { pool: pool(3, 2), map: Some(map), target: targets(&[1, 2, 3]), history: None }.next(usable)
+    };
+    let without_another = usable(&[1, 2]);
+    let still = next(first.clone(), &without_another);
+    assert_eq!(still.primary, Some(by));
+    assert!(wish_in_force(&wish, Some(&still), &without_another), "its author went on");
+    let mut without_it = everybody.clone();
+    without_it.remove(&by);
+    let mut again = next(still, &without_it);
+    assert_ne!(again.primary, Some(by));
+    for _ in 0..2 {
+        let other = again.primary.expect("somebody serves");
+        let mut without_other = everybody.clone();
+        without_other.remove(&other);
+        again = next(again, &without_other);
+        if again.primary == Some(by) {
+            break;
+        }
+    }
+    assert_eq!(again.primary, Some(by), "back again, in the same start");
+    assert!(!wish_in_force(&wish, Some(&again), &everybody));
+}

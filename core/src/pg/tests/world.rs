@@ -479,6 +479,7 @@ impl World {
             target: Vec::new(),
             acting,
             primary: primary.map(|member| member.osd),
+            primary_since: Epoch(0),
         };
         let same = old.acting == map.acting && old.primary == map.primary;
         if same && (self.healing || self.rng.chance(3, 4)) {
