@@ -34,12 +34,16 @@ pub struct ClientLimits {
     pub requests: usize,
     /// Payload bytes in flight, per direction (one request more may be on the way).
     pub bytes: u64,
+    /// Of lazy pools: bytes of acknowledged writes that are not synced, and kept to be replayed. At half of it they are
+    /// synced unasked; above, no more writes begin (those that have begun may exceed it).
+    pub dirty_bytes: u64,
 }
 
 impl Default for ClientLimits {
-    /// Deep enough for a queue depth of 256 on each of several exports; 64 MiB is some milliseconds of a fast network.
+    /// Deep enough for a queue depth of 256 on each of several exports; 64 MiB is some milliseconds of a fast network, and
+    /// so is the replay of 32 MiB.
     fn default() -> Self {
-        ClientLimits { operations: 4096, requests: 2048, bytes: 64 << 20 }
+        ClientLimits { operations: 4096, requests: 2048, bytes: 64 << 20, dirty_bytes: 32 << 20 }
     }
 }
 
@@ -75,8 +79,8 @@ pub enum ImageOp {
         /// The bytes.
         data: Buf,
     },
-    /// What was answered before this was submitted becomes safe. Pools that acknowledge only what is safe (all but
-    /// lazy ones) need nothing for it.
+    /// What was answered before this was submitted becomes safe, in all images of this client. Pools that acknowledge
+    /// only what is safe (all but lazy ones) need nothing for it. An error tells once that something was lost.
     Flush,
     /// The range reads as zeroes and takes no space; ends that are not on sectors are written as zeroes.
     Discard {

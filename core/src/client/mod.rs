@@ -12,8 +12,9 @@
 //! - overlapping writes take effect in the order of their submission;
 //! - reads and writes in flight are bounded, each by their own share.
 //!
-//! Safety of what was acknowledged: pools acknowledge a write when it is safe, so a flush has nothing to wait for.
-//! Lazy pools will keep their unsynced writes in `requests`, beside the group's unanswered numbers.
+//! Safety of what was acknowledged: most pools acknowledge a write when it is safe, so that a flush has nothing to wait
+//! for. What a lazy pool only applied is kept until it is synced (`unsynced`), and replayed when members may have lost it
+//! (`replay`).
 
 mod api;
 mod backoff;
@@ -25,9 +26,11 @@ mod numbers;
 mod ops;
 mod order;
 mod part;
+mod replay;
 mod requests;
 mod seeds;
 mod split;
+mod unsynced;
 
 #[cfg(test)]
 mod tests;
@@ -80,7 +83,7 @@ impl Client {
             ops: Slab::default(),
             reads: Lane::default(),
             writes: Lane::default(),
-            requests: Requests::new(config.session, config.seeds),
+            requests: Requests::new(config.session, config.seeds, config.limits.dirty_bytes),
             done: VecDeque::new(),
         }
     }
@@ -114,7 +117,7 @@ impl Client {
         }
         let error = self.refusal(image, &op);
         let nothing = || Op::new(Kind::Discard, image, 0, 0);
-        let record = if error.is_some() { nothing() } else { Op::of_request(op, image).unwrap_or_else(nothing) };
+        let record = if error.is_some() { nothing() } else { Op::of_request(op, image) };
         let key = self.ops.insert(record);
         self.begin(env, key, error);
         Ok(OpId(key.to_u64()))
@@ -165,8 +168,12 @@ impl Client {
         if op.is_done() {
             return self.complete(key);
         }
-        let lane = if op.is_write() { &mut self.writes } else { &mut self.reads };
-        lane.queue.push_back(key);
+        if let Kind::Flush = op.kind {
+            self.requests.flush_all(env, key);
+        } else {
+            let lane = if op.is_write() { &mut self.writes } else { &mut self.reads };
+            lane.queue.push_back(key);
+        }
         self.settle(env);
     }
 
@@ -192,6 +199,10 @@ impl Client {
             self.book_part(part);
         }
         self.requests.finished = finished;
+        while let Some((key, result)) = self.requests.next_flushed() {
+            self.ops.get_mut(key).expect("a flush ends once").flushed(result);
+            self.complete(key);
+        }
         while let Some((token, image)) = self.requests.next_lookup(now) {
             self.book_lookup(Key::from_u64(token), image);
         }
@@ -246,7 +257,7 @@ impl Client {
                 lane.queue.pop_front();
                 continue;
             }
-            if !lane.has_room(&self.limits) {
+            if !lane.has_room(&self.limits) || (is_write && !self.requests.has_dirty_room()) {
                 return moved;
             }
             self.cut_one(env, key, is_write);
@@ -295,6 +306,8 @@ impl Node for Client {
         let lanes = [&self.reads, &self.writes];
         assert!(lanes.iter().all(|lane| lane.requests <= self.limits.requests));
         let queued = |lane: &Lane| lane.queue.iter().any(|key| self.ops.get(*key).is_some_and(|op| !op.is_cut()));
-        assert!(lanes.iter().all(|lane| !queued(lane) || !lane.has_room(&self.limits)), "room, and nothing is sent");
+        assert!(!queued(&self.reads) || !self.reads.has_room(&self.limits), "room, and nothing is read");
+        let room = self.writes.has_room(&self.limits) && self.requests.has_dirty_room();
+        assert!(!queued(&self.writes) || !room, "room, and nothing is written");
     }
 }

@@ -44,6 +44,18 @@ impl<V: Copy> Unanswered<V> {
         self.live += 1;
     }
 
+    /// Puts a number back that was given before.
+    pub fn insert(&mut self, number: u64, value: V) {
+        match self.entries.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(place) => {
+                let before = self.entries[place].1.replace(value);
+                assert!(before.is_none(), "number {number} is unanswered already");
+            }
+            Err(place) => self.entries.insert(place, (number, Some(value))),
+        }
+        self.live += 1;
+    }
+
     /// The value of a number that is still unanswered.
     pub fn get(&self, number: u64) -> Option<V> {
         let place = self.entries.binary_search_by_key(&number, |(number, _)| *number).ok()?;
@@ -95,6 +107,22 @@ mod tests {
         assert_eq!(unanswered.lowest(), Some(1));
         unanswered.remove(1);
         assert_eq!((unanswered.lowest(), unanswered.get(2), unanswered.get(4)), (Some(3), None, Some(())));
+    }
+
+    #[test]
+    fn a_number_that_is_unanswered_again_is_the_lowest() {
+        let mut unanswered = Unanswered::default();
+        for number in 1..=4 {
+            unanswered.push(number, number);
+        }
+        for number in [1, 2, 4] {
+            unanswered.remove(number);
+        }
+        unanswered.insert(2, 9);
+        unanswered.insert(4, 8);
+        assert_eq!((unanswered.lowest(), unanswered.len(), unanswered.get(2)), (Some(2), 3, Some(9)));
+        unanswered.remove(2);
+        assert_eq!((unanswered.lowest(), unanswered.get(4)), (Some(3), Some(8)));
     }
 
     #[test]

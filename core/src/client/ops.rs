@@ -26,6 +26,8 @@ pub(super) enum Kind {
     },
     /// As in [`ImageOp`].
     BlockStatus,
+    /// As in [`ImageOp`].
+    Flush,
 }
 
 /// An operation. Parts are cut only when there is room for their requests, so a discard of a whole image takes no more
@@ -56,10 +58,10 @@ impl Op {
         Op { kind, image, cursor: start, end, parts: 0, unanswered: 0, answers: SmallVec::new(), error: None }
     }
 
-    /// Kind and range of what a user asks; `None`: there is nothing to do.
-    pub fn of_request(op: ImageOp, image: ImageId) -> Option<Op> {
+    /// Kind and range of what a user asks.
+    pub fn of_request(op: ImageOp, image: ImageId) -> Op {
         let (kind, start, len) = match op {
-            ImageOp::Flush => return None,
+            ImageOp::Flush => return Op { unanswered: 1, ..Op::new(Kind::Flush, image, 0, 0) },
             ImageOp::Read { offset, len } => (Kind::Read, offset, u64::from(len)),
             ImageOp::Write { offset, data } => {
                 let len = u64::from(data.len());
@@ -69,7 +71,7 @@ impl Op {
             ImageOp::WriteZeroes { offset, len, no_hole } => (Kind::WriteZeroes { no_hole }, offset, len),
             ImageOp::BlockStatus { offset, len } => (Kind::BlockStatus, offset, len),
         };
-        Some(Op::new(kind, image, start, start.saturating_add(len)))
+        Op::new(kind, image, start, start.saturating_add(len))
     }
 
     /// Whether it changes the image.
@@ -94,7 +96,7 @@ impl Op {
         self.cursor += u64::from(slice.len);
         let whole = slice.offset == 0 && (slice.len == object_bytes || self.cursor == size_bytes);
         let action = match &self.kind {
-            Kind::Open => unreachable!("an image lookup has no range"),
+            Kind::Open | Kind::Flush => unreachable!("{:?} has no range", self.kind),
             Kind::Read => Action::Read(slice),
             Kind::BlockStatus => Action::Status(slice),
             Kind::Write(first, data) => {
@@ -122,6 +124,12 @@ impl Op {
             }
             self.answers[place] = Some(answer);
         }
+    }
+
+    /// A flush is over.
+    pub fn flushed(&mut self, result: Result<(), OpError>) {
+        self.unanswered = 0;
+        self.error = result.err();
     }
 
     /// A part failed (or, with no part cut, the operation itself): no more parts are cut.
@@ -198,7 +206,7 @@ mod tests {
     use crate::buf::BufPool;
 
     fn cuts(op: ImageOp, size_bytes: u64) -> Vec<(u64, Action)> {
-        let mut op = Op::of_request(op, ImageId(0)).expect("not a flush");
+        let mut op = Op::of_request(op, ImageId(0));
         let mut actions = Vec::new();
         while !op.is_cut() {
             actions.extend(op.cut(size_bytes, 4096).map(|(_, stripe, action)| (stripe, action)));

@@ -9,6 +9,7 @@
 //!                                                         ▲            │
 //!                                                         └──refusal, link lost, other primary
 //! ```
+//! Instead of being sent, a part of an operation waits `Behind` the replay of its object, if there is one.
 
 use super::numbers::of_read;
 use super::ops::Op;
@@ -35,6 +36,8 @@ pub(super) enum Action {
     Delete,
     /// Writes (zeroes, if there is no source) to a range that is not on sectors.
     Merge(Merge),
+    /// Makes what was acknowledged in the object's group durable.
+    Sync,
 }
 
 impl Action {
@@ -42,7 +45,15 @@ impl Action {
     pub fn bytes(&self) -> u64 {
         match self {
             Action::Read(slice) | Action::Write(slice, _) | Action::Merge(Merge { slice, .. }) => u64::from(slice.len),
-            Action::Status(_) | Action::Zero(_) | Action::Delete => 0,
+            Action::Status(_) | Action::Zero(_) | Action::Delete | Action::Sync => 0,
+        }
+    }
+
+    /// The same to be done again after it took effect: without a condition.
+    pub fn unconditional(self) -> Action {
+        match self {
+            Action::Merge(Merge { slice, merged: Some((data, _)), .. }) => Action::Write(slice.widened(), data),
+            action => action,
         }
     }
 }
@@ -75,12 +86,25 @@ impl Merge {
 /// Where a part is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// Behind earlier writes to the same bytes.
+    /// Behind earlier writes to the same bytes, or other replays of the object.
     Held,
+    /// Behind the replay of its object.
+    Behind,
     /// In its group's queue.
     Waiting,
     /// Its newest try went out on this link, with this epoch.
     Sent(LinkId, Epoch),
+}
+
+/// What a part is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    /// An operation, and its place among the operation's parts.
+    Op(Key<Op>, u32),
+    /// A write that was acknowledged under an older epoch.
+    Replay,
+    /// The syncs of a group.
+    Sync,
 }
 
 /// What a part contributes to its operation's result.
@@ -98,6 +122,8 @@ pub(super) enum PartAnswer {
 pub(super) enum Step {
     /// It is done.
     Finished(PartAnswer),
+    /// It is done, and may be lost with the power.
+    Applied,
     /// Another request follows.
     Again,
     /// The answer is no answer to this request, or was damaged on the way: ask again after a pause.
@@ -107,10 +133,8 @@ pub(super) enum Step {
 /// A request about one object.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    /// Its operation.
-    pub op: Key<Op>,
-    /// Its place among the operation's parts.
-    pub index: u32,
+    /// What it is for.
+    pub owner: Owner,
     /// The object.
     pub object: ObjectId,
     /// The object's group.
@@ -121,8 +145,8 @@ pub(super) struct Part {
     pub action: Action,
     /// Where it is.
     pub state: State,
-    /// Links on which a try has not been answered, one entry per try.
-    pub tries: SmallVec<[LinkId; 2]>,
+    /// Tries that have not been answered: the link, and the epoch under which it was asked.
+    pub tries: SmallVec<[(LinkId, Epoch); 2]>,
     /// How often it was refused.
     pub refusals: u32,
 }
@@ -130,7 +154,7 @@ pub(super) struct Part {
 impl Part {
     /// Whether it changes the object.
     pub fn is_write(&self) -> bool {
-        !matches!(self.action, Action::Read(_) | Action::Status(_))
+        !matches!(self.action, Action::Read(_) | Action::Status(_) | Action::Sync)
     }
 
     /// First byte and end of what it may change. A merge claims the whole object: any change of it makes the merge
@@ -141,13 +165,16 @@ impl Part {
                 (slice.offset, slice.offset + slice.len)
             }
             Action::Delete | Action::Merge(_) => (0, u32::MAX),
+            Action::Sync => (0, 0),
         }
     }
 
     /// The number of its present request: a merge begins with a read.
     pub fn wire_number(&self, key: Key<Part>) -> u64 {
         match &self.action {
-            Action::Read(_) | Action::Status(_) | Action::Merge(Merge { merged: None, .. }) => of_read(key),
+            Action::Read(_) | Action::Status(_) | Action::Sync | Action::Merge(Merge { merged: None, .. }) => {
+                of_read(key)
+            }
             _ => self.number,
         }
     }
@@ -163,6 +190,7 @@ impl Part {
             Action::Write(slice, data) => RequestOp::Write { offset: slice.offset, data: data.clone(), expect: None },
             Action::Zero(slice) => RequestOp::Zero { offset: slice.offset, len: slice.len },
             Action::Delete => RequestOp::Delete { expect: None },
+            Action::Sync => RequestOp::Sync,
             Action::Merge(merge) => match &merge.merged {
                 None => read(merge.slice.widened()),
                 Some((data, version)) => RequestOp::Write {
@@ -198,6 +226,9 @@ impl Part {
             | (Action::Write(..) | Action::Zero(_) | Action::Delete, Answer::Written { .. }) => {
                 Step::Finished(PartAnswer::Done)
             }
+            (Action::Sync, Answer::Synced) => Step::Finished(PartAnswer::Done),
+            (Action::Merge(Merge { merged: Some(_), .. }), Answer::Applied { .. })
+            | (Action::Write(..) | Action::Zero(_) | Action::Delete, Answer::Applied { .. }) => Step::Applied,
             _ => Step::Unusable,
         }
     }

@@ -14,11 +14,14 @@ use super::map::ClientMap;
 use super::numbers::{READ_FLAG, Unanswered, reader};
 use super::ops::Op;
 use super::order::Order;
-use super::part::{Action, Part, PartAnswer, State, Step};
+use super::part::{Action, Owner, Part, PartAnswer, State, Step};
+use super::replay::Replays;
 use super::seeds::{Asked, Seeds};
+use super::unsynced::{Entry, Unsynced};
 use crate::id::{Epoch, LinkId, ObjectId, OsdId, PgId, RequestId, Session};
 use crate::io::{Env, Input, LinkEvent, PeerId, PeerName};
 use crate::msg::{Answer, Class, ImageInfo, MapMessage, Message, Refusal, Reply, Request};
+use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 use crate::timer::Deadlines;
@@ -69,33 +72,41 @@ pub struct ClientStats {
     pub damaged_replies: u64,
     /// Connections lost.
     pub links_lost: u64,
+    /// Writes that were sent again since the epoch had changed before they were synced.
+    pub replays: u64,
+    /// Syncs of groups.
+    pub syncs: u64,
 }
 
 /// Requests under way.
 #[derive(Clone, Debug)]
 pub(super) struct Requests {
     session: Session,
-    map: ClientMap,
+    pub(super) map: ClientMap,
     seeds: Seeds,
     lookups: Lookups,
     links: OsdLinks,
-    groups: Groups,
-    parts: Slab<Part>,
+    pub(super) groups: Groups,
+    pub(super) parts: Slab<Part>,
     order: Order,
     /// Writes by number.
-    writes: Unanswered<Key<Part>>,
+    pub(super) writes: Unanswered<Key<Part>>,
     last_number: u64,
     /// Parts in queues of groups.
     waiting: usize,
     deadlines: Deadlines<Timer>,
     released: Vec<Key<Part>>,
+    pub(super) unsynced: Unsynced,
+    pub(super) replays: Replays,
+    /// Most bytes of unsynced writes; at half of it, they are synced.
+    pub(super) dirty_bytes: u64,
     /// Done; taken by the owner.
     pub finished: Vec<Finished>,
     pub stats: ClientStats,
 }
 
 impl Requests {
-    pub fn new(session: Session, seeds: Vec<String>) -> Self {
+    pub fn new(session: Session, seeds: Vec<String>, dirty_bytes: u64) -> Self {
         Requests {
             session,
             map: ClientMap::default(),
@@ -110,6 +121,9 @@ impl Requests {
             waiting: 0,
             deadlines: Deadlines::default(),
             released: Vec::new(),
+            unsynced: Unsynced::default(),
+            replays: Replays::default(),
+            dirty_bytes,
             finished: Vec::new(),
             stats: ClientStats::default(),
         }
@@ -136,10 +150,27 @@ impl Requests {
         self.lookups.next_decided(now, |image| map.pool(image.pool).is_some())
     }
 
+    /// What was acknowledged becomes durable; [`Requests::next_flushed`] says when.
+    pub fn flush_all(&mut self, env: &mut Env<'_>, op: Key<Op>) {
+        self.unsynced.flush(Some(op));
+        self.sync_due(env);
+    }
+
+    /// A flush that is done, with its result.
+    pub fn next_flushed(&mut self) -> Option<(Key<Op>, Result<(), OpError>)> {
+        self.unsynced.next_flushed()
+    }
+
+    /// Whether more writes may begin: a sync will make room.
+    pub fn has_dirty_room(&self) -> bool {
+        self.unsynced.bytes() < self.dirty_bytes
+    }
+
     /// Takes a request on. Writes that overlap keep the order in which they come here.
     pub fn submit(&mut self, env: &mut Env<'_>, op: Key<Op>, index: u32, object: ObjectId, pg: PgId, action: Action) {
         let (state, tries) = (State::Held, SmallVec::new());
-        let mut part = Part { op, index, object, pg, number: 0, action, state, tries, refusals: 0 };
+        let owner = Owner::Op(op, index);
+        let mut part = Part { owner, object, pg, number: 0, action, state, tries, refusals: 0 };
         let (is_write, span) = (part.is_write(), part.span());
         if is_write {
             self.last_number += 1;
@@ -159,12 +190,15 @@ impl Requests {
 
     // ---- Sending ----
 
-    fn part(&mut self, key: Key<Part>) -> &mut Part {
+    pub(super) fn part(&mut self, key: Key<Part>) -> &mut Part {
         self.parts.get_mut(key).expect("a part lives until it is finished")
     }
 
     /// Sends a part if its group takes requests and its primary is connected; queues it otherwise.
-    fn dispatch(&mut self, env: &mut Env<'_>, key: Key<Part>) {
+    pub(super) fn dispatch(&mut self, env: &mut Env<'_>, key: Key<Part>) {
+        if self.put_behind_replays(key) {
+            return;
+        }
         let pg = self.part(key).pg;
         let group = self.groups.entry(pg).or_default();
         let free = group.gate() == Gate::Open && group.waiting.is_empty();
@@ -172,6 +206,19 @@ impl Requests {
             Some((link, epoch)) => self.send(env, key, link, epoch),
             None => self.enqueue(key),
         }
+    }
+
+    /// If the object of an operation's part is being replayed, the part waits for the end of that.
+    fn put_behind_replays(&mut self, key: Key<Part>) -> bool {
+        let part = self.parts.get_mut(key).expect("a part lives until it is finished");
+        if !matches!(part.owner, Owner::Op(..)) || !self.replays.holds(part.object) {
+            return false;
+        }
+        if part.state != State::Behind {
+            part.state = State::Behind;
+            self.replays.put_behind(part.object, key);
+        }
+        true
     }
 
     fn enqueue(&mut self, key: Key<Part>) {
@@ -205,7 +252,7 @@ impl Requests {
         let id = RequestId { session, number: part.wire_number(key) };
         let (object, op) = (part.object, part.request());
         part.state = State::Sent(link, epoch);
-        part.tries.push(link);
+        part.tries.push((link, epoch));
         self.stats.requests += 1;
         let request = Request { id, seen, object, epoch, class: Class::Client, tenant: 0, op };
         env.out.send(link, Message::Request(request));
@@ -214,19 +261,23 @@ impl Requests {
         }
     }
 
-    /// Sends what waits for a group, `most` of it. False: its primary is not connected.
-    fn flush(&mut self, env: &mut Env<'_>, pg: PgId, most: usize) -> bool {
-        for _ in 0..most {
+    /// Sends what waits for a group, `most` of it; gives how many were sent.
+    fn flush(&mut self, env: &mut Env<'_>, pg: PgId, most: usize) -> usize {
+        let mut sent = 0;
+        while sent < most {
             if self.groups.get(&pg).is_none_or(|group| group.waiting.is_empty()) {
-                return true;
+                break;
             }
-            let Some((link, epoch)) = self.route(env, pg) else { return false };
+            let Some((link, epoch)) = self.route(env, pg) else { break };
             let key = self.groups.get_mut(&pg).and_then(|group| group.waiting.pop_front()).expect("not empty");
             self.waiting -= 1;
-            self.stats.retries += u64::from(self.part(key).refusals > 0);
-            self.send(env, key, link, epoch);
+            if !self.put_behind_replays(key) {
+                self.stats.retries += u64::from(self.part(key).refusals > 0);
+                self.send(env, key, link, epoch);
+                sent += 1;
+            }
         }
-        true
+        sent
     }
 
     fn flush_open(&mut self, env: &mut Env<'_>) {
@@ -253,27 +304,36 @@ impl Requests {
         let key = if number & READ_FLAG == 0 { self.writes.get(number) } else { reader(&self.parts, number) };
         let fits = |part: &Part| reply.id.session == self.session && key.is_some_and(|k| part.wire_number(k) == number);
         let part = key.and_then(|key| self.parts.get_mut(key)).filter(|part| fits(part));
-        let Some(place) = part.as_ref().and_then(|part| part.tries.iter().position(|tried| *tried == link)) else {
+        let on_link = |(_, (tried, _)): &(usize, &(LinkId, Epoch))| *tried == link;
+        // Of several tries on the link, the oldest: whether this answers it is not said, so nothing newer is claimed.
+        let oldest =
+            |part: &Part| Some(part.tries.iter().enumerate().filter(on_link).min_by_key(|(_, (_, epoch))| *epoch)?.0);
+        let Some(place) = part.as_ref().and_then(|part| oldest(part)) else {
             self.stats.stale_replies += 1;
             return;
         };
         let (key, part) = (key.expect("it was found"), part.expect("it was found"));
-        part.tries.swap_remove(place);
+        let (_, epoch) = part.tries.swap_remove(place);
         match reply.outcome {
-            Ok(answer) => self.on_answer(env, key, answer),
+            Ok(answer) => self.on_answer(env, key, answer, epoch),
             // Only the newest try's refusal says that the part is nowhere under way any more.
-            Err(_) if part.tries.contains(&link) || !matches!(part.state, State::Sent(on, _) if on == link) => {
+            Err(_)
+                if part.tries.iter().any(|(tried, _)| *tried == link)
+                    || !matches!(part.state, State::Sent(on, _) if on == link) =>
+            {
                 self.stats.stale_replies += 1;
             }
             Err(refusal) => self.on_refusal(env, key, refusal),
         }
     }
 
-    fn on_answer(&mut self, env: &mut Env<'_>, key: Key<Part>, answer: Answer) {
+    /// A try was answered that asked under this epoch, or a later one.
+    fn on_answer(&mut self, env: &mut Env<'_>, key: Key<Part>, answer: Answer, epoch: Epoch) {
         let part = self.part(key);
         let pg = part.pg;
         match part.answered(env.bufs, answer) {
             Step::Finished(answer) => self.finish(env, key, Ok(answer)),
+            Step::Applied => self.finish_applied(env, key, epoch),
             Step::Again => {
                 part.tries.clear();
                 self.unqueue(key);
@@ -359,7 +419,7 @@ impl Requests {
     }
 
     /// Takes a part out of its group's queue, if it is there.
-    fn unqueue(&mut self, key: Key<Part>) {
+    pub(super) fn unqueue(&mut self, key: Key<Part>) {
         let part = self.part(key);
         if part.state != State::Waiting {
             return;
@@ -373,13 +433,47 @@ impl Requests {
     fn finish(&mut self, env: &mut Env<'_>, key: Key<Part>, result: Result<PartAnswer, OpError>) {
         self.unqueue(key);
         let part = self.parts.remove(key).expect("a part is finished once");
+        match part.owner {
+            Owner::Op(op, index) => {
+                self.finish_for(op, index, &part, result);
+                self.leave_order(env, key, &part);
+            }
+            Owner::Replay => self.replayed(env, key, part, result.map(|_| None)),
+            Owner::Sync => self.synced(env, part.pg, result.err()),
+        }
+    }
+
+    /// A write is done, under this epoch or a later one, and may be lost with the power.
+    fn finish_applied(&mut self, env: &mut Env<'_>, key: Key<Part>, epoch: Epoch) {
+        self.unqueue(key);
+        let part = self.parts.remove(key).expect("a part is finished once");
+        let Owner::Op(op, index) = part.owner else { return self.replayed(env, key, part, Ok(Some(epoch))) };
+        self.finish_for(op, index, &part, Ok(PartAnswer::Done));
+        let (number, object, action) = (part.number, part.object, part.action.clone().unconditional());
+        // Before anything else is sent: its number may have to count as unanswered.
+        let replay = self.keep(part.pg, epoch, Entry { number, object, action });
+        self.leave_order(env, key, &part);
+        if let Some(replay) = replay {
+            self.dispatch(env, replay);
+        }
+        self.sync_due(env);
+    }
+
+    /// Tells an operation the result of a part.
+    fn finish_for(&mut self, op: Key<Op>, index: u32, part: &Part, result: Result<PartAnswer, OpError>) {
         let (is_write, bytes) = (part.is_write(), part.action.bytes());
-        self.finished.push(Finished { op: part.op, index: part.index, is_write, bytes, result });
-        if !is_write {
+        self.finished.push(Finished { op, index, is_write, bytes, result });
+        if is_write {
+            self.writes.remove(part.number);
+            self.groups.entry(part.pg).or_default().unanswered.remove(part.number);
+        }
+    }
+
+    /// Writes that waited for this one may go.
+    fn leave_order(&mut self, env: &mut Env<'_>, key: Key<Part>, part: &Part) {
+        if !part.is_write() {
             return;
         }
-        self.writes.remove(part.number);
-        self.groups.entry(part.pg).or_default().unanswered.remove(part.number);
         let mut released = std::mem::take(&mut self.released);
         self.order.leave(key, part.object, &mut released);
         for key in released.drain(..) {
@@ -440,7 +534,7 @@ impl Requests {
         let mut lost = Vec::new();
         for key in self.parts.keys() {
             let part = self.part(key);
-            part.tries.retain(|tried| *tried != link);
+            part.tries.retain(|(tried, _)| *tried != link);
             if matches!(part.state, State::Sent(on, _) if on == link) {
                 part.refusals = part.refusals.saturating_add(1);
                 lost.push((part.number, key));
@@ -485,6 +579,10 @@ impl Requests {
     }
 
     fn on_news(&mut self, env: &mut Env<'_>) {
+        // First: nothing may be sent under a new epoch before what is to be replayed counts as unanswered.
+        if !planted(Bug::SkipReplay) {
+            self.replay_outdated(env);
+        }
         let map = &self.map;
         for (osd, link, at) in self.links.moved(env, |osd| map.address(osd).map(str::to_string)) {
             self.on_osd_lost(env, osd, link, at);
@@ -504,6 +602,8 @@ impl Requests {
 
     /// Parts of pools that are gone fail.
     fn drop_pools(&mut self, env: &mut Env<'_>) {
+        let map = &self.map;
+        self.unsynced.drop_pools(|pool| map.pool(pool).is_none());
         for key in self.parts.keys() {
             let gone = |part: &Part| self.map.pool(part.object.pool).is_none();
             if self.parts.get(key).is_some_and(gone) {
@@ -550,7 +650,7 @@ impl Requests {
         match timer {
             Timer::Group(pg) => {
                 let resumed = self.groups.get_mut(&pg).is_some_and(|group| group.resume(env.now));
-                if resumed && !self.flush(env, pg, 1) {
+                if resumed && self.flush(env, pg, 1) == 0 {
                     self.groups.entry(pg).or_default().probe_lost();
                 }
             }
@@ -606,6 +706,12 @@ impl Requests {
     pub fn check(&self) {
         self.links.check();
         self.order.check();
+        self.replays.check(|key| self.parts.get(key).map(|part| part.state));
+        if !planted(Bug::SkipReplay) {
+            self.unsynced.check(|pg| self.map.pg(pg).map(|info| info.epoch));
+        }
+        let replaying = self.parts.iter().filter(|(_, part)| part.owner == Owner::Replay).count();
+        assert_eq!(replaying, self.unsynced.replaying());
         let queued = self.groups.values().map(|group| group.waiting.len()).sum::<usize>();
         assert_eq!(queued, self.waiting);
         assert_eq!(queued, self.parts.iter().filter(|(_, part)| part.state == State::Waiting).count());
@@ -614,7 +720,7 @@ impl Requests {
             assert!(!part.is_write() || self.writes.get(part.number) == Some(key), "write {} is lost", part.number);
             if let State::Sent(link, _) = part.state {
                 assert!(
-                    part.tries.contains(&link) && self.links.osd(link).is_some(),
+                    part.tries.iter().any(|(tried, _)| *tried == link) && self.links.osd(link).is_some(),
                     "{:?} waits in vain",
                     part.object
                 );

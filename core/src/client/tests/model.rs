@@ -30,6 +30,8 @@ struct Model {
     history: Vec<Vec<usize>>,
     writes: BTreeMap<OpId, usize>,
     reads: BTreeMap<OpId, ReadUnderWay>,
+    /// By flush under way, by byte: as of a read.
+    flushes: BTreeMap<OpId, Vec<usize>>,
 }
 
 impl Model {
@@ -58,6 +60,19 @@ impl Model {
     fn begin_read(&mut self, op: OpId, offset: u64, len: u64) {
         let floor = self.bytes(offset, len).iter().map(|history| self.floor(history)).collect();
         self.reads.insert(op, ReadUnderWay { offset, floor });
+    }
+
+    fn begin_flush(&mut self, op: OpId) {
+        let floor = self.history.iter().map(|history| self.floor(history)).collect();
+        self.flushes.insert(op, floor);
+    }
+
+    /// A flush is done: what was acknowledged before it began is durable.
+    fn end_flush(&mut self, op: OpId, durable: &[u8]) {
+        let floor = self.flushes.remove(&op).expect("a flush ends once");
+        for ((at, value), floor) in (0..).zip(durable).zip(floor) {
+            self.check_byte(at, *value, floor);
+        }
     }
 
     fn end(&mut self, completion: Completion) {
@@ -108,6 +123,10 @@ fn submit(world: &mut World, model: &mut Model, image: ImageId) {
     let (offset, len) = range(&mut rng);
     let length = u32::try_from(len).unwrap();
     let value = u8::try_from(rng.between(1, 255)).unwrap();
+    if world.lazy && rng.chance(1, 12) {
+        let id = world.with(|client, env| client.submit(env, image, ImageOp::Flush)).expect("there is room");
+        return model.begin_flush(id);
+    }
     let no_hole = rng.chance(1, 2);
     let (op, value) = match rng.below(10) {
         0..4 => (ImageOp::Read { offset, len: length }, None),
@@ -139,6 +158,11 @@ fn discard(world: &mut World, model: &mut Model, image: ImageId, offset: u64, le
 
 fn drain(world: &mut World, model: &mut Model) {
     while let Some(completion) = world.client.next_completion() {
+        if model.flushes.contains_key(&completion.op) {
+            assert_eq!(completion.result, Ok(Outcome::Done));
+            model.end_flush(completion.op, &world.durable_image());
+            continue;
+        }
         model.end(completion);
     }
 }
@@ -148,6 +172,7 @@ fn run(seed: u64, faults: Faults) -> (u64, World) {
     let image = super::opened(&mut world);
     let mut model = Model::new();
     world.faults = faults;
+    world.lazy = faults.lazy;
     let mut submitted = 0;
     let mut steps = 0u64;
     while submitted < 300 {
@@ -167,6 +192,13 @@ fn run(seed: u64, faults: Faults) -> (u64, World) {
     world.run(Duration::secs(120));
     drain(&mut world, &mut model);
     assert!(model.writes.is_empty() && model.reads.is_empty(), "operations that never end");
+    if faults.lazy {
+        let flushed = super::done(&mut world, image, ImageOp::Flush);
+        assert_eq!(flushed, Ok(Outcome::Done));
+        for (at, byte) in (0..).zip(world.durable_image()) {
+            assert_eq!(byte, model.last(at), "byte {at} is not durable after a flush");
+        }
+    }
     let bytes = super::read(&mut world, image, 0, u32::try_from(IMAGE).unwrap());
     for (at, byte) in (0..).zip(bytes) {
         assert_eq!(byte, model.last(at), "byte {at} at the end");
@@ -187,6 +219,8 @@ fn seeds(faults: Faults) -> ClientStats {
         total.stale_replies += stats.stale_replies;
         total.damaged_replies += stats.damaged_replies;
         total.links_lost += stats.links_lost;
+        total.replays += stats.replays;
+        total.syncs += stats.syncs;
     }
     total
 }
@@ -229,7 +263,51 @@ fn everything_at_once() {
         damage_reply: 50,
         foreign_change: 2,
         stale_seed: 200,
+        ..Faults::default()
     };
     let total = seeds(faults);
     assert!(total.links_lost > 100 && total.retries > 1000, "{total:?}");
+}
+
+#[test]
+fn a_lazy_pool_syncs_and_nothing_is_replayed_without_need() {
+    let total = seeds(Faults { lazy: true, ..Faults::default() });
+    // The changes of primary at the end are the only reason.
+    assert!(total.syncs > 1000 && total.replays < 1000, "{total:?}");
+}
+
+#[test]
+fn unsynced_writes_survive_changes_of_primary_and_power_loss() {
+    let total = seeds(Faults { lazy: true, change_primary: 5, power_loss: 5, stale_seed: 300, ..Faults::default() });
+    assert!(total.replays > 2000, "{total:?}");
+}
+
+const LAZY: Faults = Faults {
+    drop_link: 5,
+    silence_link: 1,
+    refuse_connection: 200,
+    change_primary: 5,
+    no_primary: 1,
+    refuse_request: 100,
+    damage_reply: 50,
+    foreign_change: 2,
+    stale_seed: 200,
+    power_loss: 5,
+    lazy: true,
+};
+
+#[test]
+fn everything_at_once_in_a_lazy_pool() {
+    let total = seeds(LAZY);
+    assert!(total.links_lost > 100 && total.replays > 1000 && total.syncs > 1000, "{total:?}");
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn a_client_that_does_not_replay_is_found() {
+    use crate::planted::{Bug, plant};
+    plant(Some(Bug::SkipReplay));
+    let found = (0..60).any(|seed| std::panic::catch_unwind(|| run(seed, LAZY)).is_err());
+    plant(None);
+    assert!(found);
 }

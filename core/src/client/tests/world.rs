@@ -2,7 +2,7 @@
 //! and the client: lost, delayed, silent and refused connections, changes of primary, stale maps, refusals, damage.
 
 use crate::buf::BufPool;
-use crate::client::{Client, ClientConfig};
+use crate::client::{Client, ClientConfig, ClientLimits};
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Input, LinkEvent, Node, PeerId, PeerName};
 use crate::map::Scheme;
@@ -16,6 +16,8 @@ pub const OBJECT: u32 = 4096;
 pub const IMAGE: u64 = 5 * OBJECT as u64 - 100;
 pub const GROUPS: u32 = 3;
 pub const OSDS: u32 = 3;
+/// Small, so that it is reached.
+pub const DIRTY: u64 = 24 << 10;
 const POOL: PoolId = PoolId(1);
 
 #[derive(Clone, Debug)]
@@ -23,11 +25,27 @@ struct Object {
     bytes: Vec<u8>,
     written: Vec<bool>,
     version: Version,
+    /// Writes that it includes and that may be sent again; all up to the mark are included, too.
+    included: Vec<u64>,
+    mark: u64,
 }
 
 impl Object {
     fn new() -> Self {
-        Object { bytes: vec![0; OBJECT as usize], written: vec![false; OBJECT as usize / 512], version: Version::NONE }
+        let (bytes, written) = (vec![0; OBJECT as usize], vec![false; OBJECT as usize / 512]);
+        Object { bytes, written, version: Version::NONE, included: Vec::new(), mark: 0 }
+    }
+
+    /// As a primary of a lazy pool keeps it.
+    fn include(&mut self, number: u64, seen: u64) {
+        let dropped = self.included.iter().filter(|other| **other <= seen).max();
+        self.mark = self.mark.max(dropped.copied().unwrap_or(0));
+        self.included.retain(|other| *other > seen);
+        self.included.push(number);
+    }
+
+    fn includes(&self, number: u64) -> bool {
+        number <= self.mark || self.included.contains(&number)
     }
 }
 
@@ -54,6 +72,9 @@ pub struct Faults {
     pub damage_reply: u64,
     pub foreign_change: u64,
     pub stale_seed: u64,
+    pub power_loss: u64,
+    /// Not a fault: the pool acknowledges what is not durable.
+    pub lazy: bool,
 }
 
 pub struct World {
@@ -66,7 +87,9 @@ pub struct World {
     links: BTreeMap<LinkId, Link>,
     connecting: Vec<(PeerName, Time)>,
     next_link: u64,
-    objects: BTreeMap<ObjectId, Object>,
+    /// States of each object since the last that is durable, that one first.
+    objects: BTreeMap<ObjectId, Vec<Object>>,
+    pub lazy: bool,
     /// Numbers of writes that were carried out, and how they ended.
     executed: BTreeMap<u64, Version>,
     pub numbers: BTreeSet<u64>,
@@ -75,6 +98,8 @@ pub struct World {
     pub pgs: Vec<PgInfo>,
     pub revision: u64,
     pub requests: u64,
+    /// Writes that came again although they were included.
+    pub replays_spared: u64,
     /// Groups that answer `Again`.
     pub inactive: bool,
     pub refuse_all: Option<Refusal>,
@@ -89,8 +114,10 @@ impl World {
         let pgs = (0..GROUPS).map(|n| PgInfo { pg: pg(n), epoch: Epoch(1), primary: Some(OsdId(n % OSDS)) });
         let image =
             ImageInfo { pool: POOL, inode: InodeId(1), name: "demo".into(), size_bytes: IMAGE, read_only: false };
+        let config = ClientConfig::new(ClientId(seed), seeds);
+        let limits = ClientLimits { dirty_bytes: DIRTY, ..config.limits };
         let mut world = World {
-            client: Client::new(ClientConfig::new(ClientId(seed), seeds)),
+            client: Client::new(ClientConfig { limits, ..config }),
             now: Time(1),
             rng: Rng::new(seed),
             bufs: BufPool::new(),
@@ -100,12 +127,14 @@ impl World {
             connecting: Vec::new(),
             next_link: 0,
             objects: BTreeMap::new(),
+            lazy: false,
             executed: BTreeMap::new(),
             numbers: BTreeSet::new(),
             seen: BTreeMap::new(),
             pgs: pgs.collect(),
             revision: 1,
             requests: 0,
+            replays_spared: 0,
             inactive: false,
             refuse_all: None,
             image: Some(image),
@@ -233,9 +262,12 @@ impl World {
         }
         if self.chance(self.faults.foreign_change) {
             let place = usize::try_from(self.rng.below(8)).unwrap();
-            if let Some(object) = self.objects.values_mut().nth(place) {
+            if let Some(object) = self.objects.values_mut().nth(place).and_then(|states| states.last_mut()) {
                 object.version.seq += 1;
             }
+        }
+        if self.chance(self.faults.power_loss) {
+            self.lose_power();
         }
         // The other end forgets connections that the client left, sooner or later.
         if let Some(id) = self.any_link(|link| !link.client_end && link.to_server.is_empty()) {
@@ -258,6 +290,36 @@ impl World {
         }
     }
 
+    /// All holders of a group lose power, and with it what was not synced, or some of it.
+    pub fn lose_power(&mut self) {
+        let group = u32::try_from(self.rng.below(GROUPS.into())).unwrap();
+        let World { objects, rng, .. } = self;
+        for (_, states) in objects.iter_mut().filter(|(object, _)| object.pg(GROUPS).number.0 == group) {
+            let kept = rng.between(1, states.len() as u64);
+            states.truncate(usize::try_from(kept).unwrap());
+        }
+        let osd = OsdId(u32::try_from(self.rng.below(OSDS.into())).unwrap());
+        self.set_primary(group as usize, Some(osd));
+    }
+
+    /// What is there of a group becomes durable: by a sync, and by every peering.
+    fn make_durable(&mut self, pg: PgId) {
+        for (_, states) in self.objects.iter_mut().filter(|(object, _)| object.pg(GROUPS) == pg) {
+            states.drain(..states.len() - 1);
+        }
+    }
+
+    /// The image as it would be after a power loss everywhere that takes all it can.
+    pub fn durable_image(&self) -> Vec<u8> {
+        let mut bytes = vec![0; IMAGE as usize];
+        for (object, states) in &self.objects {
+            let start = usize::try_from(object.stripe).unwrap() * OBJECT as usize;
+            let end = (start + OBJECT as usize).min(bytes.len());
+            bytes[start..end].copy_from_slice(&states[0].bytes[..end - start]);
+        }
+        bytes
+    }
+
     pub fn change_primary(&mut self) {
         let place = usize::try_from(self.rng.below(GROUPS.into())).unwrap();
         let nobody = self.chance(self.faults.no_primary * 100);
@@ -270,6 +332,10 @@ impl World {
     }
 
     pub fn set_primary(&mut self, place: usize, primary: Option<OsdId>) {
+        if self.lazy {
+            self.seen.remove(&self.pgs[place].pg);
+            self.make_durable(self.pgs[place].pg);
+        }
         let pg = &mut self.pgs[place];
         (pg.epoch, pg.primary) = (Epoch(pg.epoch.0 + 1), primary);
         self.revision += 1;
@@ -337,6 +403,10 @@ impl World {
         if self.inactive || self.chance(self.faults.refuse_request) {
             return Err(Refusal::Again);
         }
+        if let RequestOp::Sync = request.op {
+            self.make_durable(info.pg);
+            return Ok(Answer::Synced);
+        }
         if request.op.is_write() { self.write(info.pg, request) } else { self.read(request) }
     }
 
@@ -348,10 +418,16 @@ impl World {
             return Err(Refusal::BadRequest);
         }
         self.numbers.insert(number);
-        if let Some(version) = self.executed.get(&number) {
+        if let Some(version) = self.executed.get(&number).filter(|_| !self.lazy) {
             return Ok(Answer::Written { version: *version });
         }
-        let object = self.objects.entry(request.object).or_insert_with(Object::new);
+        let seen = *seen;
+        let states = self.objects.entry(request.object).or_insert_with(|| vec![Object::new()]);
+        let mut object = states.last().unwrap().clone();
+        if self.lazy && object.includes(number) {
+            self.replays_spared += 1;
+            return Ok(Answer::Applied { version: object.version });
+        }
         let expect = match &request.op {
             RequestOp::Write { expect, .. } | RequestOp::Delete { expect } => *expect,
             _ => None,
@@ -359,14 +435,22 @@ impl World {
         if expect.is_some_and(|expect| expect != object.version) {
             return Err(Refusal::VersionMismatch(object.version));
         }
-        apply(object, &request.op)?;
+        apply(&mut object, &request.op)?;
         object.version = Version { epoch: request.epoch, seq: object.version.seq + 1 };
+        object.include(number, seen);
         self.executed.insert(number, object.version);
-        Ok(Answer::Written { version: object.version })
+        let version = object.version;
+        states.push(object);
+        if self.lazy && self.rng.chance(7, 8) {
+            return Ok(Answer::Applied { version });
+        }
+        states.drain(..states.len() - 1);
+        Ok(Answer::Written { version })
     }
 
     fn read(&mut self, request: Request) -> Result<Answer, Refusal> {
-        let object = self.objects.get(&request.object).cloned().unwrap_or_else(Object::new);
+        let states = self.objects.get(&request.object);
+        let object = states.map_or_else(Object::new, |states| states.last().unwrap().clone());
         let version = object.version;
         match request.op {
             RequestOp::Read { offset, len } => {
