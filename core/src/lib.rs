@@ -13,6 +13,7 @@
 
 pub mod buf;
 pub mod client;
+pub mod ec;
 pub mod id;
 pub mod io;
 pub mod limits;
