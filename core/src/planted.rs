@@ -68,6 +68,18 @@ bugs! {
     SyncWithoutFlush = "sync-without-flush",
     /// A client does not replay what it wrote under an older epoch.
     SkipReplay = "skip-replay",
+    /// A write of an erasure-coded object is acknowledged when `k` members have it.
+    AcknowledgeAfterK = "acknowledge-after-k",
+    /// A write of an erasure-coded object goes only to the members whose bytes change.
+    PrepareChangedOnly = "prepare-changed-only",
+    /// What peering chose is committed before the interval is recorded.
+    CommitBeforeRecord = "commit-before-record",
+    /// A version is prepared over one that is kept and not committed, which is lost.
+    DropKeptPredecessor = "drop-kept-predecessor",
+    /// A tombstone needs as many holders as data.
+    TombstoneNeedsK = "tombstone-needs-k",
+    /// A member says that a version is prepared when it is applied, not durable.
+    CommitAfterApplied = "commit-after-applied",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

@@ -69,8 +69,10 @@ pub struct Held {
 pub enum Verdict {
     /// It is the chosen one.
     Kept,
-    /// It is below the chosen one, which replaces it in time.
+    /// It is below the chosen one, which replaces it in time, and valid: the chosen one came after it.
     Below,
+    /// It is below the chosen one, and stale: an interval went on without it.
+    BelowStale,
     /// Void, or stale and not below the base: must be deleted before the group serves.
     Remove,
     /// Stale and below the base: must be deleted before the object is written or the history trimmed.
@@ -141,7 +143,7 @@ fn holders(held: &[Held], version: Version) -> Mask {
 
 /// A tombstone needs one holder only: a half-purged one must not block.
 fn is_supplied(grounds: &Grounds, held: &[Held], version: Version, tombstone: bool) -> bool {
-    let needed = if tombstone { 1 } else { grounds.k };
+    let needed = if tombstone && !planted(Bug::TombstoneNeedsK) { 1 } else { grounds.k };
     grounds.strength(holders(held, version)) >= needed
 }
 
@@ -163,7 +165,7 @@ fn verdict(grounds: &Grounds, held: &[Held], copy: &Held, kept: Option<(Version,
     if copy.version == kept {
         Verdict::Kept
     } else if copy.version < kept {
-        Verdict::Below
+        if is_valid(grounds, held, copy) { Verdict::Below } else { Verdict::BelowStale }
     } else if copy.version.epoch < grounds.base_epoch && !is_valid(grounds, held, copy) {
         Verdict::RemoveLater
     } else {

@@ -6,7 +6,7 @@
 //! Invariants: an attempt's sub-operations are carried out only while it is the joined one and its epoch is not below
 //! the fence. A sub-operation that comes a second time changes nothing and is answered when the first one is durable.
 
-use crate::id::{Attempt, CopyId, Epoch, HashRange, OsdId, PoolId, Role, Version};
+use crate::id::{Attempt, CopyId, Epoch, HashRange, ObjectId, OsdId, PoolId, Role, Version};
 use crate::map::ImmediateCommit;
 use crate::pg::StorePurpose;
 use crate::pg::host::Host;
@@ -80,7 +80,7 @@ impl MemberSide {
             SubOp::Query => self.join(caller.attempt),
             SubOp::Leave => caller.attempt.epoch >= self.fence,
             // What a version holds never changes, whoever asks.
-            SubOp::Fetch { .. } => true,
+            SubOp::Fetch { .. } | SubOp::Read { .. } => true,
             _ => self.is_joined(caller.attempt),
         };
         if admitted {
@@ -108,18 +108,29 @@ impl MemberSide {
         let immediate = match op {
             SubOp::Digest { role, range, bits } => Some(self.digests(host, role, range, bits)),
             SubOp::List { role, range, after } => Some(self.listing(host, role, range, after)),
-            SubOp::Leave => Some(self.leave(host, post)),
+            SubOp::Leave => Some(self.leave(host, post, None)),
+            SubOp::Vacate { keep } => Some(self.leave(host, post, Some(keep))),
             SubOp::Install { purpose, copy, version, .. } => self.refuse_install(host, attempt, purpose, copy, version),
             SubOp::Query if planted(Bug::AnswerBeforeFlush) => Some(self.statement(host, attempt)),
+            SubOp::Commit { role, ref versions } => {
+                commit(host, post, role, versions);
+                None
+            }
             SubOp::Query
             | SubOp::Write { .. }
             | SubOp::Fetch { .. }
+            | SubOp::Read { .. }
             | SubOp::Remove { .. }
             | SubOp::Purge { .. }
             | SubOp::Flush => None,
         };
         if let Some(reply) = immediate {
             return post.reply(host, to, attempt, call, reply);
+        }
+        if planted(Bug::CommitAfterApplied) && matches!(op, SubOp::Write { mode: Mode::Prepare, .. }) {
+            post.reply(host, to, attempt, call, SubReply::Done);
+            let op = self.store_op(host, post, op);
+            return host.submit(post.pg, StorePurpose::Forget, op);
         }
         let purpose = match op {
             SubOp::Query => StorePurpose::Join { to, call, attempt },
@@ -186,32 +197,52 @@ impl MemberSide {
                     offset,
                     data: Some(data),
                     mode,
-                    commits_predecessor: mode == Mode::Prepare,
+                    commits_predecessor: mode == Mode::Prepare && !planted(Bug::DropKeptPredecessor),
                     requests,
                 },
-                Change::Zero { offset, len } => StoreOp::Zero { copy, version, predecessor, offset, len, requests },
+                Change::Nothing => StoreOp::Write {
+                    copy,
+                    version,
+                    predecessor,
+                    offset: 0,
+                    data: None,
+                    mode,
+                    commits_predecessor: mode == Mode::Prepare && !planted(Bug::DropKeptPredecessor),
+                    requests,
+                },
+                Change::Zero { offset, len } => {
+                    StoreOp::Zero { copy, version, predecessor, offset, len, mode, requests }
+                }
                 Change::Delete => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
             },
             SubOp::Install { purpose: Purpose::Recovery, copy, version, .. } if is_whole_at(host, copy, version) => {
                 StoreOp::Sync { pg: post.pg }
             }
             SubOp::Install { copy, version, predecessor, mode, content, requests, .. } => {
+                // A damaged copy that is committed stays so.
+                let mode = if is_committed_at(host, copy, version) { Mode::Plain } else { mode };
                 StoreOp::Replace { copy, version, predecessor, content, mode, requests }
             }
             SubOp::Fetch { copy, version } => StoreOp::ReadAll { copy, version: Some(version) },
+            SubOp::Read { copy, version, offset, len } => StoreOp::Read { copy, version: Some(version), offset, len },
             SubOp::Remove { copy, version } => StoreOp::Remove { copy, version },
             SubOp::Purge { copy, version } => StoreOp::Purge { copy, version },
-            SubOp::Query | SubOp::Flush | SubOp::Digest { .. } | SubOp::List { .. } | SubOp::Leave => {
-                StoreOp::Sync { pg: post.pg }
-            }
+            SubOp::Query
+            | SubOp::Flush
+            | SubOp::Digest { .. }
+            | SubOp::List { .. }
+            | SubOp::Leave
+            | SubOp::Vacate { .. }
+            | SubOp::Commit { .. } => StoreOp::Sync { pg: post.pg },
         }
     }
 
-    /// Deletes some copies; the primary asks again until there are none.
-    fn leave<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &Post) -> SubReply {
+    /// Deletes some copies, but not those in one role; the primary asks again until there are none.
+    fn leave<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &Post, keep: Option<Role>) -> SubReply {
         let mut copies = Vec::new();
         let mut more = false;
-        for role in host.store.roles(self.pool, self.range) {
+        let roles = host.store.roles(self.pool, self.range);
+        for role in roles.into_iter().filter(|role| Some(*role) != keep) {
             more |= host.store.list(self.pool, role, self.range, None, LISTING_COPIES, &mut copies);
         }
         for info in &copies {
@@ -284,7 +315,8 @@ pub fn reply_of(result: Result<StoreReply, StoreError>) -> SubReply {
         Ok(StoreReply::Whole { version, predecessor, content, requests }) => {
             SubReply::Whole { version, predecessor, content, requests }
         }
-        Ok(StoreReply::Done | StoreReply::Read { .. }) => SubReply::Done,
+        Ok(StoreReply::Read { data, bitmap, .. }) => SubReply::Read { data, bitmap },
+        Ok(StoreReply::Done) => SubReply::Done,
         Ok(StoreReply::Applied) => SubReply::Applied,
         Err(error) => SubReply::Refused(refusal(&error)),
     }
@@ -299,6 +331,22 @@ fn refusal(error: &StoreError) -> Refused {
         StoreError::Damaged { .. } => Refused::Damaged,
         StoreError::WriteFailed | StoreError::Stopped | StoreError::BadRequest(_) => Refused::Failed,
     }
+}
+
+/// Commits what is prepared at exactly these versions.
+fn commit<S: ObjectStore>(host: &mut Host<'_, '_, S>, post: &Post, role: Role, versions: &[(ObjectId, Version)]) {
+    for (object, version) in versions {
+        let (copy, version) = (CopyId { object: *object, role }, *version);
+        let prepared = host.store.lookup(copy).and_then(|info| info.prepared);
+        if prepared.is_some_and(|prepared| prepared.version == version) {
+            host.submit(post.pg, StorePurpose::Forget, StoreOp::Commit { copy, version });
+        }
+    }
+}
+
+fn is_committed_at<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, version: Version) -> bool {
+    let committed = host.store.lookup(copy).and_then(|info| info.committed);
+    committed.is_some_and(|committed| committed.version == version)
 }
 
 fn is_whole_at<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, version: Version) -> bool {

@@ -12,7 +12,9 @@
 
 mod calls;
 pub mod choose;
+mod commit;
 mod compare;
+mod gather;
 pub mod history;
 pub mod host;
 mod lease;
@@ -24,9 +26,13 @@ mod peering;
 mod post;
 mod primary;
 mod read;
+mod rebuild;
 mod recover;
 mod requests;
 mod roster;
+mod round;
+mod stripe;
+mod stripe_read;
 mod sync;
 mod trim;
 mod write;
@@ -34,7 +40,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use crate::id::{Attempt, Epoch, HashRange, Incarnation, LinkId, OsdId, PgId, Revision, Session, Version};
+use crate::ec::{self, Code};
+use crate::id::{Attempt, Epoch, HashRange, Incarnation, LinkId, OsdId, PgId, Revision, Role, Session, Version};
 use crate::io::MetaError;
 use crate::map::{ActingMember, ImmediateCommit, PgMap, Pool, Scheme};
 use crate::meta;
@@ -49,8 +56,11 @@ use member::{Caller, MemberSide};
 use msg::{SubOp, SubReply};
 use post::{Local, Post};
 use primary::{Cx, Primary, Rules, Stage, Wishes};
+use roster::acting_members;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use stripe::Stripe;
 
 /// Requests held back until the group is served; more are told to come again.
 const HELD_MAX: usize = 1024;
@@ -137,6 +147,8 @@ pub struct Summary {
 pub struct Pg {
     id: PgId,
     rules: Rules,
+    /// None in replicated pools.
+    code: Option<Arc<dyn Code>>,
     map: PgMap,
     map_revision: Revision,
     member: MemberSide,
@@ -165,12 +177,22 @@ impl Pg {
             minsize: u32::from(pool.pg_minsize),
             replicated: pool.scheme == Scheme::Replicated,
             object_bytes: pool.object_bytes(),
+            stripe: Stripe {
+                k: pool.data_chunks(),
+                m: pool.pg_size - pool.data_chunks(),
+                chunk_bytes: pool.block_size,
+            },
             range: HashRange::of_pg(id.number, pool.pg_count),
             lazy: promise(pool) != ImmediateCommit::All,
+        };
+        let code = match pool.scheme {
+            Scheme::Replicated => None,
+            scheme => Some(ec::code(rules.stripe.k, rules.stripe.m, scheme == Scheme::Xor)),
         };
         Pg {
             id,
             rules,
+            code,
             map: PgMap::default(),
             map_revision: Revision(0),
             member: MemberSide::new(id.pool, rules.range, (promise(pool), pool.block_size)),
@@ -246,14 +268,16 @@ impl Pg {
         let acting: Vec<ActingMember> = self.map.acting.iter().copied().flatten().collect();
         let is_named = self.is_named(host.node);
         let enough = acting.len() >= self.rules.minsize as usize;
-        if !is_named || !enough || !self.rules.replicated || self.member.fence() > self.map.epoch {
+        if !is_named || !enough || self.member.fence() > self.map.epoch {
             return;
         }
         self.attempts = if planted(Bug::ReuseAttempt) { 1 } else { self.attempts + 1 };
         let incarnation = if planted(Bug::SameEpochAfterRestart) { Incarnation(0) } else { host.node.incarnation };
         let attempt = Attempt { epoch: self.map.epoch, incarnation, counter: self.attempts };
         let token = host.env.rng.next_u64();
-        self.primary = Some(Box::new(Primary::new(self.id, attempt, self.rules, acting, host.now())));
+        let members = acting_members(&self.map.acting, self.rules.replicated);
+        let (code, now) = (self.code.clone(), host.now());
+        self.primary = Some(Box::new(Primary::new(self.id, attempt, self.rules, acting, members, code, now)));
         self.with_primary(host, |primary, cx| primary.begin(cx, token));
     }
 
@@ -361,8 +385,21 @@ impl Pg {
             let reply = SubReply::Refused(msg::Refused::Failed);
             return self.post.reply(host, from, attempt, call, reply);
         }
+        if let SubOp::Vacate { keep } = op
+            && self.own_role_by_map(host) != Some(keep)
+        {
+            host.mark("an order to vacate that contradicts the map known here");
+            let reply = SubReply::Refused(msg::Refused::Failed);
+            return self.post.reply(host, from, attempt, call, reply);
+        }
         self.member.sub_op(host, &mut self.post, Caller { to: from, call, attempt }, op);
         self.finish_call(host);
+    }
+
+    /// The role that this OSD has by the map known here.
+    fn own_role_by_map<S: ObjectStore>(&self, host: &Host<'_, '_, S>) -> Option<Role> {
+        let members = acting_members(&self.map.acting, self.rules.replicated);
+        members.iter().find(|member| member.osd == host.node.osd).map(|member| member.role)
     }
 
     /// A member answered this primary.
@@ -580,9 +617,13 @@ impl Pg {
     /// The version that this primary takes for an object's newest.
     #[cfg(test)]
     fn version_of<S: ObjectStore>(&self, store: &S, object: crate::id::ObjectId) -> Version {
-        let copy = crate::id::CopyId { object, role: crate::id::Role(0) };
-        let entry = self.primary.as_ref().and_then(|primary| primary.unclean.get(object));
-        let own = store.lookup(copy).and_then(|info| info.committed);
+        let primary = self.primary.as_ref();
+        let own = self.map.primary.zip(primary).and_then(|(osd, primary)| {
+            let seat = primary.roster.acting_seat(osd)?;
+            let info = store.lookup(crate::id::CopyId { object, role: primary.roster.role(seat) })?;
+            info.prepared.or(info.committed)
+        });
+        let entry = primary.and_then(|primary| primary.unclean.get(object));
         entry.map_or_else(|| own.map_or(Version::NONE, |own| own.version), |entry| entry.version)
     }
 

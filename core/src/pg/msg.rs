@@ -3,8 +3,8 @@
 //! A primary sends [`SubOp`]s under its attempt; a member answers each with one [`SubReply`], which carries the same
 //! `call`. Sub-operations can be repeated (after a connection was lost): the second time does nothing more.
 
-use crate::id::{Attempt, CopyId, Epoch, HashRange, PgId, Requests, Role, StoreUuid, Version};
-use crate::store::{Content, CopyInfo, Data, Digest, Mode};
+use crate::id::{Attempt, CopyId, Epoch, HashRange, ObjectId, PgId, Requests, Role, StoreUuid, Version};
+use crate::store::{Bitmap, Content, CopyInfo, Data, Digest, Mode};
 use crate::time::{Duration, Time};
 
 /// A message between OSDs.
@@ -140,6 +140,29 @@ pub enum SubOp {
     Leave,
     /// Make durable what was carried out before.
     Flush,
+    /// Send some bytes of a copy.
+    Read {
+        /// The copy.
+        copy: CopyId,
+        /// The version to send.
+        version: Version,
+        /// Byte offset in the copy.
+        offset: u32,
+        /// Bytes.
+        len: u32,
+    },
+    /// Commit what is prepared of these objects, where it has exactly these versions.
+    Commit {
+        /// Of copies in this role.
+        role: Role,
+        /// The objects.
+        versions: Vec<(ObjectId, Version)>,
+    },
+    /// Delete all copies of the group in other roles than this: it is trimmed, and this OSD has this role.
+    Vacate {
+        /// The role to keep.
+        keep: Role,
+    },
 }
 
 /// Why a whole copy is sent.
@@ -172,6 +195,8 @@ pub enum Change {
     },
     /// The object is deleted.
     Delete,
+    /// Other copies change, this one does not: only the version is new.
+    Nothing,
 }
 
 /// What a member answers.
@@ -214,6 +239,13 @@ pub enum SubReply {
     Refused(Refused),
     /// Of a client's write in a lazy pool: done, durable after a [`SubOp::Flush`].
     Applied,
+    /// Of a read.
+    Read {
+        /// The bytes.
+        data: Data,
+        /// Sectors of the range that were ever written; bit 0: its first sector.
+        bitmap: Bitmap,
+    },
 }
 
 /// Why a member did not do something.

@@ -8,6 +8,7 @@ use crate::id::{LinkId, ObjectId, RequestId, Requests, Version};
 use crate::msg::{Answer, Refusal};
 use crate::pg::choose::Mask;
 use crate::pg::msg::Change;
+use crate::pg::round::Round;
 use crate::slab::{Key, Slab};
 use crate::time::Time;
 #[allow(clippy::disallowed_types, reason = "a fixed hasher, and nothing walks through it")]
@@ -57,6 +58,8 @@ pub enum Kind {
     Purge {
         /// The tombstone's version.
         version: Version,
+        /// Whether it is known to be committed everywhere.
+        committed: bool,
     },
 }
 
@@ -107,6 +110,8 @@ pub struct Object {
     pub requests: Requests,
     /// Writes under way.
     pub in_flight: u32,
+    /// Erasure-coded objects: the round that they share.
+    pub round: Option<Key<Round>>,
     head: Option<Key<Op>>,
     tail: Option<Key<Op>>,
 }
@@ -206,6 +211,7 @@ impl Ops {
             visible: Version::NONE,
             requests: Requests::new(),
             in_flight: 0,
+            round: None,
             head: None,
             tail: None,
         });
@@ -286,6 +292,7 @@ impl Kind {
             Kind::Write { change: Change::Data { offset, data }, .. } => (*offset, offset + data.len()),
             Kind::Write { change: Change::Zero { offset, len }, .. } => (*offset, offset + len),
             Kind::Write { change: Change::Delete, .. } | Kind::Purge { .. } => (0, u32::MAX),
+            Kind::Write { change: Change::Nothing, .. } => (0, 0),
         }
     }
 

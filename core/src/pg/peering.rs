@@ -142,6 +142,11 @@ impl Primary {
                 self.roster.stated(&member, Statement { trusted, digest });
             }
         }
+        if let Some(own) = self.acting_members.iter().find(|member| member.osd == from)
+            && roles.iter().any(|(role, digest)| *role != own.role && digest.count > 0)
+        {
+            self.trim.in_other_roles.insert(from);
+        }
         if !trusted && self.acting.iter().any(|member| member.osd == from) {
             self.complain(cx, from, "its store has lost metadata");
         }
@@ -264,7 +269,7 @@ impl Primary {
             .collect();
         match choose(&self.grounds(), &held) {
             Choice::Version { kept, certain, verdicts } => {
-                let version = kept.map_or_else(Default::default, |(version, _)| version);
+                let (version, tombstone) = kept.unwrap_or_default();
                 cx.host.observe(Fact::Chosen { pg: self.pg, attempt: self.attempt, object, version });
                 let good =
                     copies.iter().filter(|(_, info)| is_good(info, version)).fold(0, |m, (seat, _)| m | 1 << seat);
@@ -272,8 +277,14 @@ impl Primary {
                     let these = held.iter().zip(&verdicts).filter(move |(_, other)| **other == verdict);
                     these.map(|(held, _)| (held.seat, held.version)).collect::<SmallVec<[_; 2]>>()
                 };
-                let (remove, later) = (doomed(Verdict::Remove), doomed(Verdict::RemoveLater));
-                self.note(object, version, good, certain && !self.full, remove, later);
+                let acting = self.acting_seats();
+                let missing = if version.is_none() { 0 } else { acting & !good };
+                let mut entry = Entry::new(version, tombstone, good, missing);
+                entry.remove = doomed(Verdict::Remove);
+                entry.later = doomed(Verdict::RemoveLater);
+                entry.commit = doomed(Verdict::Below);
+                entry.install = (!certain || self.full) && missing != 0;
+                self.note(object, entry, copies);
                 true
             }
             Choice::Incomplete(version) => {
@@ -296,29 +307,24 @@ impl Primary {
     }
 
     /// Remembers an object that is not the same everywhere.
-    fn note(
-        &mut self,
-        object: ObjectId,
-        version: crate::id::Version,
-        good: Mask,
-        certain: bool,
-        mut remove: SmallVec<[(u8, crate::id::Version); 2]>,
-        mut later: SmallVec<[(u8, crate::id::Version); 2]>,
-    ) {
+    fn note(&mut self, object: ObjectId, mut entry: Entry, copies: &Copies) {
         let acting = self.acting_seats();
         if self.full {
-            remove.append(&mut later);
+            entry.remove.append(&mut entry.later);
         }
-        later.retain(|(seat, _)| acting >> *seat & 1 == 1 && !planted(Bug::TrimWithStale));
-        let missing = if version.is_none() { 0 } else { acting & !good };
-        let install = !certain && missing != 0;
-        if install {
-            // An installation replaces whatever is there.
-            remove.retain(|(seat, _)| missing >> *seat & 1 == 0);
+        entry.later.retain(|(seat, _)| acting >> *seat & 1 == 1 && !planted(Bug::TrimWithStale));
+        if self.rules.replicated {
+            entry.install_over();
+        } else {
+            entry.install_on_top(|seat, version| is_prepared(copies, seat, version));
+            let prepared = self.roster.in_mask(acting).any(|(seat, _)| is_prepared(copies, seat, entry.version));
+            if prepared || entry.install {
+                self.stripes.commits.note(object, entry.version);
+            }
         }
-        if missing != 0 || !remove.is_empty() || !later.is_empty() {
-            let resolve = install || !remove.is_empty();
-            self.unclean.insert(object, Entry::new(version, good, missing, remove, later, resolve, install));
+        if entry.missing != 0 || !entry.remove.is_empty() || !entry.later.is_empty() {
+            entry.resolve = entry.install || !entry.remove.is_empty();
+            self.unclean.insert(object, entry);
         }
     }
 
@@ -404,6 +410,7 @@ impl Primary {
         cx.host.observe(Fact::Activated { pg: self.pg, epoch: self.attempt.epoch, acting });
         let acting = self.acting_seats();
         self.unclean.activate(acting);
+        self.arm_commits(cx);
         self.recover(cx);
         if self.trim.trimmed || planted(Bug::PurgeBeforeTrim) {
             self.clean_up(cx);
@@ -414,6 +421,11 @@ impl Primary {
     fn is_trimmed(&self) -> bool {
         self.history.0 == history::trimmed(self.attempt.epoch, &self.acting_members)
     }
+}
+
+fn is_prepared(copies: &Copies, seat: u8, version: crate::id::Version) -> bool {
+    let mut prepared = copies.iter().filter(|(other, _)| *other == seat).filter_map(|(_, info)| info.prepared.as_ref());
+    prepared.any(|info| info.version == version)
 }
 
 fn is_good(info: &crate::store::CopyInfo, version: crate::id::Version) -> bool {

@@ -9,13 +9,16 @@
 //!       +-----------+---------+----------+----------+--> Over (a new attempt, or none)
 //! ```
 
+use crate::ec::Code;
 use crate::id::{Attempt, HashRange, LinkId, Member, ObjectId, OsdId, PgId};
 use crate::io::Level;
 use crate::map::{ActingMember, History};
 use crate::msg::{Answer, Message, Refusal, Reply};
 use crate::pg::calls::Calls;
 use crate::pg::choose::Mask;
+use crate::pg::commit::Commits;
 use crate::pg::compare::Comparison;
+use crate::pg::gather::Gather;
 use crate::pg::host::Host;
 use crate::pg::lease::Lease;
 use crate::pg::member::MemberSide;
@@ -24,13 +27,16 @@ use crate::pg::ops::{Op, Ops};
 use crate::pg::post::Post;
 use crate::pg::recover::{Step, Unclean};
 use crate::pg::requests::Sessions;
-use crate::pg::roster::{Roster, acting_members};
+use crate::pg::roster::Roster;
+use crate::pg::round::Round;
+use crate::pg::stripe::Stripe;
 use crate::pg::sync::Syncs;
 use crate::pg::trim::Trim;
-use crate::slab::Key;
+use crate::slab::{Key, Slab};
 use crate::store::ObjectStore;
 use crate::time::{Duration, Time};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What one call may use: the node's parts, the way to the other side, the own member side.
 pub struct Cx<'c, 'h, 'e, S> {
@@ -71,6 +77,8 @@ pub struct Rules {
     pub replicated: bool,
     /// Bytes of an object.
     pub object_bytes: u32,
+    /// How it is cut; in replicated pools it is one chunk.
+    pub stripe: Stripe,
     /// Hashes of the group's objects.
     pub range: HashRange,
     /// Whether writes may be acknowledged before they are durable.
@@ -150,6 +158,30 @@ pub enum Purpose {
         /// The seat.
         seat: u8,
     },
+    /// Removal of copies in other roles.
+    Vacate,
+    /// The reading of a part of a chunk.
+    Gather {
+        /// For whom.
+        key: Key<Gather>,
+        /// Which part.
+        part: u8,
+    },
+    /// Commits, for which nobody waits.
+    Commit,
+}
+
+/// What only erasure-coded pools need.
+#[derive(Clone, Debug, Default)]
+pub struct Stripes {
+    /// The code; none in replicated pools.
+    pub code: Option<Arc<dyn Code>>,
+    /// Writes under way.
+    pub rounds: Slab<Round>,
+    /// Chunks being read.
+    pub gathers: Slab<Gather>,
+    /// Versions to be committed.
+    pub commits: Commits,
 }
 
 /// See the module.
@@ -206,13 +238,21 @@ pub struct Primary {
     pub syncs: Syncs,
     /// Trimming and what follows it.
     pub trim: Trim,
+    /// Erasure-coded objects.
+    pub stripes: Stripes,
 }
 
 impl Primary {
-    /// A new attempt.
-    pub fn new(pg: PgId, attempt: Attempt, rules: Rules, acting: Vec<ActingMember>, now: Time) -> Self {
-        let in_roles: Vec<_> = acting.iter().copied().map(Some).collect();
-        let members = acting_members(&in_roles, rules.replicated);
+    /// A new attempt; `members` are the acting ones, in the order of their roles.
+    pub fn new(
+        pg: PgId,
+        attempt: Attempt,
+        rules: Rules,
+        acting: Vec<ActingMember>,
+        members: Vec<Member>,
+        code: Option<Arc<dyn Code>>,
+        now: Time,
+    ) -> Self {
         Primary {
             pg,
             attempt,
@@ -239,7 +279,13 @@ impl Primary {
             sessions: Sessions::new(now, rules.lazy),
             syncs: Syncs::default(),
             trim: Trim::default(),
+            stripes: Stripes { code, ..Stripes::default() },
         }
+    }
+
+    /// The pool's code. Panics in replicated pools.
+    pub fn code(&self) -> &dyn Code {
+        self.stripes.code.as_deref().expect("only erasure-coded pools compute parity")
     }
 
     /// Goes on to the next stage.
@@ -294,6 +340,9 @@ impl Primary {
             Purpose::Write { op: key, seat } => self.confirmed(cx, key, seat, op, reply),
             Purpose::Leave => self.left(cx, from, reply),
             Purpose::Flush { seat } => self.flushed(cx, seat, reply),
+            Purpose::Vacate => self.vacated(cx, from, &reply),
+            Purpose::Gather { key, part } => self.gathered(cx, key, part, op, reply),
+            Purpose::Commit => {}
         }
     }
 
@@ -318,7 +367,10 @@ impl Primary {
                 self.give_up(cx, RETRY_PAUSE);
             }
             Stage::Query => self.roster.forget(osd),
-            Stage::Active => self.source_lost(cx, osd),
+            Stage::Active => {
+                self.source_lost(cx, osd);
+                self.parts_lost(cx, osd);
+            }
             _ => {}
         }
     }
@@ -359,12 +411,14 @@ impl Primary {
         cx.host.mark("a member gets a second chance");
         self.resend_parked(cx, osd);
         self.flush_again(cx, osd);
+        self.resume_rounds(cx);
         self.source_found(cx);
     }
 
     /// Time passed.
     pub fn tick<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         self.check_reach(cx);
+        self.commit_tick(cx);
         if self.stage_deadline.is_none_or(|at| at > cx.host.now()) {
             return;
         }

@@ -23,6 +23,9 @@ impl Primary {
     /// Reads from the own store. All writes before it that concern these bytes are complete, so what is read was
     /// acknowledged, or kept by peering.
     pub fn start_read<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) {
+        if !self.rules.replicated {
+            return self.start_stripe_read(cx, object, key);
+        }
         let record = self.ops.object(object);
         let (id, version) = (record.id, record.visible);
         let copy = CopyId { object: id, role: self.own_role(cx) };
@@ -52,7 +55,10 @@ impl Primary {
                     if status { Answer::BlockStatus { version, bitmap } } else { Answer::Read { version, data } };
                 self.answer_leased(cx, key, Ok(answer));
             }
-            Err(StoreError::Damaged { .. }) => self.read_damaged(cx, object, key, version),
+            Err(StoreError::Damaged { .. }) => {
+                let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
+                self.read_damaged(cx, object, key, version, own);
+            }
             _ => {
                 self.finish(cx, key, Err(Refusal::Again));
                 self.object_step(cx, object);
@@ -60,15 +66,15 @@ impl Primary {
         }
     }
 
-    /// The own copy is damaged: it is repaired from the others, then read again. Writes that are under way come first.
-    fn read_damaged<S: ObjectStore>(
+    /// A copy is damaged: it is repaired from the others, then read again. Writes that are under way come first.
+    pub fn read_damaged<S: ObjectStore>(
         &mut self,
         cx: &mut Cx<'_, '_, '_, S>,
         object: Key<Object>,
         key: Key<Op>,
         version: Version,
+        seat: u8,
     ) {
-        let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
         let record = self.ops.object(object);
         if record.in_flight > 0 || version.is_none() {
             self.finish(cx, key, Err(Refusal::Again));
@@ -76,7 +82,7 @@ impl Primary {
         }
         let (id, newest) = (record.id, record.newest);
         self.ops.get_mut(key).expect("found by the caller").state = State::Waiting;
-        self.damage_found(cx, id, newest, own);
+        self.damage_found(cx, id, newest, seat);
         self.object_step(cx, object);
     }
 

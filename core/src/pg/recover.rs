@@ -4,8 +4,10 @@
 //! versions, nor the order in which groups get slots (the OSD node's [`super::pace::RecoverySlots`]).
 //!
 //! ```text
-//! Idle -> Removing (void and stale copies) -> Idle -> Fetching (a good copy) -> Installing (where it lacks) -> done
+//! Idle -> Removing (void and stale copies) -> Idle -> Fetching (a good copy, or `k`) -> Installing (where it lacks) -> done
 //! ```
+//! In erasure-coded pools resolve installs the version as prepared, on top of the committed one; a valid version that is
+//! prepared there already is committed first, which its successor shows to have been complete.
 //! In resolve only what must be done before the record is done; a step that fails leads to a new attempt. Later, it
 //! leads to another source, or to the wish for an epoch without the member that failed.
 
@@ -15,6 +17,8 @@ use crate::pg::host::Host;
 use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
 use crate::pg::pace::Urgency;
 use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
+use crate::pg::rebuild::Fetched;
+use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::store::{Mode, ObjectStore};
 use crate::time::Duration;
@@ -30,6 +34,11 @@ const FAILURE_PAUSE: Duration = Duration::millis(1_000);
 /// Copies to remove: seat and version.
 pub type Doomed = SmallVec<[(u8, Version); 2]>;
 
+/// A store removes the newest version of a copy only.
+fn newest_first(doomed: &mut Doomed) {
+    doomed.sort_by_key(|(seat, version)| (*seat, std::cmp::Reverse(*version)));
+}
+
 /// An object that is not the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -39,14 +48,18 @@ pub struct Entry {
     pub good: Mask,
     /// Acting seats without.
     pub missing: Mask,
-    /// Copies to be removed before anything is installed.
-    remove: Doomed,
+    /// It is a tombstone.
+    pub tombstone: bool,
+    /// Copies to be removed before anything is installed, the newest of a seat first.
+    pub remove: Doomed,
     /// Copies to be removed once the group serves.
-    later: Doomed,
+    pub later: Doomed,
+    /// Prepared versions to be committed before the next one is installed on top.
+    pub commit: Doomed,
     /// Something must be done before the record.
-    resolve: bool,
+    pub resolve: bool,
     /// That includes the installation.
-    install: bool,
+    pub install: bool,
     /// Seats whose copy of this very version is damaged.
     repair: Mask,
     /// An operation waits for it.
@@ -56,13 +69,15 @@ pub struct Entry {
     /// It has one of the OSD's slots.
     slot: bool,
     work: Work,
+    /// What was fetched so far.
+    fetched: Vec<Fetched>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Idle,
     Removing(u32),
-    Fetching(u8),
+    Fetching(Mask),
     Installing(Mask),
 }
 
@@ -78,25 +93,55 @@ pub enum Step {
 }
 
 impl Entry {
-    /// See the fields.
-    pub fn new(
-        version: Version,
-        good: Mask,
-        missing: Mask,
-        remove: Doomed,
-        later: Doomed,
-        resolve: bool,
-        install: bool,
-    ) -> Self {
-        let (repair, wanted, unfound, slot, work) = (0, false, false, false, Work::Idle);
-        Entry { version, good, missing, remove, later, resolve, install, repair, wanted, unfound, slot, work }
+    /// See the fields; the others say that there is nothing more to do.
+    pub fn new(version: Version, tombstone: bool, good: Mask, missing: Mask) -> Self {
+        Entry {
+            version,
+            good,
+            missing,
+            tombstone,
+            remove: Doomed::new(),
+            later: Doomed::new(),
+            commit: Doomed::new(),
+            resolve: false,
+            install: false,
+            repair: 0,
+            wanted: false,
+            unfound: false,
+            slot: false,
+            work: Work::Idle,
+            fetched: Vec::new(),
+        }
+    }
+
+    fn is_installed_at(&self, seat: u8) -> bool {
+        self.install && self.missing >> seat & 1 == 1
+    }
+
+    /// An installation replaces whatever is there.
+    pub fn install_over(&mut self) {
+        let (install, missing) = (self.install, self.missing);
+        self.remove.retain(|(seat, _)| !(install && missing >> *seat & 1 == 1));
+        self.commit.clear();
+    }
+
+    /// An installation is prepared on top of what is there: nothing above it may stay, and what is prepared and valid
+    /// below it is committed.
+    pub fn install_on_top(&mut self, is_prepared: impl Fn(u8, Version) -> bool) {
+        let (now, later) =
+            std::mem::take(&mut self.later).into_iter().partition(|(seat, _)| self.is_installed_at(*seat));
+        self.later = later;
+        self.remove.extend::<Doomed>(now);
+        newest_first(&mut self.remove);
+        let below = std::mem::take(&mut self.commit).into_iter();
+        let kept = below.filter(|(seat, version)| self.is_installed_at(*seat) && is_prepared(*seat, *version));
+        self.commit = kept.filter(|_| !planted(Bug::DropKeptPredecessor)).collect();
     }
 
     /// A copy that turned out to be damaged: of all acting members, only `seat` lacks it.
     fn damaged(version: Version, acting: Mask, seat: u8) -> Self {
         let bit = 1 << seat;
-        let entry = Entry::new(version, acting & !bit, bit, SmallVec::new(), SmallVec::new(), false, false);
-        Entry { repair: bit, ..entry }
+        Entry { repair: bit, ..Entry::new(version, false, acting & !bit, bit) }
     }
 
     fn urgency(&self, acting: Mask) -> Urgency {
@@ -162,6 +207,9 @@ impl Unclean {
         for (object, entry) in &mut self.entries {
             entry.resolve = false;
             entry.remove.append(&mut entry.later);
+            newest_first(&mut entry.remove);
+            // What was to be committed first is replaced by the whole copy, which is committed.
+            entry.commit.clear();
             self.queue.insert((entry.urgency(acting), *object));
         }
     }
@@ -271,13 +319,8 @@ impl Primary {
         let resolving = self.stage == Stage::Resolve;
         let Some(entry) = self.unclean.entries.get_mut(&object) else { return };
         debug_assert_eq!(entry.work, Work::Idle);
-        if !entry.remove.is_empty() {
-            entry.work = Work::Removing(u32::try_from(entry.remove.len()).expect("few"));
-            for (seat, version) in std::mem::take(&mut entry.remove) {
-                let copy = CopyId { object, role: self.roster.role(seat) };
-                let purpose = Purpose::Recover { object, seat, step: Step::Remove };
-                self.send(cx, seat, SubOp::Remove { copy, version }, purpose);
-            }
+        if !entry.remove.is_empty() || !entry.commit.is_empty() {
+            self.clear_way(cx, object);
         } else if entry.missing == 0 || (resolving && !entry.install) {
             self.work_done(cx, object);
         } else {
@@ -285,23 +328,60 @@ impl Primary {
         }
     }
 
-    fn fetch<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+    /// What must not be there, or not be prepared, when the version is installed. Members keep the order.
+    fn clear_way<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
-        let own = self.roster.acting_seat(cx.host.node.osd).filter(|seat| entry.good >> seat & 1 == 1);
-        let connected = |(_, seat): &(u8, &crate::pg::roster::Seat)| cx.host.node.is_connected(seat.member.osd);
-        let other = self.roster.in_mask(entry.good).find(connected).map(|(index, _)| index);
-        let Some(seat) = own.or(other) else { return self.no_source(cx, object) };
-        entry.work = Work::Fetching(seat);
-        let (copy, version) = (CopyId { object, role: self.roster.role(seat) }, entry.version);
-        let purpose = Purpose::Recover { object, seat, step: Step::Fetch };
-        self.send(cx, seat, SubOp::Fetch { copy, version }, purpose);
+        let (remove, commit) = (std::mem::take(&mut entry.remove), std::mem::take(&mut entry.commit));
+        entry.work = Work::Removing(u32::try_from(remove.len() + commit.len()).expect("few"));
+        for (seat, version) in remove {
+            let copy = CopyId { object, role: self.roster.role(seat) };
+            let purpose = Purpose::Recover { object, seat, step: Step::Remove };
+            self.send(cx, seat, SubOp::Remove { copy, version }, purpose);
+        }
+        for (seat, version) in commit {
+            let op = SubOp::Commit { role: self.roster.role(seat), versions: vec![(object, version)] };
+            self.send(cx, seat, op, Purpose::Recover { object, seat, step: Step::Remove });
+        }
+    }
+
+    fn fetch<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let sources = self.sources_of(cx, &self.unclean.entries[&object]);
+        if sources == 0 {
+            return self.no_source(cx, object);
+        }
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        entry.work = Work::Fetching(sources);
+        entry.fetched.clear();
+        let version = entry.version;
+        for seat in seats_of(sources) {
+            let copy = CopyId { object, role: self.roster.role(seat) };
+            let purpose = Purpose::Recover { object, seat, step: Step::Fetch };
+            self.send(cx, seat, SubOp::Fetch { copy, version }, purpose);
+        }
+    }
+
+    /// All that was asked for is here: the copies that are missing are made and sent.
+    fn install<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        let fetched = std::mem::take(&mut entry.fetched);
+        entry.work = Work::Installing(entry.missing);
+        let (missing, repair, version) = (entry.missing, entry.repair, entry.version);
+        let Fetched { predecessor, requests, .. } = fetched.first().expect("something was fetched");
+        for seat in seats_of(missing) {
+            let (purpose, mode) = self.install_purpose(repair >> seat & 1 == 1);
+            let copy = CopyId { object, role: self.roster.role(seat) };
+            let content = self.content_in_role(cx.host.env.bufs, &fetched, copy.role.0);
+            let (predecessor, requests) = (*predecessor, requests.clone());
+            let op = SubOp::Install { purpose, copy, version, predecessor, mode, content, requests };
+            self.send(cx, seat, op, Purpose::Recover { object, seat, step: Step::Install });
+        }
     }
 
     /// No good copy is within reach: it waits for a connection, or for good.
     fn no_source<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+        let unfound = !self.is_found(&self.unclean.entries[&object]);
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
-        entry.unfound = entry.good == 0;
-        let unfound = entry.unfound;
+        entry.unfound = unfound;
         if std::mem::take(&mut entry.slot) {
             cx.host.recovery.give_back();
         }
@@ -361,20 +441,17 @@ impl Primary {
                 }
             }
             (Step::Fetch, SubReply::Whole { version, predecessor, content, requests }, Work::Fetching(from))
-                if from == seat && version == entry.version =>
+                if from >> seat & 1 == 1 && version == entry.version =>
             {
-                entry.work = Work::Installing(entry.missing);
-                let (missing, repair) = (entry.missing, entry.repair);
-                for seat in (0..64u8).filter(|seat| missing >> seat & 1 == 1) {
-                    let purpose = self.install_purpose(repair >> seat & 1 == 1);
-                    let copy = CopyId { object, role: self.roster.role(seat) };
-                    let (mode, content, requests) = (Mode::Plain, content.clone(), requests.clone());
-                    let op = SubOp::Install { purpose, copy, version, predecessor, mode, content, requests };
-                    self.send(cx, seat, op, Purpose::Recover { object, seat, step: Step::Install });
+                let role = self.roster.role(seat).0;
+                entry.fetched.push(Fetched { role, predecessor, content, requests });
+                entry.work = Work::Fetching(from & !(1 << seat));
+                if from == 1 << seat {
+                    self.install(cx, object);
                 }
             }
             (Step::Fetch, SubReply::Refused(Refused::Damaged | Refused::NoSuchVersion), Work::Fetching(from))
-                if from == seat =>
+                if from >> seat & 1 == 1 =>
             {
                 entry.work = Work::Idle;
                 let version = entry.version;
@@ -396,18 +473,23 @@ impl Primary {
             (Step::Remove, SubReply::Done, _) => {
                 cx.host.mark("a copy was removed after another could not be");
             }
-            (Step::Fetch, _, Work::Idle | Work::Installing(_)) => {
-                cx.host.mark("a source answered after it was given up")
+            (Step::Fetch, _, Work::Idle | Work::Installing(_) | Work::Removing(_)) => {
+                cx.host.mark("a source answered after it was given up");
+            }
+            (Step::Fetch, _, Work::Fetching(from)) if from >> seat & 1 == 0 => {
+                cx.host.mark("a source answered after others were asked");
             }
             (step, reply, _) => self.recovery_failed(cx, object, seat, sent, step, &reply),
         }
     }
 
-    fn install_purpose(&self, repair: bool) -> InstallPurpose {
+    fn install_purpose(&self, repair: bool) -> (InstallPurpose, Mode) {
+        let commits = self.rules.replicated || planted(Bug::CommitBeforeRecord);
         match self.stage {
-            Stage::Resolve => InstallPurpose::Resolve,
-            _ if repair => InstallPurpose::Repair,
-            _ => InstallPurpose::Recovery,
+            Stage::Resolve if commits => (InstallPurpose::Resolve, Mode::Plain),
+            Stage::Resolve => (InstallPurpose::Resolve, Mode::Prepare),
+            _ if repair => (InstallPurpose::Repair, Mode::Plain),
+            _ => (InstallPurpose::Recovery, Mode::Plain),
         }
     }
 
@@ -474,7 +556,7 @@ impl Primary {
     pub fn source_lost<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
         let seats = self.roster.mask(|seat| seat.member.osd == osd);
         let from_there = |(_, entry): &(&ObjectId, &Entry)| match entry.work {
-            Work::Fetching(from) => seats >> from & 1 == 1,
+            Work::Fetching(from) => seats & from != 0,
             _ => false,
         };
         let objects: Vec<ObjectId> = self.unclean.entries.iter().filter(from_there).map(|(id, _)| *id).collect();

@@ -43,6 +43,8 @@ pub struct Trim {
     pub trimmed: bool,
     /// OSDs outside the acting set that are removing their copies.
     leaving: BTreeSet<OsdId>,
+    /// Acting OSDs with copies in other roles than theirs.
+    pub in_other_roles: BTreeSet<OsdId>,
     purging: usize,
     purge_after: Option<CopyId>,
     purge_done: bool,
@@ -55,7 +57,11 @@ pub struct Trim {
 impl Trim {
     /// Whether nothing is left to be removed, as far as is known.
     pub fn is_done(&self) -> bool {
-        self.trimmed && self.leaving.is_empty() && self.purge_done && self.purging == 0
+        self.trimmed
+            && self.leaving.is_empty()
+            && self.in_other_roles.is_empty()
+            && self.purge_done
+            && self.purging == 0
     }
 }
 
@@ -105,6 +111,9 @@ impl Primary {
     pub fn trim_again<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         if self.trim.trimmed {
             self.trim.purge_done &= self.trim.purge_after.is_some();
+            for osd in self.trim.in_other_roles.clone() {
+                self.vacate(cx, osd);
+            }
             self.purge_more(cx);
         } else {
             self.trim_if_clean(cx);
@@ -121,7 +130,32 @@ impl Primary {
         for osd in osds {
             self.send_away(cx, osd);
         }
+        for osd in self.trim.in_other_roles.clone() {
+            self.vacate(cx, osd);
+        }
         self.purge_more(cx);
+    }
+
+    /// An acting OSD gives up copies in roles that it no longer has.
+    fn vacate<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        let seat = self.roster.acting_seat(osd).expect("it acts");
+        let keep = self.roster.role(seat);
+        self.send(cx, seat, SubOp::Vacate { keep }, Purpose::Vacate);
+    }
+
+    /// An OSD removed (some of) its copies in other roles.
+    pub fn vacated<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, from: OsdId, reply: &SubReply) {
+        match reply {
+            SubReply::Listing { more: true, .. } => self.vacate(cx, from),
+            SubReply::Listing { more: false, .. } => {
+                self.trim.in_other_roles.remove(&from);
+            }
+            _ => {
+                cx.host.mark("a member does not know its role yet");
+                let at = cx.host.now() + PAUSE;
+                self.look_again(cx, at);
+            }
+        }
     }
 
     fn send_away<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
@@ -177,6 +211,13 @@ impl Primary {
         self.trim.purge_after = copies.last().map(|info| info.copy);
         self.trim.purge_done = !more;
         let base = self.history.0.base_epoch;
+        for info in &copies {
+            if let Some(prepared) = &info.prepared {
+                // Of an older interval: those of this one are waiting for it already.
+                self.trim.purge_left |= prepared.tombstone && prepared.version.epoch < base;
+                self.commit_later(cx, info.copy.object, prepared.version);
+            }
+        }
         let old = |info: CopyInfo| {
             let committed = info.committed.filter(|_| info.prepared.is_none())?;
             let settled = committed.version.epoch < base || planted(Bug::PurgeBeforeTrim);
@@ -191,7 +232,13 @@ impl Primary {
                 continue;
             }
             self.trim.purging += 1;
-            let object = self.ops.push(RequestId::default(), None, copy.object, Kind::Purge { version }, None);
+            let object = self.ops.push(
+                RequestId::default(),
+                None,
+                copy.object,
+                Kind::Purge { version, committed: self.rules.replicated },
+                None,
+            );
             self.object_step(cx, object);
         }
         self.trim.purging -= 1;

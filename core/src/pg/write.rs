@@ -147,6 +147,7 @@ impl Primary {
                 Turn::Wait => {}
             }
         }
+        self.launch_round(cx, object);
     }
 
     /// Whether an operation's turn has come, by those before it.
@@ -163,6 +164,9 @@ impl Primary {
             Kind::Read { .. } => false,
         };
         if alone && record.in_flight > 0 {
+            return Turn::Wait;
+        }
+        if op.kind.is_write() && !self.rules.replicated && !self.may_join(record, object, &op.kind) {
             return Turn::Wait;
         }
         for (_, before) in self.ops.queue(object).take_while(|(other, _)| *other != key) {
@@ -203,13 +207,18 @@ impl Primary {
             return true;
         }
         let info = cx.host.store.lookup(CopyId { object: id, role: self.roster.role(own) });
+        // Beside the version that counts there may be a stale one, to be removed.
+        let counts = self.unclean.get(id).map(|entry| entry.version);
+        let newest = info.and_then(|info| {
+            let versions = [info.prepared, info.committed].into_iter().flatten();
+            versions.into_iter().find(|info| counts.is_none_or(|version| info.version == version))
+        });
         let record = self.ops.object_mut(object);
-        let committed = info.and_then(|info| info.committed);
         record.loaded = true;
-        record.newest = committed.as_ref().map_or(Version::NONE, |info| info.version);
-        record.absent = committed.as_ref().is_none_or(|info| info.tombstone);
+        record.newest = newest.as_ref().map_or(Version::NONE, |info| info.version);
+        record.absent = newest.as_ref().is_none_or(|info| info.tombstone);
         record.visible = if record.absent { Version::NONE } else { record.newest };
-        record.requests = committed.map(|info| info.requests).unwrap_or_default();
+        record.requests = newest.map(|info| info.requests).unwrap_or_default();
         true
     }
 
@@ -298,7 +307,7 @@ impl Primary {
         let record = self.ops.object(object);
         let (change, expect) = match &op.kind {
             Kind::Write { change, expect } => (change.clone(), *expect),
-            Kind::Purge { version } => {
+            Kind::Purge { version, .. } => {
                 let version = *version;
                 return self.start_purge(cx, object, key, version);
             }
@@ -342,7 +351,7 @@ impl Primary {
     ) {
         let floor = self.seq_floor;
         let record = self.ops.object_mut(object);
-        let predecessor = record.newest;
+        let (predecessor, fresh, joins) = (record.newest, record.absent, record.round.is_some());
         let version = Version { epoch: self.attempt.epoch, seq: predecessor.seq.max(floor) + 1 };
         let tombstone = matches!(change, Change::Delete);
         let id = record.id;
@@ -353,8 +362,13 @@ impl Primary {
         let seats = self.acting_seats();
         let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
         let left = if planted(Bug::AcknowledgeBeforeDurable) { 1 << own } else { seats };
+        // Of a round only the first one waits for members.
+        let left = if joins { 0 } else { left };
         let op = self.ops.get_mut(key).expect("in the queue");
         op.state = State::Writing { version, tombstone, left, no_space: 0, damaged: 0 };
+        if !self.rules.replicated {
+            return self.join_round(object, key, change, predecessor, fresh);
+        }
         for seat in (0..64u8).filter(|seat| seats >> seat & 1 == 1) {
             let copy = CopyId { object: id, role: self.roster.role(seat) };
             let (change, requests) = (change.clone(), requests.clone());
@@ -378,6 +392,13 @@ impl Primary {
         record.newest = Version::NONE;
         record.requests.clear();
         record.in_flight += 1;
+        if !self.rules.replicated {
+            return self.commit_before_purge(cx, key, id, version);
+        }
+        self.send_purge(cx, key, id, version);
+    }
+
+    fn send_purge<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, key: Key<Op>, id: ObjectId, version: Version) {
         let seats = self.acting_seats();
         let op = self.ops.get_mut(key).expect("in the queue");
         op.state = State::Writing { version: Version::NONE, tombstone: true, left: seats, no_space: 0, damaged: 0 };
@@ -424,7 +445,11 @@ impl Primary {
             SubReply::Refused(Refused::NoSpace) => {
                 *no_space |= 1 << seat;
                 self.parked.push((seat, key, sent));
-                return self.no_space(cx, object, key);
+                return if self.rules.replicated {
+                    self.no_space(cx, object, key)
+                } else {
+                    self.withdraw_round(cx, object, key)
+                };
             }
             _ => {
                 self.parked.push((seat, key, sent));
@@ -432,8 +457,35 @@ impl Primary {
                 return self.complain(cx, osd, "it cannot carry out a write");
             }
         }
+        if !self.rules.replicated && self.refused_by_some(cx, object, key) {
+            return;
+        }
         self.unpark(cx, object, seat);
         self.retire(cx, object);
+    }
+
+    /// Whether a write of an erasure-coded object is withdrawn, or will be when all have answered.
+    fn refused_by_some<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: Key<Object>,
+        key: Key<Op>,
+    ) -> bool {
+        let State::Writing { left, no_space, .. } = &mut self.ops.get_mut(key).expect("the caller's").state else {
+            return false;
+        };
+        let confirmed = self.roster.acting() & !*left;
+        if planted(Bug::AcknowledgeAfterK) && confirmed.count_ones() >= self.rules.k {
+            *left = 0;
+        }
+        let (left, refused) = (*left, *no_space != 0);
+        let withdrawing = self.is_withdrawing(object);
+        if withdrawing && left == 0 {
+            self.withdrawn(cx, object);
+        } else if refused {
+            self.withdraw_round(cx, object, key);
+        }
+        withdrawing || refused
     }
 
     /// Whether a write before this one has not been confirmed by the seat.
@@ -477,7 +529,7 @@ impl Primary {
         let State::Writing { left, no_space, .. } = op.state else { return };
         if no_space == seats {
             cx.host.mark("no member has space for a new object");
-            return self.undo_all(cx, object);
+            return self.undo_all(cx, object, Refusal::NoSpace);
         }
         if left & !no_space == 0 {
             for seat in (0..64u8).filter(|seat| no_space >> seat & 1 == 1) {
@@ -489,7 +541,7 @@ impl Primary {
 
     /// A new object was refused by all members, and with it whatever was to come on top: nothing of it was applied
     /// anywhere, and nothing will be.
-    fn undo_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) {
+    pub fn undo_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, why: Refusal) {
         let keys: Vec<Key<Op>> = self.ops.queue(object).map(|(key, _)| key).collect();
         self.parked.retain(|(_, key, _)| !keys.contains(key));
         let record = self.ops.object_mut(object);
@@ -501,7 +553,7 @@ impl Primary {
             let op = self.ops.get_mut(key).expect("in the queue");
             if let State::Writing { .. } = op.state {
                 op.state = State::Waiting;
-                let refusal = if std::mem::take(&mut first) { Refusal::NoSpace } else { Refusal::Again };
+                let refusal = if std::mem::take(&mut first) { why } else { Refusal::Again };
                 self.finish(cx, key, Err(refusal));
             }
         }
@@ -514,10 +566,14 @@ impl Primary {
             let op = self.ops.get(key).expect("in the queue");
             let State::Writing { version, tombstone, left: 0, .. } = op.state else { break };
             let (request, is_purge, durable) = (op.id, matches!(op.kind, Kind::Purge { .. }), !op.applied);
+            if self.purge_goes_on(cx, object, key) {
+                break;
+            }
+            let id = self.ops.object(object).id;
+            self.round_done(cx, object, id);
             let record = self.ops.object_mut(object);
             record.in_flight -= 1;
             record.visible = if tombstone { Version::NONE } else { version };
-            let id = record.id;
             if self.unclean.get(id).is_some_and(|entry| entry.unfound) {
                 self.buried(cx, id);
             }
@@ -527,6 +583,19 @@ impl Primary {
             self.finish(cx, key, Ok(Answer::Written { version }));
         }
         self.object_step(cx, object);
+    }
+
+    /// If a tombstone is committed everywhere by now, it is dropped.
+    fn purge_goes_on<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) -> bool {
+        let id = self.ops.object(object).id;
+        let Kind::Purge { version, committed } = &mut self.ops.get_mut(key).expect("in the queue").kind else {
+            return false;
+        };
+        let (version, goes_on) = (*version, !std::mem::replace(committed, true));
+        if goes_on {
+            self.send_purge(cx, key, id, version);
+        }
+        goes_on
     }
 
     /// The oldest write of an object that is under way.

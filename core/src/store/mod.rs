@@ -87,6 +87,16 @@ impl Bitmap {
         part
     }
 
+    /// Marks as written what another one has.
+    pub fn include(&mut self, other: &Bitmap) {
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word |= other;
+        }
+    }
+
     /// One past the last written sector.
     pub fn end(&self) -> u32 {
         let last = self.words.last().copied().unwrap_or(0);
@@ -144,7 +154,8 @@ pub enum StoreOp {
         /// Stored with the version.
         requests: Requests,
     },
-    /// As [`StoreOp::Write`], but a range becomes unwritten (zero) instead of getting data.
+    /// As [`StoreOp::Write`], but a range becomes unwritten (zero) instead of getting data. A prepared predecessor is
+    /// committed by it.
     Zero {
         /// The copy.
         copy: CopyId,
@@ -156,6 +167,8 @@ pub enum StoreOp {
         offset: u32,
         /// Bytes, whole sectors.
         len: u32,
+        /// Committed or prepared.
+        mode: Mode,
         /// Stored with the version.
         requests: Requests,
     },
@@ -173,7 +186,7 @@ pub enum StoreOp {
         /// The prepared version.
         version: Version,
     },
-    /// Deletion: leaves `(object, version, tombstone)`.
+    /// Deletion: leaves `(object, version, tombstone)`. A prepared predecessor is committed by it.
     Tombstone {
         /// The copy.
         copy: CopyId,

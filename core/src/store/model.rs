@@ -141,7 +141,8 @@ impl ModelStore {
     /// Damages what is stored of a copy, if it is there.
     pub fn damage(&mut self, copy: CopyId) {
         for copies in [&mut self.current, &mut self.durable] {
-            if let Some(state) = copies.get_mut(&key(copy)).and_then(|copy| copy.committed.as_mut()) {
+            let Some(copy) = copies.get_mut(&key(copy)) else { continue };
+            for state in [&mut copy.committed, &mut copy.prepared].into_iter().flatten() {
                 state.info.damaged = true;
             }
         }
@@ -279,12 +280,14 @@ fn apply(copies: &mut Copies, op: &StoreOp) {
             }
             put(copy, state, *mode);
         }
-        StoreOp::Zero { version, predecessor, offset, len, requests, .. } => {
+        StoreOp::Zero { version, predecessor, offset, len, mode, requests, .. } => {
+            commit(copy, *predecessor);
             let mut state = next_state(copy, *version, *predecessor, requests);
             unwrite(&mut state, *offset, *len);
-            put(copy, state, Mode::Plain);
+            put(copy, state, *mode);
         }
         StoreOp::Tombstone { version, predecessor, mode, requests, .. } => {
+            commit(copy, *predecessor);
             let info = version_info(*version, *predecessor, true, requests);
             put(copy, State { info, bytes: Vec::new(), bitmap: Bitmap::default() }, *mode);
         }

@@ -24,10 +24,13 @@ wire_enum!(SubOp ("sub-operation") {
     8 => Purge { copy, version },
     9 => Leave,
     10 => Flush,
+    11 => Read { copy, version, offset, len },
+    12 => Commit { role, versions },
+    13 => Vacate { keep },
 });
 wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair });
 wire_enum!(Mode ("mode") { 1 => Plain, 2 => Prepare });
-wire_enum!(Change ("change") { 1 => Data { offset, data }, 2 => Zero { offset, len }, 3 => Delete });
+wire_enum!(Change ("change") { 1 => Data { offset, data }, 2 => Zero { offset, len }, 3 => Delete, 4 => Nothing });
 wire_enum!(SubReply ("sub-operation's reply") {
     1 => Joined { store, trusted, lease_left, roles },
     2 => Digests(digests),
@@ -36,6 +39,7 @@ wire_enum!(SubReply ("sub-operation's reply") {
     5 => Whole { version, predecessor, requests, content },
     6 => Refused(why),
     7 => Applied,
+    8 => Read { bitmap, data },
 });
 wire_enum!(Refused ("refusal") {
     1 => Fenced(epoch),

@@ -93,6 +93,7 @@ impl Draw<'_> {
         all.extend(self.sub_ops());
         all.extend(self.sub_replies());
         all.extend(self.lazy());
+        all.extend(self.stripes());
         all
     }
 
@@ -222,6 +223,25 @@ impl Draw<'_> {
             ("leave", SubOp::Leave),
         ];
         ops.into_iter().map(|(name, op)| (format!("sub-op {name}"), self.sub_op(op))).collect()
+    }
+
+    /// Of erasure-coded pools. Behind all others, whose fields stay what they were.
+    fn stripes(&mut self) -> Vec<(String, Message)> {
+        let (copy, version, predecessor, requests) = (self.copy(), self.version(), self.version(), self.requests());
+        let (mode, change) = (Mode::Prepare, Change::Nothing);
+        let (offset, len) = (self.n32(), self.n32());
+        let versions = vec![(copy.object, version), (self.copy().object, self.version())];
+        let ops = [
+            ("write of a version alone", SubOp::Write { copy, version, predecessor, mode, change, requests }),
+            ("read", SubOp::Read { copy, version, offset, len }),
+            ("commit", SubOp::Commit { role: Role(4), versions }),
+            ("vacate", SubOp::Vacate { keep: Role(5) }),
+        ];
+        let mut all: Vec<(String, Message)> =
+            ops.into_iter().map(|(name, op)| (format!("sub-op {name}"), self.sub_op(op))).collect();
+        let reply = SubReply::Read { data: self.data(), bitmap: self.bitmap() };
+        all.push(("sub-reply read".into(), self.sub_reply(reply)));
+        all
     }
 
     fn sub_replies(&mut self) -> Vec<(String, Message)> {

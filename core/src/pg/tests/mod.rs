@@ -3,6 +3,7 @@
 
 mod check;
 mod choice;
+mod stripes;
 mod world;
 
 use crate::msg::{Answer, Refusal, RequestOp};

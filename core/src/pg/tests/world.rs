@@ -13,11 +13,10 @@ use crate::pg::msg::PgMessage;
 use crate::pg::pace::RecoverySlots;
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
-use crate::store::{CopyInfo, Data, ObjectStore};
+use crate::store::{Content, CopyInfo, Data, ObjectStore, StoreOp, StoreReply};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
-const OSDS: usize = 5;
 const CLIENTS: usize = 4;
 const OBJECTS: u64 = 3;
 const PG: PgId = PgId { pool: PoolId(1), number: PgNumber(0) };
@@ -78,6 +77,8 @@ struct Client {
     tries: u32,
     request: Option<Request>,
     op: Option<(u64, usize)>,
+    /// The registers that the operation is about.
+    slots: std::ops::Range<usize>,
     conn: u64,
     versions: BTreeMap<u64, Version>,
     left: u32,
@@ -87,6 +88,7 @@ pub struct World {
     now: Time,
     rng: Rng,
     faults: Faults,
+    shape: Shape,
     queue: BTreeMap<(Time, u64), What>,
     sequence: u64,
     meta: meta::Store,
@@ -110,17 +112,43 @@ pub struct World {
     trace: bool,
 }
 
-fn pool() -> Pool {
-    Pool {
-        name: "p".into(),
-        scheme: Scheme::Replicated,
-        pg_size: 3,
-        pg_minsize: 2,
-        pg_count: 1,
-        parity_chunks: 0,
-        block_size: 16 << 10,
-        failure_domain: "host".into(),
-        immediate_commit: Default::default(),
+/// Bytes of a chunk.
+const BLOCK: u32 = 16 << 10;
+
+/// The pool, and where in an object registers lie.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub pool: Pool,
+    /// Offsets of registers; one for replicated pools.
+    pub slots: Vec<u32>,
+}
+
+impl Shape {
+    pub fn replicated() -> Self {
+        let pool = Pool {
+            name: "p".into(),
+            scheme: Scheme::Replicated,
+            pg_size: 3,
+            pg_minsize: 2,
+            pg_count: 1,
+            parity_chunks: 0,
+            block_size: BLOCK,
+            failure_domain: "host".into(),
+            immediate_commit: Default::default(),
+        };
+        Shape { pool, slots: vec![0] }
+    }
+
+    /// Registers beside each other, on both sides of chunks' borders, and in the same column of different chunks.
+    pub fn striped(scheme: Scheme, k: u8, m: u8, minsize: u8) -> Self {
+        let replicated = Shape::replicated().pool;
+        let pool = Pool { scheme, pg_size: k + m, pg_minsize: minsize, parity_chunks: m, ..replicated };
+        let end = BLOCK * u32::from(k);
+        Shape { pool, slots: vec![0, 512, BLOCK - 512, BLOCK, BLOCK + 4096, end - 512] }
+    }
+
+    fn is_replicated(&self) -> bool {
+        self.pool.scheme == Scheme::Replicated
     }
 }
 
@@ -138,6 +166,11 @@ fn osd_id(index: usize) -> OsdId {
 
 impl World {
     pub fn new(seed: u64, faults: Faults) -> Self {
+        World::shaped(seed, faults, Shape::replicated())
+    }
+
+    pub fn shaped(seed: u64, faults: Faults, shape: Shape) -> Self {
+        let count = usize::from(shape.pool.pg_size) + 2;
         let mut rng = Rng::new(seed);
         let osd = |index: usize, rng: &mut Rng| Osd {
             groups: None,
@@ -156,15 +189,17 @@ impl World {
             tries: 0,
             request: None,
             op: None,
+            slots: 0..1,
             conn: 1,
             versions: BTreeMap::new(),
             left: 100,
         };
         let mut world = World {
             now: Time(1_000_000),
-            osds: (0..OSDS).map(|index| osd(index, &mut rng)).collect(),
+            osds: (0..count).map(|index| osd(index, &mut rng)).collect(),
             rng,
             faults,
+            shape,
             queue: BTreeMap::new(),
             sequence: 0,
             meta: meta::Store::new(meta::Retention::default()),
@@ -184,7 +219,7 @@ impl World {
             asked: 0,
             trace: std::env::var("PG_TRACE").is_ok(),
         };
-        for osd in 0..OSDS {
+        for osd in 0..count {
             world.start(osd);
         }
         world.new_map();
@@ -225,7 +260,7 @@ impl World {
             peers: BTreeMap::new(),
         };
         let mut groups = Groups::new(store, node, RecoverySlots::new(4, 200));
-        groups.create(PG, &pool());
+        groups.create(PG, &self.shape.pool);
         let entry = &mut self.osds[osd];
         entry.groups = Some(groups);
         entry.incarnation = incarnation;
@@ -245,7 +280,7 @@ impl World {
         let mut store = groups.store().clone();
         store.crash(&mut self.rng);
         self.osds[osd].store = Some(store);
-        for other in 0..OSDS {
+        for other in 0..self.osds.len() {
             self.unlink(osd, other);
         }
         let delay = self.rng.between(1_000, 100_000);
@@ -376,12 +411,14 @@ impl World {
                 versions.insert(object, version);
                 continue;
             }
-            let copy = CopyId { object, role: Role(0) };
+            let copies = (0..self.shape.pool.pg_size).map(|role| CopyId { object, role: Role(role) });
             let stores =
                 self.osds.iter().filter_map(|osd| osd.groups.as_ref().map(Groups::store).or(osd.store.as_ref()));
+            let infos = stores.flat_map(|store| copies.clone().filter_map(|copy| store.lookup(copy)));
             let absent = version.is_none()
-                || stores
-                    .filter_map(|store| store.lookup(copy)?.committed)
+                || infos
+                    .flat_map(|info| [info.committed, info.prepared])
+                    .flatten()
                     .any(|info| info.version == version && info.tombstone);
             let old = versions.insert(object, if absent { Version::NONE } else { version }).unwrap_or_default();
             let continues =
@@ -455,8 +492,9 @@ impl World {
     fn new_map(&mut self) {
         let (old, _) = self.current_map();
         let unwanted = self.wishes(old.primary);
-        let mut up: Vec<usize> =
-            (0..OSDS).filter(|osd| self.is_up(*osd) && (self.healing || !unwanted.contains(&osd_id(*osd)))).collect();
+        let mut up: Vec<usize> = (0..self.osds.len())
+            .filter(|osd| self.is_up(*osd) && (self.healing || !unwanted.contains(&osd_id(*osd))))
+            .collect();
         if !self.healing {
             for index in 0..up.len() {
                 let other = self.rng.below(up.len() as u64) as usize;
@@ -470,10 +508,18 @@ impl World {
                 });
             }
         }
-        let size = if self.healing { 3 } else { self.rng.between(2, 3) as usize };
-        let acting: Vec<Option<ActingMember>> = up.iter().take(size).map(|osd| Some(self.member(*osd))).collect();
-        let primary = if acting.is_empty() { None } else { acting[self.rng.below(acting.len() as u64) as usize] };
-        let primary = if self.healing { acting.first().copied().flatten() } else { primary };
+        let (least, most) = (self.shape.pool.pg_minsize, self.shape.pool.pg_size);
+        let size = if self.healing { most.into() } else { self.rng.between(least.into(), most.into()) as usize };
+        up.truncate(size);
+        let acting = if self.shape.is_replicated() {
+            up.iter().map(|osd| Some(self.member(*osd))).collect()
+        } else {
+            self.in_roles(&old, &up)
+        };
+        let members: Vec<ActingMember> = acting.iter().copied().flatten().collect();
+        let primary =
+            if members.is_empty() { None } else { Some(members[self.rng.below(members.len() as u64) as usize]) };
+        let primary = if self.healing { members.first().copied() } else { primary };
         let map = PgMap {
             epoch: Epoch(old.epoch.0 + 1),
             target: Vec::new(),
@@ -492,7 +538,7 @@ impl World {
         let txn = meta::Txn { compare: Vec::new(), success: vec![put], failure: Vec::new() };
         self.meta.apply(self.now, meta::Request::Txn(txn)).unwrap();
         let (_, revision) = self.current_map();
-        for osd in 0..OSDS {
+        for osd in 0..self.osds.len() {
             let incarnation = self.osds[osd].incarnation;
             let delay =
                 if self.rng.chance(1, 4) { self.rng.between(1_000, 600_000) } else { self.rng.between(100, 3_000) };
@@ -505,14 +551,33 @@ impl World {
         }
     }
 
+    /// Gives roles, mostly the old ones.
+    fn in_roles(&mut self, old: &PgMap, osds: &[usize]) -> Vec<Option<ActingMember>> {
+        let mut acting = vec![None; self.shape.pool.pg_size.into()];
+        let mut rest = Vec::new();
+        for osd in osds {
+            let role = old.acting.iter().position(|member| member.is_some_and(|member| member.osd == osd_id(*osd)));
+            match role {
+                Some(role) if self.rng.chance(9, 10) => acting[role] = Some(self.member(*osd)),
+                _ => rest.push(*osd),
+            }
+        }
+        for osd in rest {
+            let free: Vec<usize> = (0..acting.len()).filter(|role| acting[*role].is_none()).collect();
+            let role = free[self.rng.below(free.len() as u64) as usize];
+            acting[role] = Some(self.member(osd));
+        }
+        acting
+    }
+
     // ---- faults ----
 
     fn fault(&mut self) {
         if self.healing {
             return;
         }
-        let osd = self.rng.below(OSDS as u64) as usize;
-        let other = self.rng.below(OSDS as u64) as usize;
+        let osd = self.rng.below(self.osds.len() as u64) as usize;
+        let other = self.rng.below(self.osds.len() as u64) as usize;
         match self.rng.below(6) {
             0 if self.faults.maps => self.new_map(),
             1 if self.faults.crashes => {
@@ -528,7 +593,7 @@ impl World {
                 let until = self.now + Duration::micros(self.rng.between(50_000, 700_000));
                 self.log(|| format!("osd.{osd} is cut off until {}", until.0 / 1_000_000));
                 self.osds[osd].cut_off_until = until;
-                for other in 0..OSDS {
+                for other in 0..self.osds.len() {
                     self.unlink(osd, other);
                     self.at(until, What::LinkUp { a: osd, b: other });
                 }
@@ -568,15 +633,24 @@ impl World {
         client.left -= 1;
         let stripe = self.rng.below(OBJECTS);
         let value = self.called as u64 + 1;
+        let (slots, offset, len) = self.draw_range();
+        let bytes = self.register_bytes(&slots, offset, len, value);
+        let client = &mut self.clients[index];
+        let mut covered = slots;
         let op = match self.rng.below(10) {
-            0..4 => RequestOp::Read { offset: 0, len: 512 },
-            4 => RequestOp::Delete { expect: None },
-            5 | 6 if client.versions.contains_key(&stripe) => {
-                let data = sector(&mut self.bufs, value);
-                RequestOp::Write { offset: 0, data, expect: client.versions.get(&stripe).copied() }
+            3 if self.shape.slots.len() > 1 && self.rng.chance(1, 2) => RequestOp::BlockStatus { offset, len },
+            0..4 => RequestOp::Read { offset, len },
+            4 if self.shape.slots.len() > 1 && self.rng.chance(1, 2) => RequestOp::Zero { offset, len },
+            4 => {
+                covered = 0..self.shape.slots.len();
+                RequestOp::Delete { expect: None }
             }
-            _ => RequestOp::Write { offset: 0, data: sector(&mut self.bufs, value), expect: None },
+            5 | 6 if client.versions.contains_key(&stripe) => {
+                RequestOp::Write { offset, data: bytes, expect: client.versions.get(&stripe).copied() }
+            }
+            _ => RequestOp::Write { offset, data: bytes, expect: None },
         };
+        client.slots = covered.clone();
         let is_write = op.is_write();
         let number = if is_write {
             client.number += 1;
@@ -599,9 +673,69 @@ impl World {
         client.tries = 0;
         let text = format!("client {index}: {:?}", client.request.as_ref().unwrap());
         self.log(|| text);
-        self.history.entry(stripe).or_default().push(Moment::Call(self.called));
+        for slot in covered {
+            self.history.entry(register(stripe, slot)).or_default().push(Moment::Call(self.called));
+        }
         self.called += 1;
         self.client_send(index);
+    }
+
+    /// Registers, and the range from the first to the last of them.
+    fn draw_range(&mut self) -> (std::ops::Range<usize>, u32, u32) {
+        let slots = &self.shape.slots;
+        if slots.len() == 1 {
+            return (0..1, 0, 512);
+        }
+        if self.rng.chance(1, 8) {
+            return (0..slots.len(), 0, self.shape.pool.object_bytes());
+        }
+        let first = self.rng.below(slots.len() as u64) as usize;
+        let last =
+            if self.rng.chance(1, 2) { first } else { self.rng.between(first as u64, slots.len() as u64 - 1) as usize };
+        (first..last + 1, slots[first], slots[last] + 512 - slots[first])
+    }
+
+    /// A body with a value in each register of a range.
+    fn register_bytes(&mut self, slots: &std::ops::Range<usize>, offset: u32, len: u32, value: u64) -> Data {
+        let mut buf = self.bufs.zeroed(len);
+        for slot in slots.clone() {
+            let at = (self.shape.slots[slot] - offset) as usize;
+            buf.bytes_mut()[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        Data::new(self.bufs.freeze(buf))
+    }
+
+    /// What an answer says of each register that the operation is about.
+    fn actions(&self, index: usize, request: &Request, answer: &Answer) -> Vec<(usize, Option<Action>)> {
+        let slots = self.clients[index].slots.clone();
+        let at = |slot: usize, offset: u32| self.shape.slots[slot] - offset;
+        let action = |slot: usize| match (&request.op, answer) {
+            (RequestOp::Read { offset, .. }, Answer::Read { data, .. }) => {
+                Some(Action::Read(value_at(data, at(slot, *offset))))
+            }
+            (RequestOp::BlockStatus { offset, .. }, Answer::BlockStatus { bitmap, .. }) => {
+                // What was never written is zero; what was may be, too.
+                (!bitmap.get(at(slot, *offset) / 512)).then_some(Action::Read(0))
+            }
+            (RequestOp::Write { offset, data, .. }, Answer::Written { .. }) => {
+                Some(Action::Write(value_at(data, at(slot, *offset))))
+            }
+            (RequestOp::Zero { .. } | RequestOp::Delete { .. }, Answer::Written { .. }) => Some(Action::Write(0)),
+            other => panic!("client {index} got {other:?}"),
+        };
+        slots.map(|slot| (slot, action(slot))).collect()
+    }
+
+    /// An operation of a client ended; what it did to each register, or that it did nothing.
+    fn ended(&mut self, index: usize, stripe: u64, op: usize, actions: Option<Vec<(usize, Option<Action>)>>) {
+        let actions = actions.unwrap_or_else(|| self.clients[index].slots.clone().map(|slot| (slot, None)).collect());
+        for (slot, action) in actions {
+            let moments = self.history.get_mut(&register(stripe, slot)).expect("called before");
+            match action {
+                Some(action) => moments.push(Moment::Return(op, action)),
+                None => moments.retain(|moment| *moment != Moment::Call(op)),
+            }
+        }
     }
 
     fn client_send(&mut self, index: usize) {
@@ -636,18 +770,16 @@ impl World {
             return;
         }
         let (stripe, op) = client.op.expect("has a request");
-        let value = match &request.op {
-            RequestOp::Write { data, .. } => value_of(data),
-            _ => 0,
-        };
-        let action = match reply.outcome {
-            Ok(Answer::Read { version, data }) => {
-                client.versions.insert(stripe, version);
-                Some(Action::Read(value_of(&data)))
-            }
-            Ok(Answer::Written { version }) => {
-                client.versions.insert(stripe, version);
-                Some(Action::Write(value))
+        let request = request.clone();
+        let actions = match reply.outcome {
+            Ok(answer) => {
+                match answer {
+                    Answer::Read { version, .. } | Answer::Written { version } => {
+                        client.versions.insert(stripe, version);
+                    }
+                    _ => {}
+                }
+                Some(self.actions(index, &request, &answer))
             }
             Err(Refusal::VersionMismatch(version)) => {
                 client.versions.insert(stripe, version);
@@ -663,14 +795,11 @@ impl World {
             }
             other => panic!("client {index} got {other:?}"),
         };
+        self.log(|| format!("client {index}: op {op} on {stripe}: {actions:?}"));
+        self.ended(index, stripe, op, actions);
+        let client = &mut self.clients[index];
         client.request = None;
         client.op = None;
-        let moments = self.history.get_mut(&stripe).expect("called before");
-        match action {
-            Some(action) => moments.push(Moment::Return(op, action)),
-            None => moments.retain(|moment| *moment != Moment::Call(op)),
-        }
-        self.log(|| format!("client {index}: op {op} on {stripe}: {action:?}"));
         // Spread over the time of the faults.
         let longest = if self.rng.chance(1, 2) { 2_000 } else { 90_000 };
         let delay = self.rng.between(10, longest);
@@ -754,17 +883,23 @@ impl World {
     fn abandon(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         // A deletion that may happen any time cannot be told from others: too many explanations.
-        let deletes = matches!(client.request, Some(Request { op: RequestOp::Delete { .. }, .. }));
+        let op = client.request.as_ref().map(|request| &request.op);
+        let deletes = matches!(op, Some(RequestOp::Delete { .. } | RequestOp::Zero { .. }));
         if deletes {
             self.client_send(index);
             return true;
         }
         let request = client.request.take().expect("a request timed out");
         let (stripe, op) = client.op.take().expect("has a request");
-        let moments = self.history.get_mut(&stripe).expect("called before");
-        match request.op {
-            RequestOp::Write { data, .. } => moments.push(Moment::Abandon(op, Action::Write(value_of(&data)))),
-            _ => moments.retain(|moment| *moment != Moment::Call(op)),
+        for slot in client.slots.clone() {
+            let moments = self.history.get_mut(&register(stripe, slot)).expect("called before");
+            match &request.op {
+                RequestOp::Write { offset, data, .. } => {
+                    let value = value_at(data, self.shape.slots[slot] - offset);
+                    moments.push(Moment::Abandon(op, Action::Write(value)));
+                }
+                _ => moments.retain(|moment| *moment != Moment::Call(op)),
+            }
         }
         self.log(|| format!("client {index}: op {op} on {stripe} is abandoned"));
         self.after(1_000, What::ClientStep { client: index });
@@ -835,7 +970,7 @@ impl World {
             });
         }
         if first {
-            for other in 0..OSDS {
+            for other in 0..self.osds.len() {
                 self.link(osd, other);
             }
         }
@@ -920,8 +1055,9 @@ impl World {
 
     /// Damages the copy of an acting member.
     pub fn damage(&mut self, stripe: u64, osd: OsdId) {
+        let role = self.role_of(osd.0 as usize);
         let groups = self.osds[osd.0 as usize].groups.as_mut().expect("up");
-        groups.store_mut().damage(CopyId { object: object(stripe), role: Role(0) });
+        groups.store_mut().damage(CopyId { object: object(stripe), role });
     }
 
     /// The acting members, the primary first.
@@ -949,7 +1085,7 @@ impl World {
         for osd in &mut self.osds {
             osd.cut_off_until = self.now;
         }
-        for osd in 0..OSDS {
+        for osd in 0..self.osds.len() {
             if !self.is_up(osd) {
                 self.start(osd);
             }
@@ -958,8 +1094,8 @@ impl World {
         self.new_map();
         let end = self.now + Duration::secs(100);
         while self.now < end && !self.is_settled() {
-            if self.links.len() < OSDS * (OSDS - 1) / 2 {
-                for (a, b) in (0..OSDS).flat_map(|a| (0..a).map(move |b| (a, b))) {
+            if self.links.len() < self.osds.len() * (self.osds.len() - 1) / 2 {
+                for (a, b) in (0..self.osds.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
                     self.link(a, b);
                 }
             }
@@ -980,7 +1116,7 @@ impl World {
         let epoch = self.current_map().0.epoch;
         let summary = self.primary().and_then(|pg| pg.summary());
         let clean = summary.is_some_and(|summary| summary.clean && summary.epoch == epoch);
-        done && clean && (3..OSDS).all(|osd| self.copies(osd).is_empty())
+        done && clean && (0..self.osds.len()).all(|osd| self.holds_its_role_only(osd))
     }
 
     fn stuck(&self) -> String {
@@ -989,11 +1125,73 @@ impl World {
         format!("stuck: {summary:?}, {:?}, {:?}, clients {clients:?}", self.current_map(), self.recorded())
     }
 
+    /// The role of an acting OSD.
+    fn role_of(&self, osd: usize) -> Role {
+        let acting = self.current_map().0.acting;
+        let place = acting.iter().position(|member| member.is_some_and(|member| member.osd == osd_id(osd)));
+        let role = place.filter(|_| !self.shape.is_replicated()).unwrap_or(0);
+        Role(u8::try_from(role).unwrap())
+    }
+
+    fn holds_its_role_only(&self, osd: usize) -> bool {
+        let acts = self.current_map().0.acting.iter().flatten().any(|member| member.osd == osd_id(osd));
+        let roles = self.osds[osd].groups.as_ref().expect("up").store().roles(PG.pool, HashRange::ALL);
+        roles.iter().all(|role| acts && *role == self.role_of(osd))
+    }
+
     fn copies(&self, osd: usize) -> Vec<CopyInfo> {
         let mut copies = Vec::new();
         let groups = self.osds[osd].groups.as_ref().expect("up");
-        groups.store().list(PG.pool, Role(0), HashRange::ALL, None, 1000, &mut copies);
+        groups.store().list(PG.pool, self.role_of(osd), HashRange::ALL, None, 1000, &mut copies);
         copies
+    }
+
+    /// Objects of an OSD: newest version, and whether it is a tombstone.
+    fn newest(&self, osd: usize) -> Vec<(ObjectId, Version, bool)> {
+        let newest = |info: CopyInfo| {
+            let newest = info.prepared.or(info.committed).expect("one of them");
+            (info.copy.object, newest.version, newest.tombstone)
+        };
+        self.copies(osd).into_iter().map(newest).collect()
+    }
+
+    /// The bytes of a copy's newest version.
+    fn bytes(&mut self, osd: usize, object: ObjectId) -> Vec<u8> {
+        let copy = CopyId { object, role: self.role_of(osd) };
+        let mut store = self.osds[osd].groups.as_ref().expect("up").store().clone();
+        while store.is_busy() {
+            let mut out = Effects::default();
+            store.end_of_round(&mut Env { now: self.now, rng: &mut self.rng, bufs: &mut self.bufs, out: &mut out });
+        }
+        while store.next_completion().is_some() {}
+        let mut out = Effects::default();
+        let mut env = Env { now: self.now, rng: &mut self.rng, bufs: &mut self.bufs, out: &mut out };
+        store.submit(&mut env, 0, StoreOp::ReadAll { copy, version: None });
+        (0..10).for_each(|_| store.end_of_round(&mut env));
+        match store.next_completion().expect("some rounds later").result {
+            Ok(StoreReply::Whole { content: Content::Data { data, .. }, .. }) => data.buf.bytes().to_vec(),
+            other => panic!("{copy:?}: {other:?}"),
+        }
+    }
+
+    /// Parity must follow from data, in every stripe.
+    fn check_parity(&mut self) -> Result<(), String> {
+        let pool = self.shape.pool.clone();
+        let code = crate::ec::code(pool.data_chunks(), pool.parity_chunks, pool.scheme == Scheme::Xor);
+        let acting = self.current_map().0.acting;
+        let osds: Vec<usize> = acting.iter().map(|member| member.expect("all up").osd.0 as usize).collect();
+        for (object, version, _) in self.newest(osds[0]).into_iter().filter(|(_, _, tombstone)| !tombstone) {
+            let mut chunks: Vec<Vec<u8>> = osds.iter().map(|osd| self.bytes(*osd, object)).collect();
+            chunks.iter_mut().for_each(|bytes| bytes.resize(BLOCK as usize, 0));
+            for parity in pool.data_chunks()..pool.pg_size {
+                let mut made = vec![0; BLOCK as usize];
+                (0..pool.data_chunks()).for_each(|data| code.add(data, &chunks[usize::from(data)], parity, &mut made));
+                if made != chunks[usize::from(parity)] {
+                    return Err(format!("{object:?} at {version}: parity {parity} does not fit the data"));
+                }
+            }
+        }
+        Ok(())
     }
 
     pub fn verdict(&mut self) -> Result<(), String> {
@@ -1007,21 +1205,20 @@ impl World {
                 return Err(format!("object {stripe} is not linearizable at {:?}", &moments[from..=index]));
             }
         }
-        let first = self.copies(0);
-        for osd in 1..3 {
-            let other = self.copies(osd);
+        let first = self.newest(0);
+        for osd in 1..usize::from(self.shape.pool.pg_size) {
+            let other = self.newest(osd);
             if first != other {
                 return Err(format!("osd.0 has {first:?}, osd.{osd} has {other:?}"));
             }
         }
-        for info in &first {
-            let version = info.committed.as_ref().expect("replicated").version;
-            let acknowledged = self.acknowledged.get(&info.copy.object).copied().unwrap_or(Version::NONE);
-            if version < acknowledged {
-                return Err(format!("{:?} is at {version}, but {acknowledged} was acknowledged", info.copy));
+        for (object, version, _) in &first {
+            let acknowledged = self.acknowledged.get(object).copied().unwrap_or(Version::NONE);
+            if *version < acknowledged {
+                return Err(format!("{object:?} is at {version}, but {acknowledged} was acknowledged"));
             }
         }
-        Ok(())
+        if self.shape.is_replicated() { Ok(()) } else { self.check_parity() }
     }
 }
 
@@ -1048,7 +1245,16 @@ fn forget_unseen(moments: &mut Vec<Moment>) {
 }
 
 fn value_of(data: &Data) -> u64 {
-    u64::from_le_bytes(data.buf.bytes()[..8].try_into().unwrap())
+    value_at(data, 0)
+}
+
+fn value_at(data: &Data, at: u32) -> u64 {
+    u64::from_le_bytes(data.buf.bytes()[at as usize..][..8].try_into().unwrap())
+}
+
+/// Names a register of an object.
+fn register(stripe: u64, slot: usize) -> u64 {
+    stripe * 16 + slot as u64
 }
 
 fn sector(bufs: &mut BufPool, value: u64) -> Data {

@@ -54,13 +54,13 @@ pub fn apply(info: &mut CopyInfo, op: &StoreOp) -> Result<Effect, StoreError> {
             at(info, *predecessor)?;
             put(info, next(*version, *predecessor, false, damaged, requests), *mode, *commits_predecessor)
         }
-        StoreOp::Zero { version, predecessor, requests, .. } => {
+        StoreOp::Zero { version, predecessor, mode, requests, .. } => {
             at(info, *predecessor)?;
-            put(info, next(*version, *predecessor, false, damaged, requests), Mode::Plain, true)
+            put(info, next(*version, *predecessor, false, damaged, requests), *mode, true)
         }
         StoreOp::Tombstone { version, predecessor, mode, requests, .. } => {
             at(info, *predecessor)?;
-            put(info, next(*version, *predecessor, true, false, requests), *mode, false)
+            put(info, next(*version, *predecessor, true, false, requests), *mode, true)
         }
         StoreOp::Replace { version, predecessor, content, mode, requests, .. } => {
             let tombstone = matches!(content, Content::Tombstone);

@@ -391,7 +391,7 @@ impl Running {
         place: ObjectIndex,
         request: &StoreOp,
     ) -> Result<Next, StoreError> {
-        let StoreOp::Zero { version, predecessor, offset, len, requests, .. } = request else {
+        let StoreOp::Zero { version, predecessor, offset, len, mode, requests, .. } = request else {
             panic!("{request:?} is not a zero");
         };
         if !self.admits(2 * UNIT_USIZE + RECORD_BYTES, Class::Data) {
@@ -427,7 +427,7 @@ impl Running {
             data.push(units.zeroed_unit(env, unit, *offset, *len)?);
         }
         let label = label(*version, *predecessor, requests);
-        let join = self.join(place, Mode::Plain);
+        let join = self.join(place, *mode);
         let body = Body::Inline { label, join, set: Sectors::default(), clear, units: data };
         self.record(env, key, place, body, Base::Builds, None);
         Ok(Next::Applied)
@@ -599,9 +599,10 @@ impl Versions {
         self.newest().map(|state| state.bitmap.clone()).unwrap_or_default()
     }
 
-    /// Block that the newest version's data are in.
+    /// Block that the newest version's data are in; none if it has no data, since its commit will give the block up.
     fn newest_block(&self) -> u32 {
-        self.newest().map_or(NO_BLOCK, |state| self.block_of(state))
+        let newest = self.newest().filter(|state| !state.bitmap.words.is_empty());
+        newest.map_or(NO_BLOCK, |state| self.block_of(state))
     }
 }
 

@@ -557,8 +557,8 @@ impl World {
                     requests,
                 }
             }
-            54..=60 => StoreOp::Zero { copy, version, predecessor, offset, len, requests },
-            61..=70 if !has_prepared => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
+            54..=60 => StoreOp::Zero { copy, version, predecessor, offset, len, mode, requests },
+            61..=70 => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
             71..=78 if !has_prepared => StoreOp::Purge { copy, version: predecessor },
             79..=82 => StoreOp::Remove { copy, version: predecessor },
             83..=90 => self.random_replace(copy, version, predecessor, mode, requests),
