@@ -56,6 +56,7 @@ scenarios! {
     forgotten_write = "../scenarios/forgotten_write.rs",
     lagging_member_alone = "../scenarios/lagging_member_alone.rs",
     deposed_primary = "../scenarios/deposed_primary.rs",
+    long_and_busy = "../scenarios/long_and_busy.rs",
 }
 
 fn ms(n: u64) -> Duration {

@@ -4,7 +4,7 @@ use super::{ClientState, Cluster, Config, IMAGE, POOL, Process, Spec, StoreKind,
 use crate::check::history::{BLOCK, History};
 use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
-use crate::world::{Clock, MetaModel, NodeId, Options, World};
+use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::id::{ClusterUuid, InodeId, OsdId, StoreUuid};
 use ashlar_core::io::Device;
 use ashlar_core::map::{Global, Image, Pool, Pools, Scheme, keys};
@@ -29,12 +29,18 @@ const DISK_BYTES: u64 = 16 << 20;
 impl Cluster {
     /// Builds it and starts every process; nothing has happened yet.
     pub fn new(config: Config) -> Cluster {
+        Cluster::with_probe(config, |_, _| {})
+    }
+
+    /// The same, with somebody who looks on at every call into a node.
+    pub fn with_probe(config: Config, probe: Probe) -> Cluster {
         let mut rng = Rng::new(config.seed);
         let options = Options {
             check_every: config.check_every,
             gather: config.gather,
             codec: config.wire.then_some(super::load::through_the_wire),
             watch: |msg| matches!(msg, Message::Request(_) | Message::Reply(_)),
+            probe,
         };
         let world = World::new(rng.next_u64(), links(&config), meta_model(), options);
         let mut cluster = Cluster {

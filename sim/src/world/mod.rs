@@ -149,11 +149,25 @@ pub struct Options {
     pub codec: Option<fn(Message, &mut BufPool) -> Message>,
     /// Which messages [`World::take_observed`] reports.
     pub watch: fn(&Message) -> bool,
+    /// Called before and after each call into a node: for those who count what nodes do.
+    pub probe: Probe,
+}
+
+/// See [`Options::probe`].
+pub type Probe = fn(NodeId, Moment);
+
+/// When a probe is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The node is about to be called.
+    Begin,
+    /// The node returned.
+    End,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { check_every: 1, gather: Duration::ZERO, codec: None, watch: |_| false }
+        Options { check_every: 1, gather: Duration::ZERO, codec: None, watch: |_| false, probe: |_, _| {} }
     }
 }
 
@@ -463,12 +477,15 @@ impl<M: Machine> World<M> {
         let machine = slot.machine.as_mut().expect("a call into a running process");
         let now = slot.clock.local(self.now);
         let mut env = Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut self.effects };
+        (self.options.probe)(node, Moment::Begin);
         let result = call(machine, &mut env);
         // A round has one input, unless inputs are gathered.
         let gather = self.options.gather;
         if gather == Duration::ZERO {
             machine.end_of_round(&mut env);
-        } else if !std::mem::replace(&mut slot.round_open, true) {
+        }
+        (self.options.probe)(node, Moment::End);
+        if gather != Duration::ZERO && !std::mem::replace(&mut slot.round_open, true) {
             let (boot, after) = (slot.boot, Duration(slot.rng.below(gather.0)));
             self.schedule(self.now + after, Happening::EndOfRound { node, boot });
         }
@@ -484,7 +501,9 @@ impl<M: Machine> World<M> {
         slot.round_open = false;
         let machine = slot.machine.as_mut().expect("alive");
         let now = slot.clock.local(self.now);
+        (self.options.probe)(node, Moment::Begin);
         machine.end_of_round(&mut Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut self.effects });
+        (self.options.probe)(node, Moment::End);
         self.after_input(node);
     }
 

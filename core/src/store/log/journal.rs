@@ -179,7 +179,8 @@ impl<T: Copy> Journal<T> {
         (segment + 1) % self.superblock.segments
     }
 
-    fn free_segments(&self) -> u32 {
+    /// Segments that may be written anew.
+    pub fn free_segments(&self) -> u32 {
         let segments = self.superblock.segments;
         (self.vouched_tail + segments - self.head - 1) % segments
     }

@@ -572,12 +572,15 @@ impl Running {
     }
 
     fn pages_durable(&mut self, env: &mut Env<'_>, upto: Sequence) {
+        let room = self.journal.free_segments();
         while let Some(page) = self.journal.pop_durable(upto) {
             for key in &page.owners {
                 self.settle_owner(env, *key);
             }
             self.journal.recycle(page.owners);
         }
+        // A page that names a later tail frees the segments behind it.
+        self.gained |= self.journal.free_segments() > room;
         self.finish_moves(env, self.journal.durable());
         self.gained |= self.blocks.release(self.journal.done_in_log());
         self.gained |= self.journal.advance_tail();
