@@ -10,9 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use ashlar_core::rng::Rng;
 use std::time::{Duration, Instant};
 
-/// How much of everything.
+/// Pools that cases run on; the first unless another is named.
+pub const POOLS: [&str; 5] = ["replicated:3", "replicated:2", "ec:2+1", "ec:4+2", "xor:2+1"];
+
+/// How much of everything, and on what.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
+    /// Redundancy of the pool.
+    pub pool: &'static str,
     /// Bytes of the images that are copied, in MiB.
     pub image_mib: u64,
     /// How long fio runs undisturbed.
@@ -29,9 +34,11 @@ pub struct Scale {
 
 impl Scale {
     /// For every change: a minute or two in all.
-    pub const SHORT: Scale = Scale { image_mib: 96, fio_s: 4, kills: 2, kill_period_s: 5, pause_s: 3, cycles: 2 };
+    pub const SHORT: Scale =
+        Scale { pool: POOLS[0], image_mib: 96, fio_s: 4, kills: 2, kill_period_s: 5, pause_s: 3, cycles: 2 };
     /// For a torture run.
-    pub const LONG: Scale = Scale { image_mib: 1024, fio_s: 60, kills: 6, kill_period_s: 10, pause_s: 8, cycles: 8 };
+    pub const LONG: Scale =
+        Scale { pool: POOLS[0], image_mib: 1024, fio_s: 60, kills: 6, kill_period_s: 10, pause_s: 8, cycles: 8 };
 }
 
 /// A case: its name, what it shows, how to run it.
@@ -53,6 +60,7 @@ pub const ALL: &[Case] = &[
     Case { name: "kills", shows: "the same while OSDs are killed and come back", run: kills },
     Case { name: "pause", shows: "the same while a primary is stopped past its lease", run: pause },
     Case { name: "power", shows: "what was flushed survives kill -9 of everything", run: power },
+    Case { name: "coded", shows: "kills and power cycles of an erasure-coded pool", run: coded },
     Case {
         name: "orphans",
         shows: "a killed supervisor takes its children along, and the data are found again",
@@ -122,7 +130,7 @@ fn refusals(_: Scale) -> Result<String> {
 fn convert(scale: Scale) -> Result<String> {
     let scratch = Scratch::new("convert")?;
     let image = tools::file_system_image(&scratch, scale.image_mib)?;
-    let cluster = Cluster::start(&scratch, &["--size", &format!("{}M", scale.image_mib)])?;
+    let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", &format!("{}M", scale.image_mib)])?;
     let (nbd, limit) = (cluster.nbd().to_string(), patience(scale));
     let start = Instant::now();
     run("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &image, &nbd], limit)?;
@@ -141,7 +149,7 @@ fn convert(scale: Scale) -> Result<String> {
 /// Afterwards the stores are opened again: their logs have been through cleaning, which a fresh store's have not.
 fn fio(scale: Scale) -> Result<String> {
     let scratch = Scratch::new("fio")?;
-    let cluster = Cluster::start(&scratch, &["--size", "256M"])?;
+    let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "256M"])?;
     let outcome = tools::fio(cluster.nbd(), scale.fio_s).with_context(|| cluster.logs())?;
     cluster.stop()?;
     let cluster = Cluster::start(&scratch, &[])?;
@@ -151,7 +159,7 @@ fn fio(scale: Scale) -> Result<String> {
 
 fn kills(scale: Scale) -> Result<String> {
     let scratch = Scratch::new("kills")?;
-    let cluster = Cluster::start(&scratch, &["--size", "1G", "--restart=2"])?;
+    let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "1G", "--restart=2"])?;
     let seconds = u64::from(scale.kills + 1) * scale.kill_period_s;
     let nbd = cluster.nbd().to_string();
     let worker = std::thread::spawn(move || tools::fio(&nbd, seconds));
@@ -164,7 +172,7 @@ fn kills(scale: Scale) -> Result<String> {
 
 fn pause(scale: Scale) -> Result<String> {
     let scratch = Scratch::new("pause")?;
-    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "1G"])?;
     let nbd = cluster.nbd().to_string();
     let worker = std::thread::spawn(move || tools::fio(&nbd, scale.pause_s + 6));
     std::thread::sleep(Duration::from_secs(2));
@@ -179,7 +187,7 @@ fn power(scale: Scale) -> Result<String> {
     let mut registers = Registers::default();
     let mut rng = Rng::new(u64::from(std::process::id()));
     for _ in 0..scale.cycles {
-        let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+        let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "1G"])?;
         check(&cluster, &registers).with_context(|| cluster.logs())?;
         let socket = cluster.socket();
         let writer = std::thread::spawn(move || write_until_the_end(&socket, registers, rng));
@@ -187,7 +195,7 @@ fn power(scale: Scale) -> Result<String> {
         cluster.kill_everything()?;
         (registers, rng) = writer.join().expect("the writer does not panic")?;
     }
-    let cluster = Cluster::start(&scratch, &["--size", "1G"])?;
+    let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "1G"])?;
     check(&cluster, &registers).with_context(|| cluster.logs())?;
     cluster.wait_clean(Duration::from_secs(120))?;
     check(&cluster, &registers).with_context(|| cluster.logs())?;
@@ -222,6 +230,12 @@ fn check(cluster: &Cluster, registers: &Registers) -> Result<()> {
         registers.check(block, &nbd.read(block * BLOCK_BYTES as u64, BLOCK_BYTES)?)?;
     }
     Ok(())
+}
+
+fn coded(scale: Scale) -> Result<String> {
+    let scale = Scale { pool: "ec:2+1", ..scale };
+    let (kills, power) = (kills(scale)?, power(scale)?);
+    Ok(format!("{kills}; {power}"))
 }
 
 fn orphans(_: Scale) -> Result<String> {

@@ -1,6 +1,6 @@
 //! `ashlar-jepsen`: the cases in their long form, one after another, with what was seen in each.
 
-use ashlar_jepsen::cases::{ALL, Scale};
+use ashlar_jepsen::cases::{ALL, POOLS, Scale};
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,6 +13,9 @@ struct Cli {
     /// The short form, as in the tests.
     #[arg(long)]
     short: bool,
+    /// The pool that the cases run on.
+    #[arg(long, default_value = POOLS[0], value_parser = POOLS)]
+    pool: String,
     /// List the cases.
     #[arg(long)]
     list: bool,
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
 /// Runs the chosen cases; how many failed.
 fn round(cli: &Cli) -> u32 {
     let scale = if cli.short { Scale::SHORT } else { Scale::LONG };
+    let pool = POOLS.into_iter().find(|pool| *pool == cli.pool).expect("checked with the arguments");
+    let scale = Scale { pool, ..scale };
     let mut failed = 0;
     for case in ALL.iter().filter(|case| cli.cases.is_empty() || cli.cases.iter().any(|name| name == case.name)) {
         eprintln!("{}: {}", case.name, case.shows);
