@@ -38,7 +38,7 @@ enum Command {
     /// Pools: list, create.
     #[command(subcommand)]
     Pool(admin::pool::Command),
-    /// Images: list, create.
+    /// Images: list, create, remove.
     #[command(subcommand)]
     Image(admin::image::Command),
     /// Placement groups: list.

@@ -166,6 +166,8 @@ pub enum Refusal {
     Fenced,
     /// The pool does not exist here.
     NoSuchPool,
+    /// The image was removed, or is being removed.
+    NoSuchImage,
 }
 
 /// Maps for clients, who do not talk to the metadata store.

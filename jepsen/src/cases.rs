@@ -62,6 +62,11 @@ pub const ALL: &[Case] = &[
     Case { name: "power", shows: "what was flushed survives kill -9 of everything", run: power },
     Case { name: "coded", shows: "kills and power cycles of an erasure-coded pool", run: coded },
     Case {
+        name: "remove",
+        shows: "an image removed while an OSD is down: nothing comes back with it, and its space is free",
+        run: remove,
+    },
+    Case {
         name: "orphans",
         shows: "a killed supervisor takes its children along, and the data are found again",
         run: orphans,
@@ -255,4 +260,83 @@ fn orphans(_: Scale) -> Result<String> {
     let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(20))?;
     ensure!(nbd.read(4096, BLOCK_BYTES)? == [9; BLOCK_BYTES], "what was flushed is not there");
     Ok(format!("children gone after {:.1} s, data found again", gone.as_secs_f64()))
+}
+
+/// Free bytes, copies and tombstones of all OSDs, once what they publish does not change any more.
+fn space(cluster: &Cluster) -> Result<(u64, u64, u64)> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut last = None;
+    loop {
+        let status = cluster.admin(&["status", "--quick"])?;
+        let figure = |name: &str| status["space"][name].as_u64().with_context(|| format!("`status` has no {name}"));
+        let now = (figure("free_bytes")?, figure("objects")?, figure("tombstones")?);
+        if last == Some(now) {
+            return Ok(now);
+        }
+        ensure!(Instant::now() < deadline, "the figures of OSDs keep changing: {last:?}, {now:?}");
+        last = Some(now);
+        // OSDs publish every 2 s while their figures change.
+        std::thread::sleep(Duration::from_secs(5));
+    }
+}
+
+fn remove(scale: Scale) -> Result<String> {
+    let seen = ["replicated:3"].iter().map(|pool| remove_in(pool, scale));
+    Ok(seen.collect::<Result<Vec<_>>>()?.join("; "))
+}
+
+/// Bytes of one write of the case below: some objects.
+const REMOVE_WRITE_BYTES: usize = 1 << 20;
+
+fn remove_in(pool: &str, scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("remove")?;
+    let cluster = Cluster::start(&scratch, &["--size", "256M", "--osd-size", "2G", "--pool", pool, "--restart=12"])?;
+    let writes = scale.image_mib / 2;
+    let mut demo = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(20))?;
+    demo.write(0, &[3; REMOVE_WRITE_BYTES])?;
+    demo.flush()?;
+    cluster.wait_clean(Duration::from_secs(60))?;
+    let before = space(&cluster)?;
+    let size = format!("{writes}M");
+    let create = ["image", "create", "main/doomed", "--size", &size];
+    let first = cluster.admin(&create)?;
+    let mut nbd = Nbd::connect(&cluster.socket(), "doomed", Duration::from_secs(20))?;
+    for at in 0..writes {
+        nbd.write(at * REMOVE_WRITE_BYTES as u64, &vec![u8::try_from(at % 250)? + 1; REMOVE_WRITE_BYTES])?;
+    }
+    nbd.flush()?;
+    let full = space(&cluster)?;
+    let took = before.0 - full.0.min(before.0);
+    ensure!(took >= writes << 20, "the image takes {took} bytes of {pool}");
+    let victim = cluster.osds()?.first().context("OSDs run")?.pid;
+    crate::cluster::signal(victim, nix::sys::signal::Signal::SIGKILL);
+    let begin = Instant::now();
+    cluster.admin(&["image", "remove", "main/doomed"])?;
+    let removal = begin.elapsed();
+    ensure!(cluster.osds()?.iter().all(|osd| osd.pid != victim), "the OSD is down");
+    ensure!(nbd.write(0, &[9; BLOCK_BYTES]).is_err(), "a client that had opened the image can still write to it");
+    let back = |cluster: &Cluster| Ok::<_, anyhow::Error>(cluster.osds()?.len() as u64);
+    let all = cluster.admin(&["osd", "list"])?.as_array().map_or(0, Vec::len) as u64;
+    while back(&cluster)? < all {
+        ensure!(begin.elapsed() < Duration::from_secs(60), "the OSD does not come back");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    cluster.wait_clean(Duration::from_secs(60))?;
+    let after = space(&cluster)?;
+    let lost = before.0.abs_diff(after.0);
+    ensure!(lost * 100 <= took, "{lost} of {took} bytes did not come back: {before:?}, {full:?}, {after:?}");
+    let second = cluster.admin(&create)?;
+    ensure!(second["inode"].as_u64() > first["inode"].as_u64(), "inode numbers are used again: {first}, {second}");
+    let mut nbd = Nbd::connect(&cluster.socket(), "doomed", Duration::from_secs(20))?;
+    ensure!(nbd.read(0, BLOCK_BYTES)? == [0; BLOCK_BYTES], "what was removed is in the new image");
+    ensure!(demo.read(0, BLOCK_BYTES)? == [3; BLOCK_BYTES], "another image lost its data");
+    Ok(format!(
+        "{pool}: {writes} MiB removed in {:.1} s with an OSD down; {lost} of {took} bytes still taken after its return, \
+         copies {} -> {} -> {}, {} tombstones",
+        removal.as_secs_f64(),
+        before.1,
+        full.1,
+        after.1,
+        after.2
+    ))
 }

@@ -1,18 +1,25 @@
-//! `ashlar image`: list and create.
+//! `ashlar image`: list, create, remove.
 
 use super::{Connection, pool_named};
 use crate::metadata::Metadata;
 use crate::{output, size};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ashlar_core::id::{InodeId, PoolId};
 use ashlar_core::limits::SECTOR_BYTES;
-use ashlar_core::map::{Image, keys};
+use ashlar_core::map::parse::Key;
+use ashlar_core::map::{ClusterMap, Image, keys};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// Attempts to take a number while others take numbers too.
 const ATTEMPTS: u32 = 10;
+
+/// How often a removal is looked at.
+const POLL: Duration = Duration::from_millis(50);
+/// Between two words about a removal that takes long.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Commands about images.
 #[derive(Debug, Subcommand)]
@@ -21,6 +28,8 @@ pub enum Command {
     List(Connection),
     /// Create an image.
     Create(Create),
+    /// Remove an image and all that is in it.
+    Remove(Remove),
 }
 
 /// Arguments of `image create`.
@@ -31,6 +40,18 @@ pub struct Create {
     /// Its size, such as 10G.
     #[arg(long, value_parser = size::parse)]
     size: u64,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Arguments of `image remove`.
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// POOL/NAME.
+    name: String,
+    /// Do not wait until everything is deleted; that goes on without this command.
+    #[arg(long)]
+    no_wait: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -49,6 +70,7 @@ pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::List(connection) => list(&connection).await,
         Command::Create(create) => create.run().await,
+        Command::Remove(remove) => remove.run().await,
     }
 }
 
@@ -71,9 +93,7 @@ async fn list(connection: &Connection) -> Result<()> {
 
 impl Create {
     async fn run(self) -> Result<()> {
-        let Some((pool_name, name)) = self.name.split_once('/') else {
-            bail!("'{}' names no pool; write POOL/NAME", self.name);
-        };
+        let (pool_name, name) = parts(&self.name)?;
         let metadata = self.connection.open().await?;
         let inode = create(&metadata, pool_name, name, self.size).await?;
         let image = Image { name: name.into(), ..empty(self.size) };
@@ -87,6 +107,92 @@ impl Create {
                 row.inode
             )
         })
+    }
+}
+
+/// Pool and name.
+fn parts(name: &str) -> Result<(&str, &str)> {
+    name.split_once('/').with_context(|| format!("'{name}' names no pool; write POOL/NAME"))
+}
+
+/// How far a removal is.
+#[derive(Serialize)]
+struct Removal {
+    pool: String,
+    image: String,
+    inode: InodeId,
+    /// Whether nothing is left.
+    done: bool,
+}
+
+impl Remove {
+    async fn run(self) -> Result<()> {
+        let (pool_name, name) = parts(&self.name)?;
+        let metadata = self.connection.open().await?;
+        let (pool, inode) = mark(&metadata, pool_name, name).await?;
+        if !self.no_wait {
+            wait_until_removed(&metadata, pool, inode).await?;
+        }
+        let removal = Removal { pool: pool_name.into(), image: name.into(), inode, done: !self.no_wait };
+        self.connection.output().print(&removal, |removal| {
+            let Removal { pool, image, inode, done } = removal;
+            let what = if *done { "removed" } else { "removal goes on by itself:" };
+            format!("{what} {pool}/{image}, inode {inode}")
+        })
+    }
+}
+
+/// Marks an image for removal, unless it is marked. From then on no client reads or writes it, and the groups' primaries
+/// delete its objects.
+async fn mark(metadata: &Metadata, pool_name: &str, name: &str) -> Result<(PoolId, InodeId)> {
+    for _ in 0..ATTEMPTS {
+        let map = metadata.map().await?;
+        let (pool, _) = pool_named(&map, pool_name)?;
+        let (inode, image) = image_named(&map, pool, pool_name, name)?;
+        if image.removing || try_mark(metadata, &map, pool, inode, image).await? {
+            return Ok((pool, inode));
+        }
+    }
+    bail!("others kept changing images; run this again")
+}
+
+fn image_named<'a>(map: &'a ClusterMap, pool: PoolId, pool_name: &str, name: &str) -> Result<(InodeId, &'a Image)> {
+    let mut images = map.images().filter(|(of, ..)| *of == pool);
+    let found = images.find(|(_, _, image)| image.name == name).map(|(_, inode, image)| (inode, image));
+    found.with_context(|| format!("there is no image '{pool_name}/{name}'; `ashlar image list` shows those there are"))
+}
+
+async fn try_mark(metadata: &Metadata, map: &ClusterMap, pool: PoolId, inode: InodeId, image: &Image) -> Result<bool> {
+    if let Some((_, _, child)) = map.images().find(|(_, _, other)| other.parent == Some((pool, inode))) {
+        bail!("image '{}' is based on '{}'; remove that one first", child.name, image.name);
+    }
+    let (key, counter) = (keys::image(pool, inode), keys::last_inode(pool));
+    let numbers = map.images().filter(|(of, ..)| *of == pool).map(|(_, inode, _)| inode);
+    let last = map.last_inode(pool).map(|(last, _)| last).or(numbers.max());
+    let compare = vec![
+        Compare::ModRevision(key.clone(), map.mod_revision(Key::Image(pool, inode))),
+        Compare::ModRevision(counter.clone(), map.mod_revision(Key::LastInode(pool))),
+    ];
+    let marked = Image { removing: true, ..image.clone() };
+    // The image's key first: see `keys::last_inode`.
+    let puts = vec![(key, serde_json::to_vec(&marked)?), (counter, serde_json::to_vec(&last)?)];
+    metadata.put_all_if(compare, puts).await
+}
+
+/// Waits, and says how far it is when it takes long.
+async fn wait_until_removed(metadata: &Metadata, pool: PoolId, inode: InodeId) -> Result<()> {
+    let mut told = Instant::now();
+    loop {
+        let map = metadata.map().await?;
+        if map.image(pool, inode).is_none() {
+            return Ok(());
+        }
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            let (done, all) = (map.removed_from(pool, inode).count(), map.pool(pool).map_or(0, |pool| pool.pg_count));
+            eprintln!("{done} of {all} placement groups are done; this command may be ended, the removal goes on");
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -122,13 +228,17 @@ async fn try_create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes
     let last: u64 = stored.map_or(Ok(0), |stored| serde_json::from_slice(&stored.value))?;
     let map = metadata.map().await?;
     let mut images = map.images().filter(|(of, ..)| *of == pool);
-    if let Some((_, inode, _)) = images.find(|(_, _, image)| image.name == name) {
+    if let Some((_, inode, image)) = images.find(|(_, _, image)| image.name == name) {
+        if image.removing {
+            bail!("image '{pool_name}/{name}' (inode {inode}) is still being removed; run this again when it is gone");
+        }
         bail!("image '{pool_name}/{name}' exists already (inode {inode}); choose another name");
     }
     let inode = InodeId(last + 1);
     let image = Image { name: name.into(), ..empty(size_bytes) };
+    // The image's key first: see `keys::last_inode`.
     let puts =
-        vec![(counter.clone(), serde_json::to_vec(&inode)?), (keys::image(pool, inode), serde_json::to_vec(&image)?)];
+        vec![(keys::image(pool, inode), serde_json::to_vec(&image)?), (counter.clone(), serde_json::to_vec(&inode)?)];
     let done = metadata.put_all_if(vec![Compare::ModRevision(counter, revision)], puts).await?;
     Ok(done.then_some(inode))
 }

@@ -92,6 +92,7 @@ struct Status {
     space: StoreFigures,
     pools: usize,
     images: usize,
+    images_removing: usize,
     pgs: BTreeMap<String, u64>,
     degraded_objects: u64,
     misplaced_objects: u64,
@@ -125,6 +126,7 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         space: space(&metadata.statistics().await?),
         pools: map.pools().count(),
         images: map.images().count(),
+        images_removing: map.images().filter(|(.., image)| image.removing).count(),
         pgs: BTreeMap::new(),
         degraded_objects: 0,
         misplaced_objects: 0,
@@ -191,7 +193,7 @@ impl Status {
         line("monitor", self.monitor.clone().unwrap_or_else(|| "none leads: maps do not change until one does".into()));
         line("osds", self.osds_text());
         line("space", self.space_text());
-        line("contents", format!("{} pools, {} images, {} object copies", self.pools, self.images, self.space.objects));
+        line("contents", self.contents_text());
         line("pgs", counts(&self.pgs));
         line("recovery", self.recovery_text());
         if let Some(rates) = self.rates {
@@ -201,6 +203,19 @@ impl Status {
             line("waiting", format!("{groups} placement groups for {whom}"));
         }
         self.problems.iter().for_each(|problem| line("PROBLEM", problem.clone()));
+        text
+    }
+
+    fn contents_text(&self) -> String {
+        let StoreFigures { objects, tombstones, .. } = self.space;
+        let mut text = format!("{} pools, {} images", self.pools, self.images);
+        if self.images_removing > 0 {
+            text += &format!(" ({} being removed)", self.images_removing);
+        }
+        text += &format!(", {objects} object copies");
+        if tombstones > 0 {
+            text += &format!(", {tombstones} tombstones");
+        }
         text
     }
 

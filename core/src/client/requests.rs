@@ -376,6 +376,7 @@ impl Requests {
             Refusal::NoSpace => self.finish(env, key, Err(OpError::NoSpace)),
             Refusal::Damaged => self.finish(env, key, Err(OpError::Damaged)),
             Refusal::Fenced => self.finish(env, key, Err(OpError::Fenced)),
+            Refusal::NoSuchImage => self.finish(env, key, Err(OpError::NoSuchImage)),
         }
         // A refusal that asks for no pause is as good a sign of life as an answer.
         if self.groups.get(&pg).is_some_and(|group| group.gate() == Gate::Probing) {

@@ -314,6 +314,32 @@ impl ClusterMap {
         }
     }
 
+    /// The highest image number ever given in a pool, with the revision of its key; `None`: no image was ever made.
+    pub fn last_inode(&self, pool: PoolId) -> Option<(InodeId, Revision)> {
+        match self.value(Key::LastInode(pool))? {
+            Value::LastInode(inode) => Some((*inode, Revision(self.mod_revision(Key::LastInode(pool))))),
+            _ => None,
+        }
+    }
+
+    /// Groups in which nothing is left of an image that is being removed.
+    pub fn removed_from(&self, pool: PoolId, inode: InodeId) -> impl Iterator<Item = PgNumber> {
+        let of = |number: u32| Key::Removed(pool, inode, PgNumber(number));
+        self.range(of(0), of(u32::MAX)).filter_map(|(key, _)| match key {
+            Key::Removed(_, _, number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// All such reports: pool, image, group.
+    pub fn removals(&self) -> impl Iterator<Item = (InodeId, PgId)> {
+        let of = |n: u32| Key::Removed(PoolId(n), InodeId(u64::from(n) << 32 | u64::from(n)), PgNumber(n));
+        self.range(of(0), of(u32::MAX)).filter_map(|(key, _)| match key {
+            Key::Removed(pool, inode, number) => Some((*inode, PgId { pool: *pool, number: *number })),
+            _ => None,
+        })
+    }
+
     /// A chunk of group maps, with the revision of its key (0: it does not exist).
     pub fn pg_chunk(&self, pool: PoolId, chunk: u32) -> (Option<&PgMapChunk>, Revision) {
         let key = Key::PgMap(pool, chunk);

@@ -351,6 +351,14 @@ pub struct Wish {
     pub reason: String,
 }
 
+/// `pg/removed/<pool>/<inode>/<pg>`: the group's primary found that the group has no object of an image that is being
+/// removed, and that none can come into being any more. The leading monitor deletes these keys after the image's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The epoch in which it found that.
+    pub epoch: Epoch,
+}
+
 /// `osd/record/<n>`: what the leading monitor remembers of an OSD while it is down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OsdRecord {
@@ -399,9 +407,15 @@ pub mod keys {
     pub fn image(pool: PoolId, inode: InodeId) -> String {
         format!("{PREFIX}config/inode/{pool}/{inode}")
     }
-    /// `config/last_inode/<pool>`: the highest image number ever given; numbers are never used again.
+    /// `config/last_inode/<pool>`: the highest image number ever given; numbers are never used again. Written, after
+    /// the image's key, by every transaction that creates an image or marks one for removal: who has seen a change of
+    /// this key knows of all images that came or went before.
     pub fn last_inode(pool: PoolId) -> String {
         format!("{PREFIX}config/last_inode/{pool}")
+    }
+    /// `pg/removed/<pool>/<inode>/<pg>`.
+    pub fn removed(pg: PgId, inode: InodeId) -> String {
+        format!("{PREFIX}pg/removed/{}/{inode}/{}", pg.pool, pg.number)
     }
     /// `osd/state/<n>`.
     pub fn osd_state(osd: OsdId) -> String {

@@ -5,7 +5,7 @@
 
 use super::{
     FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX, PgMap,
-    PgMapChunk, Pool, Pools, Scheme, Tree, TreeNode, Wish,
+    PgMapChunk, Pool, Pools, Removed, Scheme, Tree, TreeNode, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::limits::{
@@ -69,6 +69,8 @@ pub enum Key {
     OsdConfig(OsdId),
     /// `config/inode/<pool>/<n>`.
     Image(PoolId, InodeId),
+    /// `config/last_inode/<pool>`.
+    LastInode(PoolId),
     /// `osd/state/<n>`.
     OsdState(OsdId),
     /// `osd/failed/<n>/<reporter>`.
@@ -81,6 +83,8 @@ pub enum Key {
     History(PgId),
     /// `pg/wish/<pool>/<pg>`.
     Wish(PgId),
+    /// `pg/removed/<pool>/<inode>/<pg>`.
+    Removed(PoolId, InodeId, PgNumber),
     /// `mon/leader`.
     Leader,
 }
@@ -95,12 +99,16 @@ impl Key {
             ["config", "node_placement"] => Some(Key::Tree),
             ["config", "osd", osd] => number(osd).map(|osd| Key::OsdConfig(OsdId(osd))),
             ["config", "inode", pool, inode] => Some(Key::Image(PoolId(number(pool)?), InodeId(number(inode)?))),
+            ["config", "last_inode", pool] => Some(Key::LastInode(PoolId(number(pool)?))),
             ["osd", "state", osd] => number(osd).map(|osd| Key::OsdState(OsdId(osd))),
             ["osd", "failed", osd, by] => Some(Key::OsdFailed(OsdId(number(osd)?), OsdId(number(by)?))),
             ["osd", "record", osd] => number(osd).map(|osd| Key::OsdRecord(OsdId(osd))),
             ["pg", "map", pool, chunk] => Some(Key::PgMap(PoolId(number(pool)?), number(chunk)?)),
             ["pg", "history", pool, pg] => Some(Key::History(group(pool, pg)?)),
             ["pg", "wish", pool, pg] => Some(Key::Wish(group(pool, pg)?)),
+            ["pg", "removed", pool, inode, pg] => {
+                Some(Key::Removed(PoolId(number(pool)?), InodeId(number(inode)?), PgNumber(number(pg)?)))
+            }
             ["mon", "leader"] => Some(Key::Leader),
             _ => None,
         }
@@ -131,6 +139,8 @@ pub enum Value {
     OsdConfig(OsdConfig),
     /// `config/inode/<pool>/<n>`.
     Image(Image),
+    /// `config/last_inode/<pool>`.
+    LastInode(InodeId),
     /// `osd/state/<n>`.
     OsdState(OsdState),
     /// `osd/failed/<n>/<reporter>`.
@@ -143,6 +153,8 @@ pub enum Value {
     History(History),
     /// `pg/wish/<pool>/<pg>`.
     Wish(Wish),
+    /// `pg/removed/<pool>/<inode>/<pg>`.
+    Removed(Removed),
     /// `mon/leader`.
     Leader(Leader),
 }
@@ -155,12 +167,14 @@ pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueErr
         Key::Tree => json(bytes).and_then(|v| check_tree(&v).map(|()| Value::Tree(v))),
         Key::OsdConfig(_) => json(bytes).and_then(|v| check_osd_config(&v).map(|()| Value::OsdConfig(v))),
         Key::Image(..) => json(bytes).and_then(|v| check_image(&v).map(|()| Value::Image(v))),
+        Key::LastInode(_) => json(bytes).map(Value::LastInode),
         Key::OsdState(_) => json(bytes).and_then(|v| check_osd_state(&v).map(|()| Value::OsdState(v))),
         Key::OsdFailed(..) => json(bytes).map(Value::OsdFailed),
         Key::OsdRecord(_) => json(bytes).map(Value::OsdRecord),
         Key::PgMap(_, chunk) => json(bytes).and_then(|v| check_chunk(chunk, &v).map(|()| Value::PgMap(v))),
         Key::History(_) => json(bytes).map(Value::History),
         Key::Wish(_) => json(bytes).map(Value::Wish),
+        Key::Removed(..) => json(bytes).map(Value::Removed),
         Key::Leader => json(bytes).map(Value::Leader),
     };
     checked.map_err(|reason| ValueError { key: name.to_string(), reason })

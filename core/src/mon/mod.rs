@@ -38,7 +38,7 @@ use verdict::up_osds;
 use writer::{Writer, Written};
 
 /// What a monitor reads and watches, below [`PREFIX`].
-const FOLLOWED: [&str; 6] = ["config/", "osd/", "pg/map/", "pg/history/", "pg/wish/", "mon/"];
+const FOLLOWED: [&str; 7] = ["config/", "osd/", "pg/map/", "pg/history/", "pg/wish/", "pg/removed/", "mon/"];
 /// Primaries are moved for balance at most this often: each move stops its group for a peering.
 const BALANCE_PERIOD: Duration = Duration::secs(2);
 

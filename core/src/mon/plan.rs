@@ -5,7 +5,7 @@
 
 use super::acting::{Group, Load, Usable, UsableOsds, count_primary, wish_in_force};
 use super::targets::Targets;
-use crate::id::{Epoch, OsdId, PgId, PgNumber, PoolId};
+use crate::id::{Epoch, InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::map::parse::Key;
 use crate::map::place::domains;
 use crate::map::{ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, keys};
@@ -51,6 +51,7 @@ impl Situation<'_> {
         }
         self.plan_records(&mut writes);
         self.plan_wishes(&mut writes);
+        self.plan_removals(&mut writes);
         writes
     }
 
@@ -175,6 +176,32 @@ impl Situation<'_> {
                 writes.push(Write { name, key, value: None, revision: revision.0 });
             }
         }
+    }
+
+    /// Images of which no group has anything left are gone; the groups' reports go after them.
+    fn plan_removals(&self, writes: &mut Vec<Write>) {
+        for (pool, inode, _) in self.map.images().filter(|(.., image)| image.removing) {
+            let key = Key::Image(pool, inode);
+            if self.is_removed(pool, inode) && !self.map.is_refused(key) {
+                let (name, revision) = (keys::image(pool, inode), self.map.mod_revision(key));
+                writes.push(Write { name, key, value: None, revision });
+            }
+        }
+        for (inode, pg) in self.map.removals() {
+            let image = Key::Image(pg.pool, inode);
+            if self.map.mod_revision(image) == 0 && !self.map.is_refused(image) {
+                let key = Key::Removed(pg.pool, inode, pg.number);
+                let (name, revision) = (keys::removed(pg, inode), self.map.mod_revision(key));
+                writes.push(Write { name, key, value: None, revision });
+            }
+        }
+    }
+
+    /// Whether every group says so.
+    fn is_removed(&self, pool: PoolId, inode: InodeId) -> bool {
+        let groups = self.map.pool(pool).map(|pool| pool.pg_count);
+        let reported = self.map.removed_from(pool, inode).filter(|number| Some(number.0) < groups).count();
+        groups.is_some_and(|groups| u32::try_from(reported) == Ok(groups))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::buf::BufPool;
-use crate::id::{Epoch, Member, OsdId, PgId, PgNumber, PoolId, Role, StoreUuid};
+use crate::id::{Epoch, InodeId, Member, OsdId, PgId, PgNumber, PoolId, Role, StoreUuid};
 use crate::io::{Effects, LinkEvent, MetaOp};
 use crate::map::{History, PgMap, keys};
 use crate::meta::{Compare, KeyValue, Keys, Request, Retention, Span, Store, Txn, TxnOp, Watcher};
@@ -676,4 +676,28 @@ fn clients_are_served_whether_it_leads_or_not() {
     mon.handle(&mut env, Input::Link(LinkEvent::Down { link }));
     let full = |effect: &Effect| matches!(effect, Effect::Send { msg: Message::Map(crate::msg::MapMessage::Update(u)), .. } if u.full && u.pgs.len() == 8);
     assert!(out.queue.iter().any(full));
+}
+
+#[test]
+fn an_image_goes_when_every_group_says_that_nothing_is_left() {
+    let mut world = World::cluster(4, 130);
+    let image = |removing: bool| format!(r#"{{"name":"a","size_bytes":512,"removing":{removing}}}"#);
+    let (pool, doomed, other) = (group(0).pool, InodeId(3), InodeId(4));
+    world.put(keys::image(pool, doomed), &image(true));
+    world.put(keys::image(pool, other), &image(false));
+    for number in (0..130).filter(|number| *number != 70) {
+        [doomed, other].iter().for_each(|inode| world.put(keys::removed(group(number), *inode), r#"{"epoch":1}"#));
+    }
+    // Of a group that the pool does not have.
+    world.put(keys::removed(group(130), doomed), r#"{"epoch":1}"#);
+    world.run_for(Duration::secs(2));
+    assert!(world.map().image(pool, doomed).is_some(), "a group is missing");
+    world.kill_mon(0);
+    world.start_mon();
+    [doomed, other].iter().for_each(|inode| world.put(keys::removed(group(70), *inode), r#"{"epoch":1}"#));
+    world.run_for(Duration::secs(12));
+    let map = world.map();
+    assert!(map.image(pool, doomed).is_none(), "the next leader goes on");
+    assert!(map.image(pool, other).is_some(), "only an image that is marked goes");
+    assert_eq!(map.removals().map(|(inode, _)| inode).collect::<BTreeSet<_>>(), BTreeSet::from([other]));
 }

@@ -3,7 +3,7 @@
 use super::peers::Place;
 use super::session::Session;
 use super::{Osd, Phase, log, next_meta_id};
-use crate::id::{HashRange, OsdId, PgId};
+use crate::id::{HashRange, OsdId, PgId, PoolId};
 use crate::io::{Env, Level, MetaEvent};
 use crate::map::cluster::Changes;
 use crate::map::follow::Followed;
@@ -39,6 +39,7 @@ impl<S: ObjectStore> Osd<S> {
         if changes.keys.contains(&Key::Global) && !self.global_changed(env) {
             return;
         }
+        self.images_changed(env, &changes);
         if self.phase == Phase::Reading {
             return self.run_if_ready(env);
         }
@@ -46,6 +47,24 @@ impl<S: ObjectStore> Osd<S> {
         let touched: BTreeSet<PgId> = changes.pgs.clone();
         self.maps_changed(env, &touched);
         self.server.changed(env, &self.map, &changes);
+    }
+
+    /// Tells groups which images exist, and which of them are to be removed.
+    fn images_changed(&mut self, env: &mut Env<'_>, changes: &Changes) {
+        let images = &mut self.groups.node_mut().images;
+        let mut changed: BTreeSet<PoolId> = BTreeSet::new();
+        for key in &changes.keys {
+            if let Key::Image(pool, inode) = *key {
+                changed.insert(pool);
+                images.set(pool, inode, self.map.image(pool, inode), self.map.create_revision(*key));
+            }
+        }
+        // The revision of the key counts, also when its value is the same.
+        self.map.pools().for_each(|(pool, _)| images.set_last(&self.map, pool));
+        let ids: Vec<PgId> = self.groups.iter().map(|(id, _)| id).filter(|id| changed.contains(&id.pool)).collect();
+        for id in ids {
+            self.groups.with(env, id, |pg, host| pg.images_changed(host));
+        }
     }
 
     /// Takes over `config/global`; false if it ends this node.

@@ -33,6 +33,7 @@ use crate::map::{Global, PREFIX, keys};
 use crate::msg::{Message, Refusal, Reply, Request, RequestOp};
 use crate::pg::Wish;
 use crate::pg::host::NodeView;
+use crate::pg::images::Images;
 use crate::pg::msg::PgMessage;
 use crate::pg::pace::RecoverySlots;
 use crate::store::{ObjectStore, StoreState};
@@ -111,6 +112,7 @@ impl<S: ObjectStore> Osd<S> {
             started: now,
             lease: Duration::ZERO,
             peers: BTreeMap::new(),
+            images: Images::default(),
         };
         let prefixes = ["config/", "osd/state/", "pg/map/"].map(|part| format!("{PREFIX}{part}"));
         Osd {

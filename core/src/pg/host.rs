@@ -6,6 +6,7 @@ use crate::id::{Incarnation, LinkId, OsdId, PgId, StoreUuid};
 use crate::io::{Effect, Env, Event, Level};
 use crate::meta;
 use crate::msg::{Fact, Message};
+use crate::pg::images::Images;
 use crate::pg::msg::PgMessage;
 use crate::pg::pace::RecoverySlots;
 use crate::slab::Slab;
@@ -68,6 +69,8 @@ pub struct NodeView {
     pub lease: Duration,
     /// Every other OSD that is up (has a state key) or connected.
     pub peers: BTreeMap<OsdId, Peer>,
+    /// Which images exist.
+    pub images: Images,
 }
 
 /// Another OSD.

@@ -17,6 +17,7 @@ mod compare;
 mod gather;
 pub mod history;
 pub mod host;
+pub mod images;
 mod lease;
 mod member;
 pub mod msg;
@@ -28,6 +29,7 @@ mod primary;
 mod read;
 mod rebuild;
 mod recover;
+mod removal;
 mod requests;
 mod roster;
 mod round;
@@ -247,6 +249,12 @@ impl Pg {
         }
     }
 
+    /// Images were marked for removal, or removed.
+    pub fn images_changed<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        self.with_primary(host, |primary, cx| primary.remove_images(cx));
+        self.finish_call(host);
+    }
+
     /// Ends the primary side; every operation is settled.
     fn stop<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, epoch: Epoch) {
         let refusal = Refusal::WrongEpoch(epoch);
@@ -346,7 +354,14 @@ impl Pg {
         let mut any = false;
         while let Some((link, request)) = self.held.pop_front() {
             any = true;
-            self.with_primary(host, |primary, cx| primary.request(cx, link, &request));
+            // Its image may have been removed while it was held.
+            match host.node.images.admit(self.id.pool, request.object.inode) {
+                Ok(()) => self.with_primary(host, |primary, cx| primary.request(cx, link, &request)),
+                Err(refusal) => {
+                    let reply = Reply { id: request.id, outcome: Err(refusal) };
+                    host.env.out.send(link, Message::Reply(reply));
+                }
+            }
         }
         any
     }
@@ -479,7 +494,7 @@ impl Pg {
             epoch if request.epoch > epoch => Some(Refusal::Again),
             _ if self.map.primary != Some(host.node.osd) => Some(Refusal::NotPrimary),
             _ if self.held.len() >= HELD_MAX => Some(Refusal::Again),
-            _ => None,
+            _ => host.node.images.admit(self.id.pool, request.object.inode).err(),
         }
     }
 
@@ -528,10 +543,13 @@ impl Pg {
         token: u64,
         result: Result<meta::Response, MetaError>,
     ) {
-        if self.primary.as_ref().is_some_and(|primary| primary.meta_token == Some(token)) {
+        let Some(primary) = &self.primary else { return };
+        if primary.meta_token == Some(token) {
             self.with_primary(host, |primary, cx| primary.meta_done(cx, result));
-            self.finish_call(host);
+        } else if primary.removal.waits_for(token) {
+            self.with_primary(host, |primary, cx| primary.removed_reported(cx, result));
         }
+        self.finish_call(host);
     }
 
     /// A deadline passed, or nothing happened.

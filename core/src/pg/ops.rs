@@ -54,6 +54,8 @@ pub enum Kind {
         /// Only on top of this version.
         expect: Option<Version>,
     },
+    /// Delete the object, without a client: its image is being removed.
+    Remove,
     /// Drop the object's tombstone (of this version), everywhere.
     Purge {
         /// The tombstone's version.
@@ -291,7 +293,7 @@ impl Kind {
             Kind::Read { offset, len, .. } => (*offset, offset + len),
             Kind::Write { change: Change::Data { offset, data }, .. } => (*offset, offset + data.len()),
             Kind::Write { change: Change::Zero { offset, len }, .. } => (*offset, offset + len),
-            Kind::Write { change: Change::Delete, .. } | Kind::Purge { .. } => (0, u32::MAX),
+            Kind::Write { change: Change::Delete, .. } | Kind::Remove | Kind::Purge { .. } => (0, u32::MAX),
             Kind::Write { change: Change::Nothing, .. } => (0, 0),
         }
     }

@@ -44,8 +44,10 @@ impl Primary {
         cx.host.meta.push(MetaCall { pg: self.pg, token, request });
     }
 
-    fn reads(&self) -> [meta::TxnOp; 2] {
-        [self.map_key(), keys::pg_history(self.pg)].map(|key| meta::TxnOp::Range(meta::Keys::One(key)))
+    /// The map, the history, and the pool's highest image number.
+    pub fn reads(&self) -> [meta::TxnOp; 3] {
+        let keys = [self.map_key(), keys::pg_history(self.pg), keys::last_inode(self.pg.pool)];
+        keys.map(|key| meta::TxnOp::Range(meta::Keys::One(key)))
     }
 
     /// Key of the chunk that holds the group's map.
@@ -71,6 +73,10 @@ impl Primary {
         let Some((history, map_revision)) = self.parse_reads(cx, response) else {
             return self.give_up(cx, META_PAUSE);
         };
+        if !self.knows_images(cx, response) {
+            cx.host.mark("peering waits for news of removed images");
+            return self.give_up(cx, RETRY_PAUSE);
+        }
         self.history = history;
         self.map_revision = map_revision;
         self.roster = Roster::new(&self.acting_members, &self.history.0);
@@ -93,7 +99,7 @@ impl Primary {
         response: &meta::Response,
     ) -> Option<((History, u64), u64)> {
         let meta::Response::Txn { results, .. } = response else { return None };
-        let [meta::TxnResult::Range(map), meta::TxnResult::Range(history)] = results.as_slice() else { return None };
+        let [meta::TxnResult::Range(map), meta::TxnResult::Range(history), _] = results.as_slice() else { return None };
         let map = map.first()?;
         let chunk: PgMapChunk = self.parse(cx, map)?;
         if chunk.0.get(&self.pg.number)?.epoch != self.attempt.epoch {
@@ -104,6 +110,15 @@ impl Primary {
             None => (History::default(), 0),
         };
         Some((history, map.mod_revision))
+    }
+
+    /// Whether this OSD knows of every image that was marked for removal before this attempt. Else it might carry out a
+    /// write to an image of which the last primary found nothing left.
+    fn knows_images<S: ObjectStore>(&self, cx: &Cx<'_, '_, '_, S>, response: &meta::Response) -> bool {
+        let meta::Response::Txn { results, .. } = response else { return false };
+        let Some(meta::TxnResult::Range(last)) = results.get(2) else { return false };
+        let marked = last.first().map_or(0, |kv| kv.mod_revision);
+        cx.host.node.images.known_up_to(self.pg.pool).0 >= marked
     }
 
     fn parse<S: ObjectStore, T: serde::de::DeserializeOwned>(
@@ -411,6 +426,7 @@ impl Primary {
         let acting = self.acting_seats();
         self.unclean.activate(acting);
         self.arm_commits(cx);
+        self.remove_images(cx);
         self.recover(cx);
         if self.trim.trimmed || planted(Bug::PurgeBeforeTrim) {
             self.clean_up(cx);

@@ -26,6 +26,7 @@ use crate::pg::msg::{Refused, SubOp, SubReply};
 use crate::pg::ops::{Op, Ops};
 use crate::pg::post::Post;
 use crate::pg::recover::{Step, Unclean};
+use crate::pg::removal::Removal;
 use crate::pg::requests::Sessions;
 use crate::pg::roster::Roster;
 use crate::pg::round::Round;
@@ -240,6 +241,8 @@ pub struct Primary {
     pub trim: Trim,
     /// Erasure-coded objects.
     pub stripes: Stripes,
+    /// Removal of images' objects.
+    pub removal: Removal,
 }
 
 impl Primary {
@@ -280,6 +283,7 @@ impl Primary {
             syncs: Syncs::default(),
             trim: Trim::default(),
             stripes: Stripes { code, ..Stripes::default() },
+            removal: Removal::default(),
         }
     }
 
@@ -419,6 +423,7 @@ impl Primary {
     pub fn tick<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         self.check_reach(cx);
         self.commit_tick(cx);
+        self.removal_tick(cx);
         if self.stage_deadline.is_none_or(|at| at > cx.host.now()) {
             return;
         }

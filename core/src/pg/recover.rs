@@ -197,6 +197,12 @@ impl Unclean {
         self.entries.get(&object)
     }
 
+    /// Objects that a seat lacks.
+    pub fn missing_at(&self, seat: u8) -> Vec<ObjectId> {
+        let lacks = |(_, entry): &(&ObjectId, &Entry)| entry.good >> seat & 1 == 0;
+        self.entries.iter().filter(lacks).map(|(object, _)| *object).collect()
+    }
+
     /// Whether all objects are whole.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -8,7 +8,7 @@
 //! that it overlaps. A write
 //! starts only when all acting members are at its predecessor, and is acknowledged, in order, when all have it durable.
 
-use crate::id::{CopyId, LinkId, ObjectId, OsdId, Requests, Version};
+use crate::id::{CopyId, LinkId, ObjectId, OsdId, RequestId, Requests, Version};
 use crate::limits::SECTOR_BYTES;
 use crate::msg::{Answer, Fact, Refusal, Request, RequestOp};
 use crate::pg::msg::{Change, Purpose as Installation, Refused, SubOp, SubReply};
@@ -18,6 +18,7 @@ use crate::pg::requests::{Known, look_up};
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Content, Mode, ObjectStore};
+use smallvec::smallvec;
 
 /// Operations of a group under way or waiting; more are told to come again.
 pub const OPS_PER_PG: usize = 4096;
@@ -161,7 +162,7 @@ impl Primary {
         let alone = match &op.kind {
             Kind::Write { expect, .. } => expect.is_some(),
             Kind::Purge { .. } => true,
-            Kind::Read { .. } => false,
+            Kind::Read { .. } | Kind::Remove => false,
         };
         if alone && record.in_flight > 0 {
             return Turn::Wait;
@@ -228,7 +229,7 @@ impl Primary {
         let keys: Vec<Key<Op>> = self.ops.queue(object).filter(waiting).map(|(key, _)| key).collect();
         for key in keys {
             let kind = &self.ops.get(key).expect("listed above").kind;
-            let deletes = matches!(kind, Kind::Write { change: Change::Delete, expect: None });
+            let deletes = matches!(kind, Kind::Write { change: Change::Delete, expect: None } | Kind::Remove);
             if !deletes {
                 self.finish(cx, key, Err(Refusal::Damaged));
             } else if self.ops.object(object).in_flight == 0 {
@@ -258,7 +259,7 @@ impl Primary {
         for seat in (0..64u8).filter(|seat| seats >> seat & 1 == 1) {
             let copy = CopyId { object: id, role: self.roster.role(seat) };
             let (purpose, mode, content) = (Installation::Recovery, Mode::Plain, Content::Tombstone);
-            let requests = Requests::from_slice(&[request]);
+            let requests = if request == RequestId::default() { Requests::new() } else { smallvec![request] };
             let op = SubOp::Install { purpose, copy, version, predecessor, mode, content, requests };
             self.send(cx, seat, op, Purpose::Write { op: key, seat });
         }
@@ -292,8 +293,10 @@ impl Primary {
             outcome => outcome,
         };
         self.answer(cx, op.link, op.id, outcome);
-        if let Kind::Purge { .. } = op.kind {
-            self.purged(cx);
+        match op.kind {
+            Kind::Purge { .. } => self.purged(cx),
+            Kind::Remove => self.object_removed(cx),
+            Kind::Read { .. } | Kind::Write { .. } => {}
         }
     }
 
@@ -311,6 +314,7 @@ impl Primary {
                 let version = *version;
                 return self.start_purge(cx, object, key, version);
             }
+            Kind::Remove => return self.start_remove(cx, object, key),
             Kind::Read { .. } => unreachable!("reads are started by start_read"),
         };
         match look_up(&record.requests, record.newest, op.id) {
@@ -374,6 +378,17 @@ impl Primary {
             let (change, requests) = (change.clone(), requests.clone());
             let op = SubOp::Write { copy, version, predecessor, mode: Mode::Plain, change, requests };
             self.send(cx, seat, op, Purpose::Write { op: key, seat });
+        }
+    }
+
+    /// A deletion that no client retries; and as every request to the object is refused from now on, none needs to be
+    /// remembered.
+    fn start_remove<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) {
+        let record = self.ops.object(object);
+        if !record.absent {
+            self.send_write(cx, object, key, Change::Delete, Requests::new());
+        } else if record.in_flight == 0 {
+            self.finish(cx, key, Ok(Answer::Written { version: Version::NONE }));
         }
     }
 
@@ -565,7 +580,8 @@ impl Primary {
         while let Some(key) = self.first_write(object) {
             let op = self.ops.get(key).expect("in the queue");
             let State::Writing { version, tombstone, left: 0, .. } = op.state else { break };
-            let (request, is_purge, durable) = (op.id, matches!(op.kind, Kind::Purge { .. }), !op.applied);
+            let is_own = matches!(op.kind, Kind::Purge { .. } | Kind::Remove);
+            let (request, durable) = (op.id, !op.applied);
             if self.purge_goes_on(cx, object, key) {
                 break;
             }
@@ -577,7 +593,7 @@ impl Primary {
             if self.unclean.get(id).is_some_and(|entry| entry.unfound) {
                 self.buried(cx, id);
             }
-            if !is_purge {
+            if !is_own {
                 cx.host.observe(Fact::Acknowledged { pg: self.pg, object: id, version, request, durable });
             }
             self.finish(cx, key, Ok(Answer::Written { version }));

@@ -73,6 +73,7 @@ wire_enum!(Refusal ("refusal") {
     8 => BadRequest,
     9 => Fenced,
     10 => NoSuchPool,
+    11 => NoSuchImage,
 });
 wire_enum!(MapMessage ("map message") {
     1 => Subscribe { have },

@@ -94,6 +94,7 @@ impl Draw<'_> {
         all.extend(self.sub_replies());
         all.extend(self.lazy());
         all.extend(self.stripes());
+        all.push(("reply no such image".into(), no_such_image()));
         all
     }
 
@@ -273,4 +274,10 @@ impl Draw<'_> {
         ];
         replies.into_iter().map(|(name, reply)| (format!("sub-reply {name}"), self.sub_reply(reply))).collect()
     }
+}
+
+/// Draws nothing, so that it disturbs no other sample.
+fn no_such_image() -> Message {
+    let id = RequestId { session: Session { client: ClientId(1), number: 2 }, number: 3 };
+    Message::Reply(Reply { id, outcome: Err(Refusal::NoSuchImage) })
 }

@@ -101,6 +101,7 @@ impl Cluster {
         self.put(keys::global(), &global);
         self.put(keys::pools(), &Pools(BTreeMap::from([(POOL, pool)])));
         self.put(keys::image(POOL, INODE), &image);
+        self.put(keys::last_inode(POOL), &INODE);
     }
 
     /// What an administrator does: sets a key.

@@ -36,6 +36,8 @@ fn every_key_name_is_parsed_back() {
         (keys::tree(), Key::Tree),
         (keys::osd_config(osd), Key::OsdConfig(osd)),
         (keys::image(PoolId(3), InodeId(9)), Key::Image(PoolId(3), InodeId(9))),
+        (keys::last_inode(PoolId(3)), Key::LastInode(PoolId(3))),
+        (keys::removed(pg, InodeId(9)), Key::Removed(PoolId(3), InodeId(9), PgNumber(70))),
         (keys::osd_state(osd), Key::OsdState(osd)),
         (keys::osd_failed(osd, by), Key::OsdFailed(osd, by)),
         (keys::osd_record(osd), Key::OsdRecord(osd)),

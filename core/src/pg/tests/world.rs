@@ -1,6 +1,8 @@
 //! The world around one group.
 
 use super::check::{Action, Moment, linearizable};
+mod removal;
+
 use crate::buf::BufPool;
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
@@ -252,6 +254,7 @@ impl World {
         let incarnation = self.rng.next_u64();
         let store = self.osds[osd].store.take().expect("down");
         let node = NodeView {
+            images: self.images(),
             osd: osd_id(osd),
             store: store_uuid(osd),
             incarnation: Incarnation(incarnation),
