@@ -5,13 +5,13 @@
 //!
 //! ```text
 //!         images are marked           page by page: each object found is deleted, as an operation on it
-//!  Idle ---------------------> Scanning ----+-----------------------------------------------> Reporting --> Idle
-//!                                 ^         | something was found, or is under way                | failed
-//!                                 +---------+-----------------------------------------------------+
+//!  Idle ---------------------> Scanning ----+-----------------------------> Flushing --> Reporting --> Idle
+//!                                 ^         | something was found, or is under way          | failed
+//!                                 +---------+-----------------------------------------------+
 //! ```
-//! Invariants: a report is written only after a whole pass found neither an object nor an operation of the images, in a
-//! transaction that compares that the group's map is the one that this primary knows and that the images are there still. Nothing is
-//! kept across intervals: the next primary looks again.
+//! Invariants: a report is written only after a whole pass found neither an object nor an operation of the images, and
+//! what was deleted is durable; in a transaction that compares that the group's map is the one that this primary knows
+//! and that the images are there still. Nothing is kept across intervals: the next primary looks again.
 
 use crate::id::{CopyId, InodeId, ObjectId, RequestId};
 use crate::io::MetaError;
@@ -55,6 +55,8 @@ enum Stage {
     #[default]
     Idle,
     Scanning,
+    /// Of deletions that a lazy pool's members only applied: the round of flushes that makes them durable.
+    Flushing(u64),
     /// The token of the request to the metadata store.
     Reporting(u64),
 }
@@ -97,6 +99,9 @@ impl Primary {
 
     /// One page of the pass.
     fn removal_step<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        if let Stage::Flushing(round) = self.removal.stage {
+            return self.report_when_durable(cx, round);
+        }
         if self.removal.stage != Stage::Scanning || self.removal.deleting >= DELETIONS {
             return;
         }
@@ -144,7 +149,13 @@ impl Primary {
         if std::mem::take(&mut self.removal.found) || busy {
             return self.removal_pause(cx, PASS_PAUSE);
         }
-        self.report_removed(cx);
+        let round = self.flush_all(cx);
+        self.removal.stage = Stage::Flushing(round);
+        self.report_when_durable(cx, round);
+    }
+
+    fn report_when_durable<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, round: u64) {
+        if self.syncs.is_over(round) { self.report_removed(cx) } else { self.removal_pause(cx, PASS_PAUSE) }
     }
 
     fn report_removed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {

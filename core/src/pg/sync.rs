@@ -38,12 +38,21 @@ pub struct Syncs {
     left: Mask,
     /// A member confirmed a write that is not durable there, since the last round began.
     unflushed: bool,
+    /// Another round is to follow, although no client waits for it.
+    another: bool,
+    /// Rounds that have begun.
+    begun: u64,
 }
 
 impl Syncs {
     /// A member carried out a write that is not durable there.
     pub fn applied(&mut self) {
         self.unflushed = true;
+    }
+
+    /// Whether a round has ended, given its number.
+    pub fn is_over(&self, round: u64) -> bool {
+        self.begun > round || (self.begun == round && self.left == 0)
     }
 
     /// A client's connection is gone.
@@ -79,9 +88,23 @@ impl Primary {
         }
     }
 
+    /// Makes durable, without a client, what was confirmed so far. The number of the round that does it.
+    pub fn flush_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) -> u64 {
+        if self.syncs.left != 0 && self.syncs.unflushed {
+            self.syncs.another = true;
+            return self.syncs.begun + 1;
+        }
+        if self.syncs.left == 0 && self.syncs.unflushed {
+            self.begin_flushes(cx);
+        }
+        self.syncs.begun
+    }
+
     fn begin_flushes<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         self.syncs.round.append(&mut self.syncs.waiting);
         self.syncs.unflushed = false;
+        self.syncs.another = false;
+        self.syncs.begun += 1;
         self.syncs.left = self.acting_seats();
         self.flush_seats(cx, self.syncs.left);
     }
@@ -105,7 +128,7 @@ impl Primary {
         for asked in std::mem::take(&mut self.syncs.round) {
             self.synced(cx, asked);
         }
-        if !self.syncs.waiting.is_empty() {
+        if self.syncs.another || !self.syncs.waiting.is_empty() {
             self.begin_flushes(cx);
         }
     }
