@@ -281,7 +281,7 @@ fn space(cluster: &Cluster) -> Result<(u64, u64, u64)> {
 }
 
 fn remove(scale: Scale) -> Result<String> {
-    let seen = ["replicated:3"].iter().map(|pool| remove_in(pool, scale));
+    let seen = ["replicated:3", "ec:2+1"].iter().map(|pool| remove_in(pool, scale));
     Ok(seen.collect::<Result<Vec<_>>>()?.join("; "))
 }
 

@@ -204,7 +204,7 @@ impl Primary {
     }
 }
 
-/// Whether a copy is more than a tombstone.
+/// Whether a copy is more than a tombstone. A prepared one that no operation waits for is on all acting members.
 fn is_there(info: &CopyInfo) -> bool {
-    info.prepared.is_some() || info.committed.as_ref().is_some_and(|committed| !committed.tombstone)
+    info.prepared.as_ref().or(info.committed.as_ref()).is_some_and(|newest| !newest.tombstone)
 }

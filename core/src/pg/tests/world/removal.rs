@@ -44,7 +44,7 @@ impl World {
 
     /// All OSDs hear what the metadata store says of images.
     fn tell_images(&mut self) {
-        for osd in 0..OSDS {
+        for osd in 0..self.osds.len() {
             let images = self.images();
             self.with(osd, |groups, env| {
                 groups.node_mut().images = images;
@@ -70,17 +70,18 @@ impl World {
 
     /// Copies that are more than tombstones, on all OSDs that are up.
     fn live_copies(&self) -> usize {
-        let live = |info: &CopyInfo| info.committed.as_ref().is_some_and(|committed| !committed.tombstone);
-        (0..OSDS)
-            .filter(|osd| self.is_up(*osd))
-            .map(|osd| self.copies(osd).iter().filter(|info| live(info)).count())
-            .sum()
+        let up = (0..self.osds.len()).filter(|osd| self.is_up(*osd));
+        up.flat_map(|osd| self.newest(osd)).filter(|(_, _, tombstone)| !tombstone).count()
     }
 }
 
 /// A world at rest with some objects.
 fn filled(seed: u64, objects: u64) -> World {
-    let mut world = World::new(seed, Faults::default());
+    filled_as(Shape::replicated(), seed, objects)
+}
+
+fn filled_as(shape: Shape, seed: u64, objects: u64) -> World {
+    let mut world = World::shaped(seed, Faults::default(), shape);
     world.heal().expect("heals");
     (0..objects).for_each(|stripe| world.put(100 + stripe, 1000 + stripe));
     world.heal().expect("heals");
@@ -112,21 +113,28 @@ fn a_change_of_other_groups_maps_holds_no_report_up() {
     assert!(world.marks.contains("a report of removed images failed"));
 }
 
+fn goes_on(shape: impl Fn() -> Shape, seed: u64) {
+    let mut world = filled_as(shape(), seed, 60);
+    let victim = usize::try_from(world.acting()[usize::try_from(seed % 3).expect("small")].0).expect("small");
+    world.mark_image();
+    world.tell_images();
+    let steps = Duration::micros(500 + seed * 400);
+    assert!(!world.run_until(steps, World::is_reported), "seed {seed}: the removal is under way");
+    world.crash(victim);
+    assert!(world.run_until(Duration::secs(20), World::is_reported), "seed {seed}: it ends without osd.{victim}");
+    world.heal().unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
+    assert_eq!(world.live_copies(), 0, "seed {seed}: what came back with osd.{victim}");
+}
+
 #[test]
 fn removal_goes_on_when_primaries_and_members_come_and_go() {
-    for seed in 0..12 {
-        let mut world = filled(seed, 60);
-        let victim = usize::try_from(world.acting()[usize::try_from(seed % 3).expect("small")].0).expect("small");
-        world.mark_image();
-        world.tell_images();
-        let steps = Duration::micros(500 + seed * 400);
-        assert!(!world.run_until(steps, World::is_reported), "seed {seed}: the removal is under way");
-        world.crash(victim);
-        assert!(world.run_until(Duration::secs(20), World::is_reported), "seed {seed}: it ends without osd.{victim}");
-        assert_eq!(world.live_copies(), 0, "seed {seed}");
-        world.heal().unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
-        assert_eq!(world.live_copies(), 0, "seed {seed}: what came back with osd.{victim}");
-    }
+    (0..12).for_each(|seed| goes_on(Shape::replicated, seed));
+}
+
+#[test]
+fn removal_leaves_no_incomplete_stripes() {
+    (0..8).for_each(|seed| goes_on(|| Shape::striped(Scheme::Ec, 2, 1, 2), seed));
+    (8..12).for_each(|seed| goes_on(|| Shape::striped(Scheme::Ec, 4, 2, 5), seed));
 }
 
 #[test]
