@@ -183,10 +183,12 @@ impl Device {
         }
         for write in std::mem::take(&mut self.writes) {
             // Often all or nothing, so that deep states are reached.
-            let all = rng.below(4);
-            apply(&mut self.media, &write, |_| match all {
+            let all = rng.below(6);
+            apply(&mut self.media, &write, |sector| match all {
                 0 => true,
                 1 => false,
+                2 => sector == 0,
+                3 => sector != 0,
                 _ => rng.chance(1, 2),
             });
         }
