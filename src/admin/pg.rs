@@ -1,20 +1,38 @@
-//! `ashlar pg`: list placement groups.
+//! `ashlar pg`: list placement groups, and have them scrubbed.
 
 use super::Connection;
 use crate::output;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ashlar_core::id::{OsdId, PgId};
-use ashlar_core::map::ClusterMap;
+use ashlar_core::map::{ClusterMap, ScrubOrder, keys};
+use ashlar_core::meta::TxnOp;
 use ashlar_core::pg::Summary;
 use clap::Subcommand;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Commands about placement groups.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the groups.
     List(List),
+    /// Read all copies of a group's objects now, compare them, and repair those that are damaged.
+    Scrub(Scrub),
+    /// The same, and make copies that differ although their checksums match equal to the primary's.
+    Repair(Scrub),
+}
+
+/// Arguments of `pg scrub` and `pg repair`.
+#[derive(Debug, clap::Args)]
+pub struct Scrub {
+    /// The group, as POOL/NUMBER.
+    pg: String,
+    /// Come back when it is done, and say what was found.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Arguments of `pg list`.
@@ -55,6 +73,9 @@ impl Row {
             (self.acting.contains(&None), "undersized"),
             (summary.degraded > 0, "degraded"),
             (summary.misplaced > 0 || self.is_moving(), "misplaced"),
+            (summary.unfound > 0, "unfound"),
+            (summary.scrub.running, "scrubbing"),
+            (summary.scrub.inconsistent > 0, "inconsistent"),
         ];
         let marks = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| format!("+{mark}"));
         std::iter::once(summary.state.clone()).chain(marks).collect()
@@ -73,7 +94,42 @@ impl Row {
 
 /// Runs a command.
 pub async fn run(command: Command) -> Result<()> {
-    let Command::List(args) = command;
+    match command {
+        Command::List(args) => list(args).await,
+        Command::Scrub(args) => scrub(args, ScrubOrder::Scrub).await,
+        Command::Repair(args) => scrub(args, ScrubOrder::Repair).await,
+    }
+}
+
+/// Between two looks whether a scrub is done.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+
+async fn scrub(args: Scrub, order: ScrubOrder) -> Result<()> {
+    let metadata = args.connection.open().await?;
+    let map = metadata.map().await?;
+    let found = map.pg_maps().map(|(id, _)| id).find(|id| id.to_string() == args.pg);
+    let id = found.with_context(|| format!("there is no group '{}'; `ashlar pg list` shows them", args.pg))?;
+    let value = serde_json::to_vec(&order).expect("a word has a JSON form");
+    let put = TxnOp::Put { key: keys::scrub_order(id), value, lease: 0 };
+    metadata.transact(Vec::new(), vec![put]).await?;
+    while args.wait && metadata.map().await?.scrub_order(id).is_some() {
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+    let report = metadata.group_states().await?.remove(&id).unwrap_or_default().scrub;
+    args.connection.output().print(&report, |report| match args.wait {
+        false => format!("ordered; `ashlar pg list` shows pg {id} as scrubbing until it is done"),
+        true => format!(
+            "pg {id}: {} damaged copies repaired, {} lost ones replaced since its primary started; {} objects with copies \
+             that differ {}",
+            report.damaged,
+            report.outdated,
+            report.inconsistent,
+            report.objects.join(", ")
+        ),
+    })
+}
+
+async fn list(args: List) -> Result<()> {
     let metadata = args.connection.open().await?;
     let mut rows = rows(&metadata.map().await?, &metadata.group_states().await?);
     rows.retain(|row| !args.unclean || !row.is_clean());

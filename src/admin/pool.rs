@@ -48,6 +48,9 @@ pub struct Create {
     /// Which acknowledged writes are durable at once: all, small or none. The pool uses only OSDs at least as strict.
     #[arg(long, value_name = "WHICH", default_value_t)]
     immediate_commit: ImmediateCommit,
+    /// Seconds between two scrubs of a group, in which all copies are read and compared; 0: only when ordered.
+    #[arg(long, value_name = "SECONDS", default_value_t = ashlar_core::map::default_scrub_interval_s())]
+    scrub_interval: u64,
     #[command(flatten)]
     connection: Connection,
 }
@@ -95,6 +98,7 @@ impl Create {
         pool.block_size = u32::try_from(self.block_size).context("--block-size is too large")?;
         pool.failure_domain = self.failure_domain.clone();
         pool.immediate_commit = self.immediate_commit;
+        pool.scrub_interval_s = self.scrub_interval;
         let id = create(&metadata, &pool).await?;
         self.connection.output().print(&Row { id, pool }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
     }

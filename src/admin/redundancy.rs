@@ -96,6 +96,7 @@ impl Redundancy {
             block_size: BLOCK_BYTES,
             failure_domain: parse::LEVEL_HOST.into(),
             immediate_commit: Default::default(),
+            scrub_interval_s: ashlar_core::map::default_scrub_interval_s(),
         };
         Pool { pg_minsize: self.minsize(&pool), ..pool }
     }

@@ -97,6 +97,7 @@ struct Status {
     degraded_objects: u64,
     misplaced_objects: u64,
     unfound_objects: u64,
+    inconsistent_objects: u64,
     waits_for: BTreeMap<String, u64>,
     rates: Option<Rates>,
     problems: Vec<String>,
@@ -131,6 +132,7 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         degraded_objects: 0,
         misplaced_objects: 0,
         unfound_objects: 0,
+        inconsistent_objects: 0,
         waits_for: BTreeMap::new(),
         rates,
         problems: map.errors().map(ToString::to_string).collect(),
@@ -180,6 +182,7 @@ impl Status {
         self.degraded_objects += summary.degraded;
         self.misplaced_objects += summary.misplaced;
         self.unfound_objects += summary.unfound;
+        self.inconsistent_objects += summary.scrub.inconsistent;
         for whom in &summary.waits_for {
             *self.waits_for.entry(whom.clone()).or_default() += 1;
         }
@@ -244,6 +247,7 @@ impl Status {
             (self.degraded_objects, "degraded"),
             (self.misplaced_objects, "misplaced"),
             (self.unfound_objects, "UNFOUND"),
+            (self.inconsistent_objects, "INCONSISTENT (`ashlar pg repair`)"),
         ];
         parts.extend(
             figures.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} objects {what}")),

@@ -8,7 +8,7 @@ use super::follow::Followed;
 use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
     FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
-    Pool, Pools, Tree, Wish,
+    Pool, Pools, ScrubOrder, Tree, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId, Revision};
 use crate::meta::{KeyValue, WatchEvent};
@@ -382,6 +382,14 @@ impl ClusterMap {
             (Key::Wish(pg), Value::Wish(wish)) => Some((*pg, wish, Revision(kept.mod_revision))),
             _ => None,
         })
+    }
+
+    /// The order to scrub a group, with the revision of its key.
+    pub fn scrub_order(&self, pg: PgId) -> Option<(ScrubOrder, u64)> {
+        match self.value(Key::ScrubOrder(pg)) {
+            Some(Value::ScrubOrder(order)) => Some((*order, self.mod_revision(Key::ScrubOrder(pg)))),
+            _ => None,
+        }
     }
 
     /// The wish of a group's primary.

@@ -12,6 +12,7 @@ pub mod serve;
 pub use cluster::{Changes, ClusterMap};
 
 use crate::id::{ClusterUuid, Epoch, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
+use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -157,6 +158,9 @@ pub struct Pool {
     /// Level of the tree on which members never share a node; an OSD by default.
     #[serde(default = "default_failure_domain")]
     pub failure_domain: String,
+    /// Seconds between two scrubs of a group; 0: only when ordered.
+    #[serde(default = "default_scrub_interval_s")]
+    pub scrub_interval_s: u64,
     /// Which acknowledged writes are durable at once. The pool uses only OSDs that are at least as strict.
     #[serde(default)]
     pub immediate_commit: ImmediateCommit,
@@ -166,11 +170,20 @@ pub struct Pool {
 fn default_block_size() -> u32 {
     128 << 10
 }
+/// A month: latent errors of disks are found before a second one is likely to meet them.
+pub fn default_scrub_interval_s() -> u64 {
+    30 * 24 * 3600
+}
 fn default_failure_domain() -> String {
     "host".into()
 }
 
 impl Pool {
+    /// Time between two scrubs of a group; zero: only when ordered.
+    pub fn scrub_interval(&self) -> Duration {
+        Duration::secs(self.scrub_interval_s)
+    }
+
     /// Data chunks of a stripe: 1 for replicated pools.
     pub fn data_chunks(&self) -> u8 {
         match self.scheme {
@@ -382,6 +395,16 @@ pub struct Leader {
     pub address: String,
 }
 
+/// An order of an administrator (`config/scrub/<pool>/<pg>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScrubOrder {
+    /// Compare all copies now.
+    Scrub,
+    /// And make copies that differ equal to the primary's.
+    Repair,
+}
+
 /// Key names.
 pub mod keys {
     use super::PREFIX;
@@ -444,6 +467,14 @@ pub mod keys {
     /// `pg/state/<pool>/<pg>`: what its primary says, leased.
     pub fn pg_state(pg: PgId) -> String {
         format!("{PREFIX}pg/state/{pg}")
+    }
+    /// `pg/scrub/<pool>/<pg>`: how far its scrub has come, and what it found.
+    pub fn pg_scrub(pg: PgId) -> String {
+        format!("{PREFIX}pg/scrub/{pg}")
+    }
+    /// `config/scrub/<pool>/<pg>`: an order to scrub a group; deleted by its primary when it is carried out.
+    pub fn scrub_order(pg: PgId) -> String {
+        format!("{PREFIX}config/scrub/{pg}")
     }
     /// `stats/osd/<n>`.
     pub fn osd_stats(osd: OsdId) -> String {

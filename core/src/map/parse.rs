@@ -5,7 +5,7 @@
 
 use super::{
     FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX, PgMap,
-    PgMapChunk, Pool, Pools, Removed, Scheme, Tree, TreeNode, Wish,
+    PgMapChunk, Pool, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::limits::{
@@ -40,6 +40,9 @@ const OUT_TIME_MAX_S: u64 = 315_360_000;
 const RECOVERY_OBJECTS_MAX: u64 = 1_024;
 /// Beyond ten times as slow, it is the same as no bound.
 const RECOVERY_PERCENT_MAX: u64 = 10_000;
+
+/// Ten years; for never, there is 0.
+const SCRUB_INTERVAL_MAX_S: u64 = 315_360_000;
 
 /// A value that cannot be used. Says which key, what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +88,8 @@ pub enum Key {
     Wish(PgId),
     /// `pg/removed/<pool>/<inode>/<pg>`.
     Removed(PoolId, InodeId, PgNumber),
+    /// `config/scrub/<pool>/<pg>`.
+    ScrubOrder(PgId),
     /// `mon/leader`.
     Leader,
 }
@@ -109,6 +114,7 @@ impl Key {
             ["pg", "removed", pool, inode, pg] => {
                 Some(Key::Removed(PoolId(number(pool)?), InodeId(number(inode)?), PgNumber(number(pg)?)))
             }
+            ["config", "scrub", pool, pg] => Some(Key::ScrubOrder(group(pool, pg)?)),
             ["mon", "leader"] => Some(Key::Leader),
             _ => None,
         }
@@ -155,6 +161,8 @@ pub enum Value {
     Wish(Wish),
     /// `pg/removed/<pool>/<inode>/<pg>`.
     Removed(Removed),
+    /// `config/scrub/<pool>/<pg>`.
+    ScrubOrder(ScrubOrder),
     /// `mon/leader`.
     Leader(Leader),
 }
@@ -175,6 +183,7 @@ pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueErr
         Key::History(_) => json(bytes).map(Value::History),
         Key::Wish(_) => json(bytes).map(Value::Wish),
         Key::Removed(..) => json(bytes).map(Value::Removed),
+        Key::ScrubOrder(_) => json(bytes).map(Value::ScrubOrder),
         Key::Leader => json(bytes).map(Value::Leader),
     };
     checked.map_err(|reason| ValueError { key: name.to_string(), reason })
@@ -221,6 +230,9 @@ pub fn check_pool(pool: &Pool) -> Result<(), String> {
     ensure(fits, || {
         let (size, min, max) = (pool.block_size, OBJECT_MIN_BYTES, BLOCK_MAX_BYTES);
         format!("block_size is {size}; use a power of two from {min} to {max} (131072 is usual)")
+    })?;
+    ensure(pool.scrub_interval_s <= SCRUB_INTERVAL_MAX_S, || {
+        format!("scrub_interval_s is {}; use 0 (never) to {SCRUB_INTERVAL_MAX_S}", pool.scrub_interval_s)
     })?;
     ensure(!pool.failure_domain.is_empty(), || "failure_domain is empty; use \"host\" or another level".into())
 }

@@ -10,6 +10,7 @@ use crate::map::Pool;
 use crate::meta::Response;
 use crate::pg::host::{Host, MetaCall, NodeView, Peer, StoreCall};
 use crate::pg::pace::RecoverySlots;
+use crate::pg::scrub::ScrubPlaces;
 use crate::pg::{Pg, Summary, Wish};
 use crate::slab::{Key, Slab};
 use crate::store::ObjectStore;
@@ -38,6 +39,7 @@ pub struct Groups<S> {
     store_calls: Slab<StoreCall>,
     deadlines: Deadlines<PgId>,
     recovery: RecoverySlots,
+    scrubs: ScrubPlaces,
     node: NodeView,
     meta: Vec<MetaCall>,
     meta_pending: BTreeMap<MetaId, (PgId, u64)>,
@@ -54,6 +56,7 @@ impl<S: ObjectStore> Groups<S> {
             store_calls: Slab::default(),
             deadlines: Deadlines::default(),
             recovery,
+            scrubs: ScrubPlaces::default(),
             node,
             meta: Vec::new(),
             meta_pending: BTreeMap::new(),
@@ -116,6 +119,7 @@ impl<S: ObjectStore> Groups<S> {
             node: &self.node,
             deadlines: &mut self.deadlines,
             recovery: &mut self.recovery,
+            scrubs: &mut self.scrubs,
             meta: &mut self.meta,
         };
         Some(call(&mut slot.pg, &mut host))
@@ -161,6 +165,8 @@ impl<S: ObjectStore> Groups<S> {
                 self.with(env, pg, |pg, host| pg.store_done(host, purpose, done.result));
             } else if let Some(pg) = self.recovery.next_waiting(env.now) {
                 self.with(env, pg, |pg, host| pg.recover(host));
+            } else if let Some(pg) = self.scrubs.next_waiting() {
+                self.with(env, pg, |pg, host| pg.scrub(host));
             } else {
                 break;
             }

@@ -118,9 +118,15 @@ impl<S: ObjectStore> Osd<S> {
                 Key::OsdState(osd) if *osd == self.config.osd => self.own_key_changed(env),
                 Key::OsdState(osd) => self.osd_changed(env, *osd),
                 Key::Pools => self.pools_changed(env),
+                Key::ScrubOrder(pg) => self.tell_order(env, *pg),
                 _ => {}
             }
         }
+    }
+
+    fn tell_order(&mut self, env: &mut Env<'_>, id: PgId) {
+        let order = self.map.scrub_order(id);
+        self.groups.with(env, id, |pg, host| pg.scrub_ordered(host, order));
     }
 
     fn pools_changed(&mut self, env: &mut Env<'_>) {
@@ -180,6 +186,7 @@ impl<S: ObjectStore> Osd<S> {
         let Some(pool) = self.map.pool(id.pool).filter(|pool| id.number.0 < pool.pg_count) else { return };
         self.groups.create(id, pool);
         self.tell_map(env, id);
+        self.tell_order(env, id);
     }
 
     fn tell_map(&mut self, env: &mut Env<'_>, id: PgId) {

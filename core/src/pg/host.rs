@@ -9,6 +9,7 @@ use crate::msg::{Fact, Message};
 use crate::pg::images::Images;
 use crate::pg::msg::PgMessage;
 use crate::pg::pace::RecoverySlots;
+use crate::pg::scrub::ScrubPlaces;
 use crate::slab::Slab;
 use crate::store::{ObjectStore, StoreOp};
 use crate::time::{Duration, Time};
@@ -39,6 +40,8 @@ pub struct Host<'a, 'e, S> {
     pub deadlines: &'a mut Deadlines<PgId>,
     /// Places for recovery.
     pub recovery: &'a mut RecoverySlots,
+    /// Places for scrubbing.
+    pub scrubs: &'a mut ScrubPlaces,
     /// Requests to the metadata store, in order; the node gives the answer with the token to [`super::Pg::meta_done`].
     pub meta: &'a mut Vec<MetaCall>,
 }

@@ -116,6 +116,7 @@ impl MemberSide {
                 commit(host, post, role, versions);
                 None
             }
+            SubOp::Check { copy, version } => other_version(host, copy, version),
             SubOp::Query
             | SubOp::Write { .. }
             | SubOp::Fetch { .. }
@@ -134,6 +135,7 @@ impl MemberSide {
         }
         let purpose = match op {
             SubOp::Query => StorePurpose::Join { to, call, attempt },
+            SubOp::Check { .. } => StorePurpose::Check { to, call, attempt },
             SubOp::Write { version, mode, ref change, .. } => {
                 let lazy = mode == Mode::Plain && self.may_be_lazy(change);
                 StorePurpose::Write { to, call, attempt, version, lazy }
@@ -223,7 +225,9 @@ impl MemberSide {
                 let mode = if is_committed_at(host, copy, version) { Mode::Plain } else { mode };
                 StoreOp::Replace { copy, version, predecessor, content, mode, requests }
             }
-            SubOp::Fetch { copy, version } => StoreOp::ReadAll { copy, version: Some(version) },
+            SubOp::Fetch { copy, version } | SubOp::Check { copy, version } => {
+                StoreOp::ReadAll { copy, version: Some(version) }
+            }
             SubOp::Read { copy, version, offset, len } => StoreOp::Read { copy, version: Some(version), offset, len },
             SubOp::Remove { copy, version } => StoreOp::Remove { copy, version },
             SubOp::Purge { copy, version } => StoreOp::Purge { copy, version },
@@ -347,6 +351,16 @@ fn commit<S: ObjectStore>(host: &mut Host<'_, '_, S>, post: &Post, role: Role, v
 fn is_committed_at<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, version: Version) -> bool {
     let committed = host.store.lookup(copy).and_then(|info| info.committed);
     committed.is_some_and(|committed| committed.version == version)
+}
+
+/// The answer to a check of a version that is not here. It may be prepared: the order to commit it may be on its way.
+fn other_version<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, expected: Version) -> Option<SubReply> {
+    let (committed, prepared) = host.store.lookup(copy).map_or((None, None), |info| (info.committed, info.prepared));
+    if prepared.is_some_and(|info| info.version == expected) {
+        return None;
+    }
+    let version = committed.map_or(Version::NONE, |info| info.version);
+    (version != expected).then_some(SubReply::Checked { version, tombstone: false, sum: 0 })
 }
 
 fn is_whole_at<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, version: Version) -> bool {

@@ -33,6 +33,7 @@ mod removal;
 mod requests;
 mod roster;
 mod round;
+pub mod scrub;
 mod stripe;
 mod stripe_read;
 mod sync;
@@ -45,7 +46,7 @@ mod tests;
 use crate::ec::{self, Code};
 use crate::id::{Attempt, Epoch, HashRange, Incarnation, LinkId, OsdId, PgId, Revision, Role, Session, Version};
 use crate::io::MetaError;
-use crate::map::{ActingMember, ImmediateCommit, PgMap, Pool, Scheme};
+use crate::map::{ActingMember, ImmediateCommit, PgMap, Pool, Scheme, ScrubOrder};
 use crate::meta;
 use crate::msg::{Fact, Message, Refusal, Reply, Request};
 use crate::pg::msg::PgMessage;
@@ -59,6 +60,7 @@ use msg::{SubOp, SubReply};
 use post::{Local, Post};
 use primary::{Cx, Primary, Rules, Stage, Wishes};
 use roster::acting_members;
+use scrub::Scrub;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,6 +112,15 @@ pub enum StorePurpose {
         /// The attempt in which it began.
         attempt: Attempt,
     },
+    /// A copy that is read for a scrub.
+    Check {
+        /// The primary.
+        to: OsdId,
+        /// Its call.
+        call: u64,
+        /// Its attempt.
+        attempt: Attempt,
+    },
     /// Something whose end nobody waits for.
     Forget,
 }
@@ -142,6 +153,9 @@ pub struct Summary {
     pub unfound: u64,
     /// Whom an inactive group waits for, for people.
     pub waits_for: Vec<String>,
+    /// What scrubs found.
+    #[serde(default)]
+    pub scrub: scrub::Report,
 }
 
 /// One placement group on one OSD.
@@ -159,6 +173,7 @@ pub struct Pg {
     attempts: u64,
     post: Post,
     wishes: Wishes,
+    scrub: Scrub,
     /// Requests that wait for the group to be served.
     held: VecDeque<(LinkId, Request)>,
     heartbeat_members: Vec<OsdId>,
@@ -202,6 +217,7 @@ impl Pg {
             attempts: 0,
             post: Post::new(id),
             wishes: Wishes::new(),
+            scrub: Scrub::new(id, pool.scrub_interval()),
             held: VecDeque::new(),
             heartbeat_members: Vec::new(),
             stray_at: Time(0),
@@ -220,6 +236,7 @@ impl Pg {
             self.stop(host, map.epoch);
             if map.primary != Some(host.node.osd) {
                 self.wishes.clear();
+                self.scrub.forget();
             }
             self.map = map.clone();
             self.begin_attempt(host);
@@ -236,6 +253,8 @@ impl Pg {
     /// The pool's configuration may have changed. Of what can change, two things matter here: `pg_minsize`, which holds
     /// from the next attempt on, and which writes are durable when they are acknowledged, which holds at once.
     pub fn pool_changed<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, pool: &Pool) {
+        self.scrub.set_interval(pool.scrub_interval());
+        self.with_primary(host, |primary, cx| primary.scrub_step(cx));
         self.member.promise = promise(pool);
         self.rules.lazy = self.member.promise != ImmediateCommit::All;
         if let Some(primary) = &mut self.primary {
@@ -303,7 +322,8 @@ impl Pg {
         act: impl FnOnce(&mut Primary, &mut Cx<'_, '_, '_, S>),
     ) {
         if let Some(primary) = &mut self.primary {
-            let mut cx = Cx { host, post: &mut self.post, member: &self.member, wishes: &mut self.wishes };
+            let (member, wishes, scrub) = (&self.member, &mut self.wishes, &mut self.scrub);
+            let mut cx = Cx { host, post: &mut self.post, member, wishes, scrub };
             act(primary, &mut cx);
         }
     }
@@ -531,6 +551,9 @@ impl Pg {
                     self.with_primary(host, |primary, cx| primary.read_done(cx, op, result));
                 }
             }
+            StorePurpose::Check { to, call, attempt } => {
+                self.post.reply(host, to, attempt, call, scrub::checked(result));
+            }
             StorePurpose::Forget => {}
         }
         self.finish_call(host);
@@ -543,12 +566,27 @@ impl Pg {
         token: u64,
         result: Result<meta::Response, MetaError>,
     ) {
+        if self.scrub.meta_done(host.now(), token, &result) {
+            return self.scrub(host);
+        }
         let Some(primary) = &self.primary else { return };
         if primary.meta_token == Some(token) {
             self.with_primary(host, |primary, cx| primary.meta_done(cx, result));
         } else if primary.removal.waits_for(token) {
             self.with_primary(host, |primary, cx| primary.removed_reported(cx, result));
         }
+        self.finish_call(host);
+    }
+
+    /// An order to scrub was given or withdrawn; with the revision of its key.
+    pub fn scrub_ordered<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, order: Option<(ScrubOrder, u64)>) {
+        self.scrub.set_order(order);
+        self.scrub(host);
+    }
+
+    /// The scrub may go on.
+    pub fn scrub<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        self.with_primary(host, |primary, cx| primary.scrub_step(cx));
         self.finish_call(host);
     }
 
@@ -560,7 +598,10 @@ impl Pg {
             self.wishes.remove(&osd);
             self.with_primary(host, |primary, cx| primary.second_chance(cx, osd));
         }
-        self.with_primary(host, |primary, cx| primary.tick(cx));
+        self.with_primary(host, |primary, cx| {
+            primary.tick(cx);
+            primary.scrub_step(cx);
+        });
         if self.stray_at <= now {
             self.report_stray(host);
         }
@@ -629,6 +670,7 @@ impl Pg {
             misplaced: counts.misplaced,
             unfound: counts.unfound,
             waits_for,
+            scrub: self.scrub.report(),
         })
     }
 

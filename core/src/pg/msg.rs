@@ -136,6 +136,13 @@ pub enum SubOp {
         /// The tombstone's version.
         version: Version,
     },
+    /// Read the copy and verify its checksums; answer with a sum of it.
+    Check {
+        /// The copy.
+        copy: CopyId,
+        /// The version that is expected.
+        version: Version,
+    },
     /// Delete all copies of the group: it is trimmed, and this OSD is not in its acting set.
     Leave,
     /// Make durable what was carried out before.
@@ -234,6 +241,15 @@ pub enum SubReply {
         content: Content,
         /// Requests that it includes.
         requests: Requests,
+    },
+    /// Of a check.
+    Checked {
+        /// The version that is there; none: no copy. Only with the expected one the other fields mean something.
+        version: Version,
+        /// Whether it is a tombstone.
+        tombstone: bool,
+        /// CRC-32 of the data up to the last written sector, and of the bitmap in the lower half.
+        sum: u64,
     },
     /// Not done, and it will not be done later.
     Refused(Refused),

@@ -293,7 +293,7 @@ mod tests {
                 }
                 assert!(self.slots.taken <= 32 && self.ends.len() <= 32);
             }
-            (objects, if operations > 0 { sum / operations } else { 0 })
+            (objects, sum.checked_div(operations).unwrap_or(0))
         }
     }
 

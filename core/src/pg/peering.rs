@@ -432,6 +432,7 @@ impl Primary {
             self.clean_up(cx);
         }
         self.trim_if_clean(cx);
+        self.scrub_step(cx);
     }
 
     fn is_trimmed(&self) -> bool {

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::ec::Code;
-use crate::id::{Attempt, HashRange, LinkId, Member, ObjectId, OsdId, PgId};
+use crate::id::{Attempt, HashRange, LinkId, Member, ObjectId, OsdId, PgId, Version};
 use crate::io::Level;
 use crate::map::{ActingMember, History};
 use crate::msg::{Answer, Message, Refusal, Reply};
@@ -30,6 +30,7 @@ use crate::pg::removal::Removal;
 use crate::pg::requests::Sessions;
 use crate::pg::roster::Roster;
 use crate::pg::round::Round;
+use crate::pg::scrub::{Scrub, Scrubbing};
 use crate::pg::stripe::Stripe;
 use crate::pg::sync::Syncs;
 use crate::pg::trim::Trim;
@@ -49,6 +50,8 @@ pub struct Cx<'c, 'h, 'e, S> {
     pub member: &'c MemberSide,
     /// Standing wishes.
     pub wishes: &'c mut Wishes,
+    /// How far the scrub is.
+    pub scrub: &'c mut Scrub,
 }
 
 /// Why the group should do without a member.
@@ -152,6 +155,15 @@ pub enum Purpose {
         /// The seat.
         seat: u8,
     },
+    /// A copy is compared with the others.
+    Scrub {
+        /// The object.
+        object: ObjectId,
+        /// The version in question.
+        version: Version,
+        /// The seat.
+        seat: u8,
+    },
     /// Removal of copies outside the acting set.
     Leave,
     /// A client's sync.
@@ -243,6 +255,8 @@ pub struct Primary {
     pub stripes: Stripes,
     /// Removal of images' objects.
     pub removal: Removal,
+    /// The object that is being scrubbed.
+    pub scrubbing: Scrubbing,
 }
 
 impl Primary {
@@ -284,6 +298,7 @@ impl Primary {
             trim: Trim::default(),
             stripes: Stripes { code, ..Stripes::default() },
             removal: Removal::default(),
+            scrubbing: Scrubbing::default(),
         }
     }
 
@@ -342,6 +357,7 @@ impl Primary {
             Purpose::Compare { task, seat } => self.compared(cx, task, seat, reply),
             Purpose::Recover { object, seat, step } => self.recovered(cx, object, seat, step, &op, reply),
             Purpose::Write { op: key, seat } => self.confirmed(cx, key, seat, op, reply),
+            Purpose::Scrub { object, version, seat } => self.scrubbed(cx, (object, version), seat, &reply),
             Purpose::Leave => self.left(cx, from, reply),
             Purpose::Flush { seat } => self.flushed(cx, seat, reply),
             Purpose::Vacate => self.vacated(cx, from, &reply),
@@ -458,6 +474,7 @@ impl Primary {
             }
         }
         self.syncs.settle(host, refusal);
+        self.scrubbing.settle(host);
         self.unclean.give_slots_back(host);
     }
 }

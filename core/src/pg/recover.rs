@@ -208,6 +208,11 @@ impl Unclean {
         self.entries.is_empty()
     }
 
+    /// Whether some objects are to be made whole that can be.
+    pub fn is_recovering(&self) -> bool {
+        self.entries.values().any(|entry| !entry.unfound)
+    }
+
     /// From now on everything is to be made whole.
     pub fn activate(&mut self, acting: Mask) {
         for (object, entry) in &mut self.entries {
@@ -312,6 +317,20 @@ impl Primary {
         if queued {
             self.unclean.queue.insert((entry.urgency(acting), object));
         }
+    }
+
+    /// An acting member turned out to lack the version that is served.
+    pub fn outdated_found<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        object: ObjectId,
+        version: Version,
+        seat: u8,
+    ) {
+        let is_repair = self.unclean.get(object).is_some_and(|entry| entry.repair >> seat & 1 == 1);
+        self.damage_found(cx, object, version, seat);
+        let entry = self.unclean.entries.get_mut(&object).expect("just noted");
+        entry.repair &= !(u64::from(!is_repair) << seat);
     }
 
     /// An object without a good copy was deleted on all acting members.

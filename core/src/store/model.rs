@@ -148,6 +148,23 @@ impl ModelStore {
         }
     }
 
+    /// Changes what is stored of a copy, if it is there, in such a way that its checksums match: nobody notices who does
+    /// not compare.
+    pub fn alter(&mut self, copy: CopyId) {
+        for copies in [&mut self.current, &mut self.durable] {
+            let state = copies.get_mut(&key(copy)).and_then(|copy| copy.committed.as_mut());
+            if let Some(byte) = state.and_then(|state| state.bytes.first_mut()) {
+                *byte ^= 1;
+            }
+        }
+    }
+
+    /// Loses a copy.
+    pub fn lose(&mut self, copy: CopyId) {
+        self.current.remove(&key(copy));
+        self.durable.remove(&key(copy));
+    }
+
     /// Makes the oldest pending operation durable (of a lazy store, those before a sync); its completion can be taken.
     fn finish_first(&mut self) {
         let Some(Pending { op, completion, .. }) = self.pending.pop_front() else { return };

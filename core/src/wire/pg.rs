@@ -27,6 +27,7 @@ wire_enum!(SubOp ("sub-operation") {
     11 => Read { copy, version, offset, len },
     12 => Commit { role, versions },
     13 => Vacate { keep },
+    14 => Check { copy, version },
 });
 wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair });
 wire_enum!(Mode ("mode") { 1 => Plain, 2 => Prepare });
@@ -40,6 +41,7 @@ wire_enum!(SubReply ("sub-operation's reply") {
     6 => Refused(why),
     7 => Applied,
     8 => Read { bitmap, data },
+    9 => Checked { version, tombstone, sum },
 });
 wire_enum!(Refused ("refusal") {
     1 => Fenced(epoch),

@@ -95,6 +95,7 @@ impl Draw<'_> {
         all.extend(self.lazy());
         all.extend(self.stripes());
         all.push(("reply no such image".into(), no_such_image()));
+        all.extend(self.scrub());
         all
     }
 
@@ -104,6 +105,14 @@ impl Draw<'_> {
             ("reply applied".into(), self.reply(Ok(Answer::Applied { version }))),
             ("sub-op flush".into(), self.sub_op(SubOp::Flush)),
             ("sub-reply applied".into(), self.sub_reply(SubReply::Applied)),
+        ]
+    }
+
+    fn scrub(&mut self) -> Vec<(String, Message)> {
+        let (copy, version, sum) = (self.copy(), self.version(), self.n());
+        vec![
+            ("sub-op check".into(), self.sub_op(SubOp::Check { copy, version })),
+            ("sub-reply checked".into(), self.sub_reply(SubReply::Checked { version, tombstone: true, sum })),
         ]
     }
 

@@ -89,6 +89,7 @@ impl Cluster {
             block_size: config.object_blocks * BLOCK,
             failure_domain: "host".into(),
             immediate_commit: Default::default(),
+            scrub_interval_s: 0,
         };
         let image = Image {
             name: IMAGE_NAME.into(),

@@ -15,6 +15,7 @@ fn pool(size: u8, minsize: u8) -> Pool {
         block_size: 1 << 17,
         failure_domain: "host".into(),
         immediate_commit: Default::default(),
+        scrub_interval_s: 0,
     }
 }
 

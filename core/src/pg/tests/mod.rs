@@ -3,6 +3,7 @@
 
 mod check;
 mod choice;
+mod scrub;
 mod stripes;
 mod world;
 

@@ -6,7 +6,7 @@ mod removal;
 use crate::buf::BufPool;
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
-use crate::map::{ActingMember, History, PgMap, PgMapChunk, Pool, Scheme, keys};
+use crate::map::{ActingMember, History, PgMap, PgMapChunk, Pool, Scheme, ScrubOrder, keys};
 use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
@@ -137,6 +137,7 @@ impl Shape {
             block_size: BLOCK,
             failure_domain: "host".into(),
             immediate_commit: Default::default(),
+            scrub_interval_s: 1,
         };
         Shape { pool, slots: vec![0] }
     }
@@ -1063,6 +1064,50 @@ impl World {
         groups.store_mut().damage(CopyId { object: object(stripe), role });
     }
 
+    fn store_of(&mut self, osd: OsdId) -> &mut ModelStore {
+        self.osds[osd.0 as usize].groups.as_mut().expect("up").store_mut()
+    }
+
+    /// Alters the copy of an acting member, with matching checksums.
+    pub fn alter(&mut self, stripe: u64, osd: OsdId) {
+        self.store_of(osd).alter(CopyId { object: object(stripe), role: Role(0) });
+    }
+
+    /// Loses the copy of an acting member.
+    pub fn lose(&mut self, stripe: u64, osd: OsdId) {
+        self.store_of(osd).lose(CopyId { object: object(stripe), role: Role(0) });
+    }
+
+    /// Whether an acting member knows that its copy is damaged.
+    pub fn is_damaged(&mut self, stripe: u64, osd: OsdId) -> bool {
+        let info = self.store_of(osd).lookup(CopyId { object: object(stripe), role: Role(0) });
+        info.and_then(|info| info.committed).is_some_and(|info| info.damaged)
+    }
+
+    /// Of the content of an acting member's copy.
+    pub fn fingerprint(&mut self, stripe: u64, osd: OsdId) -> Option<u64> {
+        let copy = CopyId { object: object(stripe), role: Role(0) };
+        self.store_of(osd).contents(copy).next().map(|(_, fingerprint)| fingerprint)
+    }
+
+    /// Orders a scrub.
+    pub fn order_scrub(&mut self, order: ScrubOrder) {
+        self.asked += 1;
+        let (osd, order) = (self.acting()[0].0 as usize, Some((order, self.asked)));
+        self.marks.remove("a scrub has come to its end");
+        self.with(osd, |groups, env| {
+            groups.with(env, PG, |pg, host| pg.scrub_ordered(host, order));
+        });
+    }
+
+    /// Orders a scrub, and goes on until it has come to its end.
+    pub fn scrub(&mut self, order: ScrubOrder) {
+        self.order_scrub(order);
+        let end = self.now + Duration::secs(60);
+        while self.now < end && !self.marks.contains("a scrub has come to its end") && self.step() {}
+        assert!(self.now < end, "the scrub does not end");
+    }
+
     /// The acting members, the primary first.
     pub fn acting(&self) -> Vec<OsdId> {
         let (map, _) = self.current_map();
@@ -1208,6 +1253,18 @@ impl World {
                 return Err(format!("object {stripe} is not linearizable at {:?}", &moments[from..=index]));
             }
         }
+        for osd in &self.osds {
+            let pg = osd.groups.as_ref().and_then(|groups| groups.get(PG));
+            let report = pg.and_then(|pg| pg.summary()).unwrap_or_default().scrub;
+            if report.inconsistent + report.damaged + report.outdated > 0 {
+                return Err(format!("a scrub found what nobody did: {report:?}"));
+            }
+        }
+        self.verdict_of_copies()
+    }
+
+    /// Whether the acting members have the same, and all that was acknowledged.
+    pub fn verdict_of_copies(&mut self) -> Result<(), String> {
         let first = self.newest(0);
         for osd in 1..usize::from(self.shape.pool.pg_size) {
             let other = self.newest(osd);
