@@ -164,7 +164,7 @@ fn parity_follows_a_change_of_some_bytes() {
 #[test]
 fn what_is_missing_at_the_end_is_zero() {
     let code = code(2, 2, false);
-    let mut parity = vec![0; 100];
+    let mut parity = [0; 100];
     code.add(0, &[7; 40], 2, &mut parity[..40]);
     let sources = [Source { chunk: 1, bytes: &[] }, Source { chunk: 2, bytes: &parity[..40] }];
     let mut made = vec![1; 100];

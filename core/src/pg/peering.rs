@@ -303,6 +303,7 @@ impl Primary {
                 true
             }
             Choice::Incomplete(version) => {
+                cx.host.mark("a version counts that cannot be supplied");
                 let text = format!("{:?}: {object:?} at {version} counts, but too few of its copies answered", self.pg);
                 cx.host.log(Level::Warn, text);
                 self.give_up(cx, Duration::secs(2));

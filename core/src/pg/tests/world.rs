@@ -11,7 +11,7 @@ use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
 use crate::pg::host::NodeView;
-use crate::pg::msg::PgMessage;
+use crate::pg::msg::{Change, PgMessage, SubOp};
 use crate::pg::pace::RecoverySlots;
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
@@ -50,6 +50,7 @@ enum What {
     Round { osd: usize },
     Beat { osd: usize, incarnation: u64 },
     Restart { osd: usize },
+    Crash { osd: usize },
     LinkUp { a: usize, b: usize },
     Resume,
     NewMap,
@@ -110,12 +111,14 @@ pub struct World {
     pub marks: BTreeSet<&'static str>,
     /// The answer to [`World::ask`].
     answer: Option<Reply>,
+    /// Orders that went from an OSD to another: what, and to which role.
+    pub orders: Vec<(&'static str, u8)>,
     asked: u64,
     trace: bool,
 }
 
 /// Bytes of a chunk.
-const BLOCK: u32 = 16 << 10;
+pub const BLOCK: u32 = 16 << 10;
 
 /// The pool, and where in an object registers lie.
 #[derive(Clone, Debug)]
@@ -219,6 +222,7 @@ impl World {
             problem: None,
             marks: BTreeSet::new(),
             answer: None,
+            orders: Vec::new(),
             asked: 0,
             trace: std::env::var("PG_TRACE").is_ok(),
         };
@@ -370,6 +374,11 @@ impl World {
         match effect {
             Effect::Send { to, msg } if to.0 & PEER_LINK != 0 => {
                 let peer = (to.0 & 0xff) as usize;
+                let order = order_of(&msg);
+                self.orders.extend(order);
+                if order.is_some_and(|(what, _)| what == "purge") {
+                    self.strike();
+                }
                 if self.link_id(osd, peer) == Some(to) {
                     let back = self.link_id(peer, osd).expect("links have two ends");
                     self.deliver(to, What::Message { to: peer, link: back, msg });
@@ -383,6 +392,10 @@ impl World {
             Effect::Observe(Event::Mark(name)) => {
                 self.log(|| format!("osd.{osd}: {name}"));
                 self.marks.insert(name);
+                if name == "a version counts that cannot be supplied" {
+                    // No store is ever lost here: whoever answers, if they suffice, can supply what counts.
+                    self.problem.get_or_insert(format!("osd.{osd}: {name}"));
+                }
             }
             Effect::Observe(Event::Log(_, text)) => self.log(|| format!("osd.{osd}: {text}")),
             Effect::Observe(Event::Fact(fact)) => self.fact(osd, fact),
@@ -397,6 +410,21 @@ impl World {
             *known = (*known).max(version);
         } else if let Fact::Activated { epoch, .. } = fact {
             self.activated(osd, epoch);
+        } else if let Fact::Chosen { .. } = fact {
+            self.strike();
+        }
+    }
+
+    /// Some OSDs fail just when a choice is carried out, or a tombstone dropped: the moments at which a stripe has the
+    /// least to lose.
+    fn strike(&mut self) {
+        if self.shape.is_replicated() || !self.faults.crashes || self.healing || !self.rng.chance(1, 6) {
+            return;
+        }
+        for _ in 0..self.rng.between(1, 3) {
+            let osd = self.rng.below(self.osds.len() as u64) as usize;
+            let delay = self.rng.between(20, 1_500);
+            self.after(delay, What::Crash { osd });
         }
     }
 
@@ -858,6 +886,13 @@ impl World {
                     self.start(osd);
                 }
             }
+            What::Crash { osd } => {
+                if !self.healing {
+                    self.crash(osd);
+                    let delay = self.rng.between(1_000, 400_000);
+                    self.after(delay, What::Restart { osd });
+                }
+            }
             What::LinkUp { a, b } => self.link(a, b),
             What::Resume => {}
             What::NewMap => self.new_map(),
@@ -1030,6 +1065,45 @@ impl World {
             }
         }
         panic!("no answer to {op:?}")
+    }
+
+    /// Sends writes of the test itself, one after the other without a pause, and waits for all.
+    pub fn write_at_once(&mut self, stripe: u64, writes: &[(u32, u32)]) {
+        let session = Session { client: ClientId(TESTER as u64), number: 1 };
+        let (map, _) = self.current_map();
+        let to = map.primary.expect("somebody is primary").0 as usize;
+        for (offset, len) in writes {
+            self.asked += 1;
+            let data = Data::new(self.bufs.zeroed(*len).freeze());
+            let request = Request {
+                id: RequestId { session, number: self.asked },
+                seen: 0,
+                object: object(stripe),
+                epoch: map.epoch,
+                class: Default::default(),
+                tenant: 0,
+                op: RequestOp::Write { offset: *offset, data, expect: None },
+            };
+            let link = LinkId(1 << 8 | TESTER as u64);
+            self.at(self.now, What::Message { to, link, msg: Message::Request(request) });
+        }
+        for _ in writes {
+            self.answer = None;
+            while self.answer.is_none() && self.step() {}
+            let outcome = self.answer.take().map(|reply| reply.outcome);
+            assert!(matches!(outcome, Some(Ok(Answer::Written { .. }))), "{outcome:?}");
+        }
+    }
+
+    /// The primary's role.
+    pub fn primary_role(&self) -> u8 {
+        self.role_of(self.acting()[0].0 as usize).0
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end && self.step() {}
     }
 
     /// Writes a value, as the test itself.
@@ -1279,6 +1353,19 @@ impl World {
             }
         }
         if self.shape.is_replicated() { Ok(()) } else { self.check_parity() }
+    }
+}
+
+/// What an order to a member is, if it concerns clients' data.
+fn order_of(msg: &Message) -> Option<(&'static str, u8)> {
+    let Message::Pg(PgMessage::SubOp { op, .. }) = msg else { return None };
+    match op {
+        SubOp::Write { copy, change: Change::Nothing, .. } => Some(("version", copy.role.0)),
+        SubOp::Write { copy, .. } => Some(("data", copy.role.0)),
+        SubOp::Read { copy, .. } => Some(("read", copy.role.0)),
+        SubOp::Commit { role, .. } => Some(("commit", role.0)),
+        SubOp::Purge { copy, .. } => Some(("purge", copy.role.0)),
+        _ => None,
     }
 }
 
