@@ -42,7 +42,7 @@ const SAMPLES_MIN: u64 = 8;
 /// How endangered a group's worst object is; lower is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// This many good copies are left among acting members.
+    /// So many good copies are left among acting members beyond those that are needed to read it.
     Degraded(u8),
     /// Enough copies, but some in the wrong place, or stale ones to remove.
     Misplaced,

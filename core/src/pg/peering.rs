@@ -294,7 +294,8 @@ impl Primary {
                 };
                 let acting = self.acting_seats();
                 let missing = if version.is_none() { 0 } else { acting & !good };
-                let mut entry = Entry::new(version, tombstone, good, missing);
+                let needed = if tombstone { 1 } else { self.rules.k };
+                let mut entry = Entry::new(version, needed, good, missing);
                 entry.remove = doomed(Verdict::Remove);
                 entry.later = doomed(Verdict::RemoveLater);
                 entry.commit = doomed(Verdict::Below);

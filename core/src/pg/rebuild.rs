@@ -33,11 +33,7 @@ pub struct Fetched {
 impl Primary {
     /// Whether the good copies of an object suffice to read it.
     pub fn is_found(&self, entry: &Entry) -> bool {
-        self.roles_of(entry.good).count_ones() >= self.sources_needed(entry)
-    }
-
-    fn sources_needed(&self, entry: &Entry) -> u32 {
-        if entry.tombstone { 1 } else { self.rules.k }
+        self.roles_of(entry.good).count_ones() >= entry.needed
     }
 
     /// The roles of some seats. In replicated pools all have one.
@@ -52,7 +48,7 @@ impl Primary {
         let own = self.roster.mask(|seat| seat.member.osd == cx.host.node.osd);
         let there = entry.good & connected;
         let order = || seats_of(there & own).chain(seats_of(there & !own));
-        let needed = self.sources_needed(entry);
+        let needed = entry.needed;
         let missing = self.roles_of(entry.missing);
         // A copy in the same role is as good as any; so is any copy of a tombstone.
         let mut chosen = self.one_each(order(), if needed == 1 { Mask::MAX } else { missing }, u32::MAX);

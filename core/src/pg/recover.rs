@@ -48,8 +48,8 @@ pub struct Entry {
     pub good: Mask,
     /// Acting seats without.
     pub missing: Mask,
-    /// It is a tombstone.
-    pub tombstone: bool,
+    /// Good copies needed to read it: one of a tombstone, else `k`.
+    pub needed: u32,
     /// Copies to be removed before anything is installed, the newest of a seat first.
     pub remove: Doomed,
     /// Copies to be removed once the group serves.
@@ -94,12 +94,12 @@ pub enum Step {
 
 impl Entry {
     /// See the fields; the others say that there is nothing more to do.
-    pub fn new(version: Version, tombstone: bool, good: Mask, missing: Mask) -> Self {
+    pub fn new(version: Version, needed: u32, good: Mask, missing: Mask) -> Self {
         Entry {
             version,
             good,
             missing,
-            tombstone,
+            needed,
             remove: Doomed::new(),
             later: Doomed::new(),
             commit: Doomed::new(),
@@ -139,17 +139,17 @@ impl Entry {
     }
 
     /// A copy that turned out to be damaged: of all acting members, only `seat` lacks it.
-    fn damaged(version: Version, acting: Mask, seat: u8) -> Self {
+    fn damaged(version: Version, needed: u32, acting: Mask, seat: u8) -> Self {
         let bit = 1 << seat;
-        Entry { repair: bit, ..Entry::new(version, false, acting & !bit, bit) }
+        Entry { repair: bit, ..Entry::new(version, needed, acting & !bit, bit) }
     }
 
     fn urgency(&self, acting: Mask) -> Urgency {
         if self.missing == 0 {
             return Urgency::Misplaced;
         }
-        let good = (self.good & acting).count_ones();
-        Urgency::Degraded(u8::try_from(good).expect("at most 64 seats"))
+        let spare = (self.good & acting).count_ones().saturating_sub(self.needed);
+        Urgency::Degraded(u8::try_from(spare).expect("at most 64 seats"))
     }
 }
 
@@ -304,7 +304,7 @@ impl Primary {
         let acting = self.acting_seats();
         let Some(entry) = self.unclean.entries.get_mut(&object) else {
             cx.host.mark("a damaged copy is to be repaired");
-            let entry = Entry::damaged(version, acting, seat);
+            let entry = Entry::damaged(version, self.rules.k, acting, seat);
             self.unclean.queue.insert((entry.urgency(acting), object));
             return self.unclean.insert(object, entry);
         };

@@ -56,7 +56,7 @@ impl Primary {
         };
         let (version, offset, len, status) = (*version, *offset, *len, *status);
         let stripe = self.rules.stripe;
-        if self.reads_of(Roles::MAX, offset, len).is_some_and(|direct| direct.len() < gather.parts.len()) {
+        if stripe.pieces(offset, len).any(|piece| gather.part(piece.chunk).is_none()) {
             cx.host.mark("a read computes a missing chunk");
         }
         let (data, bitmap) = if status {

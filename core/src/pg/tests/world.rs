@@ -11,7 +11,7 @@ use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
 use crate::pg::host::NodeView;
-use crate::pg::msg::{Change, PgMessage, SubOp};
+use crate::pg::msg::{Change, PgMessage, Purpose, SubOp};
 use crate::pg::pace::RecoverySlots;
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
@@ -376,8 +376,14 @@ impl World {
                 let peer = (to.0 & 0xff) as usize;
                 let order = order_of(&msg);
                 self.orders.extend(order);
-                if order.is_some_and(|(what, _)| what == "purge") {
-                    self.strike();
+                if order.is_some_and(|(what, _)| what == "purge") && self.strikes() {
+                    let delay = self.rng.between(20, 500);
+                    self.after(delay, What::Crash { osd: peer });
+                }
+                if let Some((object, version)) = resolved_by(&msg)
+                    && self.strikes()
+                {
+                    self.strike_holders(object, version);
                 }
                 if self.link_id(osd, peer) == Some(to) {
                     let back = self.link_id(peer, osd).expect("links have two ends");
@@ -410,20 +416,25 @@ impl World {
             *known = (*known).max(version);
         } else if let Fact::Activated { epoch, .. } = fact {
             self.activated(osd, epoch);
-        } else if let Fact::Chosen { .. } = fact {
-            self.strike();
         }
     }
 
-    /// Some OSDs fail just when a choice is carried out, or a tombstone dropped: the moments at which a stripe has the
-    /// least to lose.
-    fn strike(&mut self) {
-        if self.shape.is_replicated() || !self.faults.crashes || self.healing || !self.rng.chance(1, 6) {
-            return;
-        }
-        for _ in 0..self.rng.between(1, 3) {
-            let osd = self.rng.below(self.osds.len() as u64) as usize;
-            let delay = self.rng.between(20, 1_500);
+    /// Whether OSDs fail at a moment at which stripes have the least to lose.
+    fn strikes(&mut self) -> bool {
+        !self.shape.is_replicated() && self.faults.crashes && !self.healing && self.rng.chance(1, 4)
+    }
+
+    /// Those who hold a version fail just when it is being given to others.
+    fn strike_holders(&mut self, object: ObjectId, version: Version) {
+        let roles = 0..self.shape.pool.pg_size;
+        let holds = |osd: &usize| {
+            let Some(groups) = &self.osds[*osd].groups else { return false };
+            let infos = roles.clone().filter_map(|role| groups.store().lookup(CopyId { object, role: Role(role) }));
+            infos.flat_map(|info| [info.committed, info.prepared]).flatten().any(|info| info.version == version)
+        };
+        let holders: Vec<usize> = (0..self.osds.len()).filter(holds).collect();
+        let delay = self.rng.between(30, 500);
+        for osd in holders {
             self.after(delay, What::Crash { osd });
         }
     }
@@ -889,7 +900,7 @@ impl World {
             What::Crash { osd } => {
                 if !self.healing {
                     self.crash(osd);
-                    let delay = self.rng.between(1_000, 400_000);
+                    let delay = self.rng.between(1_000, 700_000);
                     self.after(delay, What::Restart { osd });
                 }
             }
@@ -1365,6 +1376,16 @@ fn order_of(msg: &Message) -> Option<(&'static str, u8)> {
         SubOp::Read { copy, .. } => Some(("read", copy.role.0)),
         SubOp::Commit { role, .. } => Some(("commit", role.0)),
         SubOp::Purge { copy, .. } => Some(("purge", copy.role.0)),
+        _ => None,
+    }
+}
+
+/// The version that an order of resolve installs.
+fn resolved_by(msg: &Message) -> Option<(ObjectId, Version)> {
+    match msg {
+        Message::Pg(PgMessage::SubOp {
+            op: SubOp::Install { purpose: Purpose::Resolve, copy, version, .. }, ..
+        }) => Some((copy.object, *version)),
         _ => None,
     }
 }
