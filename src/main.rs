@@ -35,7 +35,7 @@ enum Command {
     /// OSDs: run one, list and weigh them.
     #[command(subcommand)]
     Osd(OsdCommand),
-    /// Pools: list, create.
+    /// Pools: list, create, modify.
     #[command(subcommand)]
     Pool(admin::pool::Command),
     /// Images: list, create, remove.

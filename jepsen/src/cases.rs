@@ -67,6 +67,11 @@ pub const ALL: &[Case] = &[
         run: remove,
     },
     Case {
+        name: "modify",
+        shows: "copies are added and taken away while fio runs; what cannot change is refused with the reason",
+        run: modify,
+    },
+    Case {
         name: "orphans",
         shows: "a killed supervisor takes its children along, and the data are found again",
         run: orphans,
@@ -339,4 +344,38 @@ fn remove_in(pool: &str, scale: Scale) -> Result<String> {
         after.1,
         after.2
     ))
+}
+
+fn modify(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("modify")?;
+    let cluster = Cluster::start(&scratch, &["--size", "256M", "--osd-size", "2G", "--pool", "replicated:2"])?;
+    let mut steps = Vec::new();
+    for copies in [3_usize, 1, 2] {
+        let scheme = format!("replicated:{copies}");
+        let begin = Instant::now();
+        let load = std::thread::scope(|scope| {
+            let load = scope.spawn(|| tools::fio(cluster.nbd(), scale.fio_s));
+            let change = cluster.admin(&["pool", "modify", "main", "--scheme", &scheme]);
+            let load = load.join().expect("fio's thread does not panic");
+            change.and(load)
+        });
+        load?;
+        cluster.wait_clean(Duration::from_secs(120))?;
+        let groups = cluster.admin(&["pg", "list"])?;
+        let members = |group: &serde_json::Value| group["acting"].as_array().map(Vec::len);
+        let wrong = groups.as_array().context("a list")?.iter().find(|group| members(group) != Some(copies));
+        ensure!(wrong.is_none(), "{scheme}: {wrong:?}");
+        steps.push(format!("{scheme} after {:.1} s", begin.elapsed().as_secs_f64()));
+    }
+    for (change, reason) in [
+        (["--scheme", "ec:2+1"], "scheme cannot change from replicated to ec"),
+        (["--pg-count", "8"], "pg_count cannot change"),
+        (["--pg-minsize", "3"], "pg_minsize is 3"),
+    ] {
+        let Err(refusal) = cluster.admin(&[&["pool", "modify", "main"], &change[..]].concat()) else {
+            bail!("{change:?} was not refused");
+        };
+        ensure!(refusal.to_string().contains(reason), "expected `{reason}` in: {refusal}");
+    }
+    Ok(steps.join(", "))
 }

@@ -29,4 +29,4 @@ macro_rules! cases {
     };
 }
 
-cases!(start, refusals, convert, fio, kills, pause, power, coded, orphans);
+cases!(start, refusals, convert, fio, kills, pause, power, coded, remove, modify, orphans);

@@ -1,4 +1,4 @@
-//! `ashlar pool`: list and create.
+//! `ashlar pool`: list, create, modify.
 
 use super::Connection;
 use super::redundancy::Redundancy;
@@ -22,6 +22,8 @@ pub enum Command {
     List(Connection),
     /// Create a pool.
     Create(Create),
+    /// Change a pool while it is in use.
+    Modify(Modify),
 }
 
 /// Arguments of `pool create`.
@@ -55,6 +57,36 @@ pub struct Create {
     connection: Connection,
 }
 
+/// Arguments of `pool modify`. Some name what cannot change, so that the refusal can say why.
+#[derive(Debug, clap::Args)]
+pub struct Modify {
+    /// Its name.
+    name: String,
+    /// Another name.
+    #[arg(long)]
+    rename: Option<String>,
+    /// Redundancy. Copies can be added and taken away; to and from erasure codes there is no way.
+    #[arg(long)]
+    scheme: Option<Redundancy>,
+    /// Members of a group that must be there for I/O to go on.
+    #[arg(long)]
+    pg_minsize: Option<u8>,
+    /// Level of the tree on which members of a group never share a node.
+    #[arg(long)]
+    failure_domain: Option<String>,
+    /// Which acknowledged writes are durable at once: all, small or none.
+    #[arg(long, value_name = "WHICH")]
+    immediate_commit: Option<ImmediateCommit>,
+    /// Number of placement groups; cannot change.
+    #[arg(long)]
+    pg_count: Option<u32>,
+    /// Bytes of an object or chunk; cannot change.
+    #[arg(long, value_parser = size::parse)]
+    block_size: Option<u64>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// A pool and its number.
 #[derive(Serialize)]
 struct Row {
@@ -68,6 +100,7 @@ pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::List(connection) => list(&connection).await,
         Command::Create(create) => create.run().await,
+        Command::Modify(modify) => modify.run().await,
     }
 }
 
@@ -101,6 +134,58 @@ impl Create {
         pool.scrub_interval_s = self.scrub_interval;
         let id = create(&metadata, &pool).await?;
         self.connection.output().print(&Row { id, pool }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
+    }
+}
+
+impl Modify {
+    async fn run(self) -> Result<()> {
+        let metadata = self.connection.open().await?;
+        for _ in 0..ATTEMPTS {
+            let (revision, mut pools) = read(&metadata).await?;
+            let Some((id, old)) = pools.0.iter().find(|(_, pool)| pool.name == self.name) else {
+                bail!("there is no pool '{}'; `ashlar pool list` shows those there are", self.name);
+            };
+            let (id, new) = (*id, self.changed(old)?);
+            let unchanged = *old == new;
+            parse::check_pool_change(old, &new)
+                .and_then(|()| parse::check_pool(&new))
+                .map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", self.name))?;
+            if pools.0.iter().any(|(other, pool)| *other != id && pool.name == new.name) {
+                bail!("another pool has the name '{}' already; choose another", new.name);
+            }
+            pools.0.insert(id, new.clone());
+            let compare = vec![Compare::ModRevision(keys::pools(), revision)];
+            if unchanged || metadata.put_if(compare, &keys::pools(), serde_json::to_vec(&pools)?).await? {
+                return self.connection.output().print(&Row { id, pool: new }, |row| {
+                    let what = if unchanged { "nothing to change in" } else { "changed" };
+                    format!("{what} pool {} '{}'; `ashlar status` shows how its groups follow", row.id, row.pool.name)
+                });
+            }
+        }
+        bail!("others kept changing the pools; run this again")
+    }
+
+    /// The pool as it shall be.
+    fn changed(&self, old: &Pool) -> Result<Pool> {
+        let mut pool = old.clone();
+        if let Some(name) = &self.rename {
+            pool.name.clone_from(name);
+        }
+        if let Some(redundancy) = self.scheme {
+            let wanted = redundancy.pool(&old.name, 1);
+            (pool.scheme, pool.pg_size, pool.parity_chunks) = (wanted.scheme, wanted.pg_size, wanted.parity_chunks);
+            pool.pg_minsize = wanted.pg_minsize;
+        }
+        pool.pg_minsize = self.pg_minsize.unwrap_or(pool.pg_minsize);
+        if let Some(level) = &self.failure_domain {
+            pool.failure_domain.clone_from(level);
+        }
+        pool.immediate_commit = self.immediate_commit.unwrap_or(pool.immediate_commit);
+        pool.pg_count = self.pg_count.unwrap_or(pool.pg_count);
+        if let Some(bytes) = self.block_size {
+            pool.block_size = u32::try_from(bytes).context("--block-size is too large")?;
+        }
+        Ok(pool)
     }
 }
 

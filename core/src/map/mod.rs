@@ -130,6 +130,17 @@ impl std::str::FromStr for ImmediateCommit {
     }
 }
 
+impl Scheme {
+    /// Its name, as in `config/pools`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Replicated => "replicated",
+            Scheme::Ec => "ec",
+            Scheme::Xor => "xor",
+        }
+    }
+}
+
 /// `config/pools`: pools by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

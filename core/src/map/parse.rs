@@ -251,17 +251,25 @@ pub fn check_change(name: &str, old: Option<&Value>, new: &Value) -> Result<(), 
     Ok(())
 }
 
-fn check_pool_change(old: &Pool, new: &Pool) -> Result<(), String> {
-    let fixed = |field: &str, old: u32, new: u32| {
-        ensure(old == new, || format!("{field} changes from {old} to {new}, but its data is there; set it back"))
+/// Checks a pool against the one that it replaces; also for tools, before they write.
+pub fn check_pool_change(old: &Pool, new: &Pool) -> Result<(), String> {
+    let fixed = |field: &str, old: &dyn fmt::Display, new: &dyn fmt::Display, why: &str| {
+        format!("{field} cannot change from {old} to {new}: {why}; keep it, or copy the images into another pool")
     };
-    fixed("pg_count", old.pg_count, new.pg_count)?;
-    fixed("block_size", old.block_size, new.block_size)?;
-    fixed("parity_chunks", u32::from(old.parity_chunks), u32::from(new.parity_chunks))?;
-    if old.has_roles() {
-        fixed("pg_size", u32::from(old.pg_size), u32::from(new.pg_size))?;
-    }
-    ensure(old.scheme == new.scheme, || "scheme changes, but its data is there; set it back".into())
+    let whole = "all that is stored would have to be written anew";
+    ensure(old.scheme == new.scheme, || fixed("scheme", &old.scheme.name(), &new.scheme.name(), whole))?;
+    ensure(old.parity_chunks == new.parity_chunks, || {
+        fixed("parity_chunks", &old.parity_chunks, &new.parity_chunks, whole)
+    })?;
+    ensure(old.pg_size == new.pg_size || !old.has_roles(), || {
+        fixed("pg_size of an erasure-coded pool", &old.pg_size, &new.pg_size, whole)
+    })?;
+    ensure(old.block_size == new.block_size, || {
+        fixed("block_size", &old.block_size, &new.block_size, "images are cut into objects by it")
+    })?;
+    ensure(old.pg_count == new.pg_count, || {
+        fixed("pg_count", &old.pg_count, &new.pg_count, "a group's history covers the objects that it has had")
+    })
 }
 
 fn check_sizes(pool: &Pool) -> Result<(), String> {

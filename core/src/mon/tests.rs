@@ -701,3 +701,21 @@ fn an_image_goes_when_every_group_says_that_nothing_is_left() {
     assert!(map.image(pool, other).is_some(), "only an image that is marked goes");
     assert_eq!(map.removals().map(|(inode, _)| inode).collect::<BTreeSet<_>>(), BTreeSet::from([other]));
 }
+
+#[test]
+fn copies_are_added_and_taken_away_while_the_pool_is_in_use() {
+    let mut world = World::cluster(5, 16);
+    let sizes = |world: &mut World| -> BTreeSet<usize> {
+        world.map().pg_maps().map(|(_, map)| map.acting.iter().flatten().count()).collect()
+    };
+    assert_eq!(sizes(&mut world), BTreeSet::from([3]));
+    for (size, minsize) in [(4, 2), (2, 1), (3, 2)] {
+        world.create_pool(size, minsize, 16);
+        world.run_for(Duration::secs(3));
+        world.settle();
+        assert_eq!(sizes(&mut world), BTreeSet::from([usize::from(size)]), "{size} copies");
+        let map = world.map();
+        let lengths: BTreeSet<usize> = map.pg_maps().map(|(_, map)| map.acting.len().max(map.target.len())).collect();
+        assert_eq!(lengths, BTreeSet::from([usize::from(size)]));
+    }
+}

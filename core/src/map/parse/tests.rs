@@ -141,3 +141,33 @@ fn group_maps_are_consistent() {
     assert!(check(&twice).contains("osd.1 acts twice"));
     assert!(check(r#"{"1":{"epoch":1,"target":[],"acting":[null],"primary":2}}"#).contains("primary"));
 }
+
+#[test]
+fn what_says_where_the_data_are_cannot_change() {
+    let pool = |change: &dyn Fn(&mut Pool), scheme: &str, size: u8, parity: u8| {
+        let json = format!(
+            r#"{{"1":{{"name":"a","scheme":"{scheme}","pg_size":{size},"parity_chunks":{parity},"pg_minsize":2,"pg_count":8}}}}"#
+        );
+        let Value::Pools(mut pools) = accepted("/ashlar/config/pools", &json) else { panic!("pools") };
+        let mut pool = pools.0.remove(&PoolId(1)).expect("just read");
+        change(&mut pool);
+        pool
+    };
+    let verdict = |change: &dyn Fn(&mut Pool), scheme: &str, size: u8, parity: u8| {
+        check_pool_change(&pool(&|_| (), scheme, size, parity), &pool(change, scheme, size, parity))
+    };
+    let copies = |change: &dyn Fn(&mut Pool)| verdict(change, "replicated", 3, 0);
+    let coded = |change: &dyn Fn(&mut Pool)| verdict(change, "ec", 3, 1);
+    assert_eq!(copies(&|pool| pool.pg_size = 4), Ok(()));
+    assert_eq!(copies(&|pool| pool.pg_minsize = 1), Ok(()));
+    assert_eq!(coded(&|pool| pool.failure_domain = "rack".into()), Ok(()));
+    assert_eq!(coded(&|pool| pool.name = "b".into()), Ok(()));
+    let refused = |verdict: Result<(), String>, reason: &str| {
+        assert!(verdict.as_ref().is_err_and(|text| text.contains(reason)), "{verdict:?}");
+    };
+    refused(copies(&|pool| pool.pg_count = 16), "pg_count cannot change from 8 to 16: a group's history");
+    refused(copies(&|pool| pool.block_size *= 2), "block_size cannot change from 131072 to 262144: images are cut");
+    refused(copies(&|pool| pool.scheme = Scheme::Xor), "scheme cannot change from replicated to xor");
+    refused(coded(&|pool| pool.pg_size = 4), "pg_size of an erasure-coded pool cannot change from 3 to 4");
+    refused(coded(&|pool| pool.parity_chunks = 2), "parity_chunks cannot change from 1 to 2");
+}
