@@ -23,8 +23,8 @@ use crate::pg::primary::{Cx, Primary};
 use crate::store::{CopyInfo, ObjectStore};
 use crate::time::{Duration, Time};
 
-/// Objects deleted at a time in one group: background work that shares the members with clients.
-const DELETIONS: usize = 16;
+/// Objects deleted at a time in one group: an OSD is primary of dozens, and clients go on meanwhile.
+const DELETIONS: usize = 4;
 /// Copies looked at in one step, and until the next: well below a millisecond of work, and a tenth of the time.
 const PAGE: usize = 256;
 /// See [`PAGE`].
