@@ -223,7 +223,7 @@ impl Primary {
             let settled = committed.version.epoch < base || planted(Bug::PurgeBeforeTrim);
             (committed.tombstone && settled).then_some((info.copy, committed))
         };
-        let patient = cx.host.now() < self.trim.since + RETRY_GRACE;
+        let patient = cx.host.now() < self.trim.since + RETRY_GRACE && !planted(Bug::PurgeBeforeTrim);
         // Counted by one more, so that what ends at once does not begin the next page from within this one.
         self.trim.purging += 1;
         for (copy, VersionInfo { version, requests, .. }) in copies.into_iter().filter_map(old) {

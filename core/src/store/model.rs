@@ -27,17 +27,17 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "State {{ info: {:?}, content: {:x} }}", self.info, self.fingerprint())
+        let State { info, bytes: _, bitmap } = self;
+        write!(f, "State {{ info: {info:?}, bytes: {:x}, bitmap: {bitmap:?} }}", self.fingerprint())
     }
 }
 
 impl State {
-    /// Equal for equal contents.
+    /// Equal for equal bytes, as they are read: whether zeroes were written does not count.
     fn fingerprint(&self) -> u64 {
-        let bytes =
-            self.bytes.chunks(8).map(|chunk| chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        let sectors = (0..self.bitmap.end()).map(|sector| u64::from(self.bitmap.get(sector)));
-        bytes.chain(sectors).fold(0x9e37_79b9_7f4a_7c15, |sum: u64, word| {
+        let end = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        self.bytes[..end].chunks(8).map(word).fold(0x9e37_79b9_7f4a_7c15, |sum: u64, word| {
             (sum.rotate_left(23) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd)
         })
     }
@@ -103,7 +103,12 @@ impl ModelStore {
     /// Power loss: of the operations that are not durable, some first ones survive.
     pub fn crash(&mut self, rng: &mut Rng) {
         let surviving = rng.between(0, (self.volatile.len() + self.pending.len()) as u64);
-        for _ in 0..surviving {
+        self.crash_keeping(usize::try_from(surviving).expect("counted in memory"));
+    }
+
+    /// Power loss that this many of the first operations survive which are not durable.
+    pub fn crash_keeping(&mut self, surviving: usize) {
+        for _ in 0..surviving.min(self.volatile.len() + self.pending.len()) {
             if self.volatile.is_empty() {
                 self.finish_first();
             }

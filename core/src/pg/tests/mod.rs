@@ -4,6 +4,7 @@
 mod check;
 mod choice;
 mod scrub;
+mod search;
 mod stripes;
 mod world;
 
