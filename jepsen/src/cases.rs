@@ -126,7 +126,22 @@ fn refusals(_: Scale) -> Result<String> {
     let other = scratch.join("other").display().to_string();
     let port = free_port()?.to_string();
     let taken = cluster.nbd().rsplit(':').next().and_then(|rest| rest.split('/').next()).context("a port")?.to_string();
+    let osd = |id: &str, data: &str| {
+        let meta = cluster.running["meta"].as_str().context("`up` tells where the metadata store is")?;
+        let arguments = ["osd", "run", "--id", id, "--data", data, "--meta", meta];
+        match run(&binary, &arguments, Duration::from_secs(30)) {
+            Ok(_) => bail!("`ashlar {}` should have been refused", arguments.join(" ")),
+            Err(error) => Ok(error.to_string()),
+        }
+    };
+    let victim = cluster.osds()?.into_iter().find(|osd| osd.name == "osd-1").context("osd-1 runs")?;
+    crate::cluster::signal(victim.pid, nix::sys::signal::Signal::SIGKILL);
+    let thesis = scratch.join("thesis.img").display().to_string();
+    std::fs::write(&thesis, vec![7; 64 << 20])?;
     for (found, expected) in [
+        (osd("2", &format!("{dir}/osd-1.img"))?, "check --id and --data"),
+        (osd("9", &thesis)?, "--format would overwrite it"),
+        (osd("2", &format!("{dir}/osd-2.img"))?, "in use"),
         (up(&dir, &port, &[])?, "runs already"),
         (up(&other, &taken, &[])?, "choose another port with --port"),
         (up(&other, &port, &["--osds", "2"])?, "use --osds 3 or more"),
