@@ -68,6 +68,8 @@ kinds! {
     Wipe = "wipe", mean 15000 ms,
     /// The administrator changes a weight, so that groups move.
     Reweight = "reweight", mean 7000 ms,
+    /// A bit of a page on a disk flips.
+    BitRot = "bit-rot", mean 6000 ms,
 }
 
 /// The mean interval of each kind of fault; absent kinds do not occur.

@@ -3,6 +3,7 @@
 //! in the environment it prints where one in ten comes from.
 #![allow(unsafe_code)]
 
+use ashlar_core::map::Scheme;
 use ashlar_core::time::Duration;
 use ashlar_sim::cluster::{Cluster, Config, StoreKind};
 use ashlar_sim::world::{Moment, NodeId};
@@ -60,6 +61,7 @@ const OPERATIONS: u32 = 20_000;
 fn configuration(read_percent: u64, objects: u32) -> Config {
     let mut config = Config::draw(1).calm();
     (config.osds, config.osds_per_host, config.mons) = (3, 1, 1);
+    (config.scheme, config.parity_chunks) = (Scheme::Replicated, 0);
     (config.pg_size, config.pg_minsize, config.pg_count) = (3, 2, 8);
     (config.object_blocks, config.image_objects) = (4, objects);
     config.store = StoreKind::Log { power_loss_protection: true, atomic_bytes: 4096, write: Duration::micros(20) };

@@ -3,15 +3,14 @@
 //! Method: one client keeps 16 writes in flight until the log has been written over several times.
 //! Stands for: F7, F13, C19
 
-use super::us;
+use super::{three, us};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config, LoadConfig, StoreKind, broken};
 use ashlar_core::time::Duration;
 
 pub(super) fn configure(config: Config) -> Config {
-    let mut config = config.calm();
-    (config.osds, config.osds_per_host, config.mons) = (3, 1, 1);
-    (config.pg_size, config.pg_minsize, config.pg_count) = (3, 2, 8);
+    let mut config = three(config);
+    (config.mons, config.pg_count) = (1, 8);
     (config.object_blocks, config.image_objects) = (32, 32);
     let power_loss_protection = config.seed.is_multiple_of(2);
     config.store = StoreKind::Log { power_loss_protection, atomic_bytes: 4096, write: us(20) };

@@ -1,5 +1,6 @@
 //! Command line: campaigns, repetitions, the list of scenarios, planted bugs.
 
+use crate::cluster::pool::Redundancy;
 use crate::run::{Failure, Recording, Report, run};
 use crate::scenarios::{ALL, Scenario};
 use clap::{Parser, Subcommand};
@@ -40,6 +41,9 @@ struct RunArgs {
     /// Scenario; all scenarios in turn with `all`.
     #[arg(long, default_value = "mix")]
     scenario: String,
+    /// The pool's redundancy, such as `replicated:3`, `ec:2+1` or `xor:2+1`; copies as drawn without it.
+    #[arg(long)]
+    pool: Option<Redundancy>,
     /// Seeds at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -64,6 +68,9 @@ struct ReproArgs {
     /// Scenario.
     #[arg(long, default_value = "mix")]
     scenario: String,
+    /// The pool's redundancy, if it was given.
+    #[arg(long)]
+    pool: Option<Redundancy>,
     /// Stop at this event.
     #[arg(long)]
     until: Option<u64>,
@@ -171,7 +178,7 @@ fn campaign(args: &RunArgs) -> ExitCode {
                         return;
                     }
                     let scenario = scenarios[usize::try_from(n % scenarios.len() as u64).expect("few")];
-                    let (seed, quiet) = (args.from + n, Recording::default());
+                    let (seed, quiet) = (args.from + n, Recording { pool: args.pool, ..Recording::default() });
                     let report = run(seed, scenario, &quiet);
                     let again = args.twice.then(|| run(seed, scenario, &quiet).trace);
                     if sender.send((scenario, report, again)).is_err() {
@@ -218,13 +225,14 @@ fn take(totals: &mut Totals, scenario: &'static Scenario, report: &Report, again
         (None, None) => return,
     };
     println!("FAILED seed {} scenario {}: {}", report.seed, scenario.name, first_lines(&what, 3));
-    println!("  {}", repro_line(report.seed, scenario));
+    println!("  {}", repro_line(report.seed, scenario, args.pool));
     totals.failures.push((report.seed, scenario.name, what));
 }
 
-fn repro_line(seed: u64, scenario: &Scenario) -> String {
+fn repro_line(seed: u64, scenario: &Scenario, pool: Option<Redundancy>) -> String {
     let scenario = if scenario.name == "mix" { String::new() } else { format!(" --scenario {}", scenario.name) };
-    format!("ashlar-sim repro {seed}{scenario}")
+    let pool = pool.map(|pool| format!(" --pool {pool}")).unwrap_or_default();
+    format!("ashlar-sim repro {seed}{scenario}{pool}")
 }
 
 fn first_lines(text: &str, count: usize) -> String {
@@ -277,10 +285,10 @@ fn repro(args: &ReproArgs) -> ExitCode {
     }
     let mut words = args.word.clone();
     if words.is_empty() {
-        let first = run(args.seed, scenario, &Recording { until: args.until, ..Recording::default() });
+        let first = run(args.seed, scenario, &Recording { until: args.until, pool: args.pool, ..Recording::default() });
         words = first.failure.iter().flat_map(|failure| words_of(&first, failure)).collect();
     }
-    let recording = Recording { lines: args.lines, words, until: args.until };
+    let recording = Recording { lines: args.lines, words, until: args.until, pool: args.pool };
     let report = run(args.seed, scenario, &recording);
     println!("{}", report.config);
     println!(

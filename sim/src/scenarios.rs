@@ -2,6 +2,7 @@
 
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
+use ashlar_core::map::Scheme;
 use ashlar_core::time::Duration;
 
 /// A scenario: the cluster it wants, and what happens.
@@ -57,6 +58,7 @@ scenarios! {
     lagging_member_alone = "../scenarios/lagging_member_alone.rs",
     deposed_primary = "../scenarios/deposed_primary.rs",
     long_and_busy = "../scenarios/long_and_busy.rs",
+    power_cycles = "../scenarios/power_cycles.rs",
 }
 
 fn ms(n: u64) -> Duration {
@@ -71,7 +73,7 @@ fn us(n: u64) -> Duration {
 /// itself. The rest stays as drawn: each seed is another timing.
 fn scripted(mut config: Config, osds: u32) -> Config {
     config = config.calm();
-    (config.pg_size, config.pg_minsize) = (3, 2);
+    (config.scheme, config.parity_chunks, config.pg_size, config.pg_minsize) = (Scheme::Replicated, 0, 3, 2);
     (config.osds, config.osds_per_host) = (config.osds.max(osds), 1);
     config.object_blocks = config.object_blocks.max(8);
     config.image_objects = config.image_objects.max(4);

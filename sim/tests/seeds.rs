@@ -1,5 +1,6 @@
 //! Seeds that once failed must pass for ever; each scenario and a few seeds of the mix pass; runs are deterministic.
 
+use ashlar_sim::cluster::pool;
 use ashlar_sim::run::{Recording, Report, run};
 use ashlar_sim::scenarios::{ALL, Scenario};
 
@@ -26,6 +27,19 @@ fn seeds_that_once_failed() {
 fn every_scenario_passes() {
     for scenario in ALL {
         (1..=2).for_each(|seed| drop(pass(scenario, seed)));
+    }
+}
+
+#[test]
+fn every_kind_of_pool_passes() {
+    let mix = Scenario::named("mix").expect("the default scenario");
+    for pool in pool::ALL {
+        for seed in 1..=2 {
+            let report = run(seed, mix, &Recording { pool: Some(pool), ..Recording::default() });
+            if let Some(failure) = &report.failure {
+                panic!("mix {seed} --pool {pool}: {}\n{}", failure.what, report.config);
+            }
+        }
     }
 }
 

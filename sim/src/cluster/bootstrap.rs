@@ -7,7 +7,7 @@ use crate::check::serving::Serving;
 use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::id::{ClusterUuid, InodeId, OsdId, StoreUuid};
 use ashlar_core::io::Device;
-use ashlar_core::map::{Global, Image, Pool, Pools, Scheme, keys};
+use ashlar_core::map::{Global, Image, Pool, Pools, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
@@ -81,12 +81,12 @@ impl Cluster {
         };
         let pool = Pool {
             name: "pool".into(),
-            scheme: Scheme::Replicated,
+            scheme: config.scheme,
             pg_size: config.pg_size,
             pg_minsize: config.pg_minsize,
             pg_count: config.pg_count,
-            parity_chunks: 0,
-            block_size: config.object_blocks * BLOCK,
+            parity_chunks: config.parity_chunks,
+            block_size: config.chunk_bytes(),
             failure_domain: "host".into(),
             immediate_commit: Default::default(),
             scrub_interval_s: 0,
@@ -205,14 +205,14 @@ impl Cluster {
             cluster: CLUSTER,
             osd: *osd,
             store: StoreUuid(uuid),
-            block_size: self.config.object_blocks * BLOCK,
+            block_size: self.config.chunk_bytes(),
             data_bytes: DISK_BYTES,
             log_device_bytes: None,
             log_bytes: None,
             segment_bytes: None,
         };
         let ops = format_store(&format, self.world.bufs()).expect("the simulated disk is large enough");
-        ops.into_iter().for_each(|op| self.world.disk_now(node, op));
+        ops.into_iter().for_each(|op| drop(self.world.disk_now(node, op)));
     }
 }
 

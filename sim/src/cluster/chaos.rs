@@ -85,7 +85,8 @@ impl Cluster {
             FaultKind::Wipe => self.replace_a_disk(),
             FaultKind::Reweight => self.change_a_weight(),
             FaultKind::DiskStall => self.stall_a_disk(),
-            FaultKind::LatentError => self.spoil_a_page(),
+            FaultKind::LatentError => self.spoil_a_page(false),
+            FaultKind::BitRot => self.spoil_a_page(true),
             FaultKind::DiskError => self.make_a_disk_fail(),
         }
     }
@@ -241,14 +242,17 @@ impl Cluster {
         }
     }
 
-    /// Damage hits one OSD only in a run, and only where two other copies are.
-    fn spoil_a_page(&mut self) {
+    /// Damage hits one OSD only in a run, and only where two other members may be lost.
+    fn spoil_a_page(&mut self, rots: bool) {
         if !self.config.has_damage() {
             return;
         }
         let node = self.osds[0];
         let pages = self.world.disk_mut(node, Device::Data).map(|disk| disk.written_pages()).unwrap_or_default();
-        if let (Some(page), Some(disk)) = (self.chaos.pick(&pages), self.world.disk_mut(node, Device::Data)) {
+        let Some(page) = self.chaos.pick(&pages) else { return };
+        if rots {
+            self.world.rot(node, page);
+        } else if let Some(disk) = self.world.disk_mut(node, Device::Data) {
             disk.make_unreadable(page);
         }
     }

@@ -1,5 +1,6 @@
 //! The configuration of a run: everything that is drawn from the seed, printable on one screen.
 
+use ashlar_core::map::Scheme;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
@@ -53,7 +54,11 @@ pub struct Config {
     pub osds_per_host: u32,
     /// Number of monitors.
     pub mons: u32,
-    /// Copies of each object.
+    /// Copies, or chunks.
+    pub scheme: Scheme,
+    /// Parity chunks of an object.
+    pub parity_chunks: u8,
+    /// Copies of each object, or chunks.
     pub pg_size: u8,
     /// Copies that must be there to serve.
     pub pg_minsize: u8,
@@ -128,6 +133,8 @@ impl Config {
             osds,
             osds_per_host: u32::try_from(osds_per_host).expect("few"),
             mons: if rng.chance(1, 2) { 1 } else { 2 },
+            scheme: Scheme::Replicated,
+            parity_chunks: 0,
             pg_size,
             pg_minsize,
             pg_count: narrow(rng.between(1, 8)),
@@ -170,7 +177,7 @@ impl Config {
 
     /// Whether disks lose data for good in this run: one OSD's, and only where two other copies are.
     pub fn has_damage(&self) -> bool {
-        self.pg_size >= 3 && self.mix.has(FaultKind::LatentError)
+        self.spare_members() >= 2 && (self.mix.has(FaultKind::LatentError) || self.mix.has(FaultKind::BitRot))
     }
 
     /// Blocks of the image.
@@ -220,13 +227,14 @@ impl fmt::Display for Config {
         writeln!(f, "seed {}", self.seed)?;
         writeln!(
             f,
-            "  cluster   {} OSDs ({} per host), {} monitors; {} groups of {} (minsize {}); lease {} ms, dead after {} ms",
+            "  cluster   {} OSDs ({} per host), {} monitors; {} groups of {} (minsize {}), {}; lease {} ms, dead after {} ms",
             self.osds,
             self.osds_per_host,
             self.mons,
             self.pg_count,
             self.pg_size,
             self.pg_minsize,
+            self.redundancy(),
             self.lease_ms,
             self.heartbeat_timeout_ms
         )?;

@@ -32,7 +32,8 @@ impl Cluster {
             )));
         }
         self.read_back()?;
-        self.check_history()
+        self.check_history()?;
+        self.check_at_rest()
     }
 
     /// Lost metadata do not come back by themselves: the store stays out of peering until an operator replaces it.

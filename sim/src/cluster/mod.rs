@@ -10,7 +10,9 @@ pub mod config;
 mod finish;
 mod load;
 mod observe;
+pub mod pool;
 mod process;
+mod rest;
 mod script;
 mod store;
 

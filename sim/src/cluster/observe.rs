@@ -6,6 +6,7 @@ use crate::check::intervals::Look;
 use crate::world::{NodeId, Observed, Sight};
 use ashlar_core::id::{Attempt, CopyId, InodeId, ObjectId, PgId, Role, Version};
 use ashlar_core::io::{Event, Level};
+use ashlar_core::map::History;
 use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
 use ashlar_core::store::{CopyInfo, ObjectStore, StoreState};
 
@@ -23,7 +24,7 @@ impl Cluster {
                 Sight::Event(Event::Fact(Fact::Deactivated { pg, .. })) => self.serving.deactivated(node.0, pg),
                 Sight::Event(Event::Fact(Fact::Recorded { pg, attempt, history })) => {
                     self.serving.recorded(pg, history.last);
-                    self.interval_begins(node, pg, attempt).map_err(broken)?;
+                    self.interval_begins(node, attempt, pg, &history).map_err(broken)?;
                 }
                 Sight::Event(Event::Fact(Fact::Chosen { pg, attempt, object, version })) => {
                     self.intervals.chosen(node.0, pg, attempt, object, version);
@@ -88,9 +89,12 @@ impl Cluster {
     }
 
     /// An interval is recorded: what it begins with is compared with what came before.
-    fn interval_begins(&mut self, node: NodeId, pg: PgId, attempt: Attempt) -> Result<(), String> {
+    fn interval_begins(&mut self, node: NodeId, attempt: Attempt, pg: PgId, history: &History) -> Result<(), String> {
         let mut intervals = std::mem::take(&mut self.intervals);
-        let verdict = intervals.recorded(node.0, pg, attempt, &Stores { cluster: self, primary: node });
+        let acting = history.sets.last().map_or(&[][..], |(_, set)| set);
+        let own = acting.iter().find(|member| Some(member.osd) == self.osd_id(node));
+        let role = own.map_or(Role(0), |member| member.role);
+        let verdict = intervals.recorded(node.0, pg, attempt, &Stores { cluster: self, primary: node, role });
         self.intervals = intervals;
         verdict
     }
@@ -103,7 +107,7 @@ impl Cluster {
     }
 
     /// What the store of a running OSD holds of an object, in whichever role; `None`: it cannot be asked.
-    fn copies_at(&self, node: NodeId, object: ObjectId) -> Option<Vec<CopyInfo>> {
+    pub(super) fn copies_at(&self, node: NodeId, object: ObjectId) -> Option<Vec<CopyInfo>> {
         let store = self.world.node(node)?.osd()?.groups().store();
         let trusted = store.state() == StoreState::Open { trusted: true };
         let copy = |role| store.lookup(CopyId { object, role: Role(role) });
@@ -115,6 +119,8 @@ impl Cluster {
 struct Stores<'a> {
     cluster: &'a Cluster,
     primary: NodeId,
+    /// Its role in the group.
+    role: Role,
 }
 
 impl Look for Stores<'_> {
@@ -124,7 +130,8 @@ impl Look for Stores<'_> {
 
     fn own(&self, object: ObjectId) -> Option<Version> {
         let copies = self.cluster.copies_at(self.primary, object)?;
-        let newest = copies.iter().filter_map(|info| info.prepared.as_ref().or(info.committed.as_ref()));
+        let own = copies.iter().filter(|info| info.copy.role == self.role);
+        let newest = own.filter_map(|info| info.prepared.as_ref().or(info.committed.as_ref()));
         Some(newest.map(|info| info.version).max().unwrap_or(Version::NONE))
     }
 

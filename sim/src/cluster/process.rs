@@ -194,7 +194,7 @@ impl Machine for Process {
     }
 }
 
-fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
+pub(super) fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
     match spec {
         StoreSpec::Model { kept, rounds, round } => {
             let uuid = StoreUuid(u128::from(env.rng.next_u64()) << 64 | u128::from(env.rng.next_u64()));

@@ -579,10 +579,31 @@ impl<M: Machine> World<M> {
     }
 
     /// A disk request outside of time, of a tool that runs while the process does not.
-    pub fn disk_now(&mut self, node: NodeId, op: ashlar_core::io::DiskOp) {
+    pub fn disk_now(&mut self, node: NodeId, op: ashlar_core::io::DiskOp) -> Option<ashlar_core::io::DiskDone> {
         let disk = self.nodes[node.index()].disks[0].as_mut().expect("the node has a disk");
         let (ticket, _) = disk.submit(&mut self.rng, op);
-        disk.complete(ticket, &mut self.rng, &mut self.bufs);
+        disk.complete(ticket, &mut self.rng, &mut self.bufs)
+    }
+
+    /// Calls a tool that runs in a node's place while its process does not, so long after now; with what it asks for.
+    pub fn outside<R>(
+        &mut self,
+        node: NodeId,
+        after: Duration,
+        call: impl FnOnce(&mut Env<'_>) -> R,
+    ) -> (R, Vec<Effect>) {
+        let slot = &mut self.nodes[node.index()];
+        assert!(slot.machine.is_none(), "the process of node {} runs", node.0);
+        let (now, mut out) = (slot.clock.local(self.now) + after, Effects::default());
+        let result = call(&mut Env { now, rng: &mut slot.rng, bufs: &mut self.bufs, out: &mut out });
+        (result, out.queue.into_iter().collect())
+    }
+
+    /// Flips a bit of a page of a disk, at rest.
+    pub fn rot(&mut self, node: NodeId, page: u64) {
+        if let Some(disk) = self.nodes[node.index()].disks[0].as_mut() {
+            disk.rot(page, &mut self.rng, &mut self.bufs);
+        }
     }
 
     /// After how long something happens, at random.
