@@ -61,6 +61,24 @@ pub fn code(data: u8, parity: u8, xor: bool) -> Arc<dyn Code> {
     }
 }
 
+/// Eight bytes that stand for a chunk, and fit its code as the chunk does: they are a sum of the chunk's rows of eight bytes
+/// with a factor for each, so the parity of data chunks' fingerprints is the fingerprint of their parity. Chunks that
+/// differ in whole sectors have the same one with a chance of 2^-64; in one byte, never.
+pub fn fingerprint(bytes: &[u8]) -> [u8; 8] {
+    let mut sum = [0; 8];
+    let mut state = 0u64;
+    for row in bytes.chunks(8) {
+        // The step of SplitMix64's counter; its upper bits are as good as random for this.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let factor = u8::try_from((mixed >> 56) % 255).expect("below 255") + 1;
+        for (sum, byte) in sum.iter_mut().zip(row).filter(|(_, byte)| **byte != 0) {
+            *sum ^= field::multiply(factor, *byte);
+        }
+    }
+    sum
+}
+
 /// One parity chunk, the sum of all data chunks.
 #[derive(Clone, Debug)]
 struct Xor {

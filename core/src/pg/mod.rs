@@ -15,6 +15,7 @@ pub mod choose;
 mod commit;
 mod compare;
 mod gather;
+mod heal;
 pub mod history;
 pub mod host;
 pub mod images;
@@ -552,7 +553,7 @@ impl Pg {
                 }
             }
             StorePurpose::Check { to, call, attempt } => {
-                self.post.reply(host, to, attempt, call, scrub::checked(result));
+                self.post.reply(host, to, attempt, call, scrub::checked(result, self.rules.replicated));
             }
             StorePurpose::Forget => {}
         }

@@ -248,7 +248,8 @@ pub enum SubReply {
         version: Version,
         /// Whether it is a tombstone.
         tombstone: bool,
-        /// CRC-32 of the data up to the last written sector, and of the bitmap in the lower half.
+        /// CRC-32 of the data up to the last written sector, and of the bitmap in the lower half; of a chunk, its
+        /// [fingerprint](crate::ec::fingerprint).
         sum: u64,
     },
     /// Not done, and it will not be done later.

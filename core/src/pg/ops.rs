@@ -112,6 +112,8 @@ pub struct Object {
     pub requests: Requests,
     /// Writes under way.
     pub in_flight: u32,
+    /// Seats whose copy is too damaged for a write that is under way.
+    pub hurt: Mask,
     /// Erasure-coded objects: the round that they share.
     pub round: Option<Key<Round>>,
     head: Option<Key<Op>>,
@@ -213,6 +215,7 @@ impl Ops {
             visible: Version::NONE,
             requests: Requests::new(),
             in_flight: 0,
+            hurt: 0,
             round: None,
             head: None,
             tail: None,

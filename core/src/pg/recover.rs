@@ -187,6 +187,12 @@ impl Unclean {
         self.entries.insert(object, entry);
     }
 
+    /// Adds an object that has to be made whole from now on.
+    pub fn add(&mut self, acting: Mask, object: ObjectId, entry: Entry) {
+        self.queue.insert((entry.urgency(acting), object));
+        self.insert(object, entry);
+    }
+
     /// A planted mistake: nothing must be done before the record.
     pub fn forget_resolve(&mut self) {
         self.to_resolve.clear();
@@ -304,9 +310,7 @@ impl Primary {
         let acting = self.acting_seats();
         let Some(entry) = self.unclean.entries.get_mut(&object) else {
             cx.host.mark("a damaged copy is to be repaired");
-            let entry = Entry::damaged(version, self.rules.k, acting, seat);
-            self.unclean.queue.insert((entry.urgency(acting), object));
-            return self.unclean.insert(object, entry);
+            return self.unclean.add(acting, object, Entry::damaged(version, self.rules.k, acting, seat));
         };
         let queued = self.unclean.queue.remove(&(entry.urgency(acting), object));
         entry.good &= !(1 << seat);
@@ -319,18 +323,20 @@ impl Primary {
         }
     }
 
-    /// An acting member turned out to lack the version that is served.
+    /// An acting member turned out to lack the version that is served; a tombstone is made from one other copy.
     pub fn outdated_found<S: ObjectStore>(
         &mut self,
         cx: &mut Cx<'_, '_, '_, S>,
         object: ObjectId,
-        version: Version,
+        (version, tombstone): (Version, bool),
         seat: u8,
     ) {
-        let is_repair = self.unclean.get(object).is_some_and(|entry| entry.repair >> seat & 1 == 1);
-        self.damage_found(cx, object, version, seat);
-        let entry = self.unclean.entries.get_mut(&object).expect("just noted");
-        entry.repair &= !(u64::from(!is_repair) << seat);
+        let (acting, bit) = (self.acting_seats(), 1 << seat);
+        let needed = if tombstone { 1 } else { self.rules.k };
+        match self.unclean.get(object) {
+            Some(_) => self.damage_found(cx, object, version, seat),
+            None => self.unclean.add(acting, object, Entry::new(version, needed, acting & !bit, bit)),
+        }
     }
 
     /// An object without a good copy was deleted on all acting members.
@@ -560,6 +566,7 @@ impl Primary {
         if entry.slot {
             cx.host.recovery.give_back();
         }
+        self.healed(cx, object, entry.version);
         self.wake_object(cx, object);
         self.recover(cx);
         self.trim_if_clean(cx);

@@ -15,7 +15,6 @@
 
 use crate::buf::{Buf, BufPool};
 use crate::id::{CopyId, ObjectId, Version};
-use crate::msg::Refusal;
 use crate::pg::choose::Mask;
 use crate::pg::gather::{Gather, Owner};
 use crate::pg::msg::{Change, SubOp};
@@ -291,7 +290,7 @@ impl Primary {
         if *left & !*no_space != 0 {
             return;
         }
-        cx.host.mark("a write is withdrawn, since a member has no space");
+        cx.host.mark("a write is withdrawn, since a member has no space, or a damaged chunk");
         let prepared = self.roster.acting() & !*no_space;
         (*left, *no_space) = (prepared, 0);
         self.parked.retain(|(_, key, _)| *key != leader);
@@ -320,7 +319,9 @@ impl Primary {
         if let Some(round) = self.ops.object_mut(object).round.take() {
             self.stripes.rounds.remove(round);
         }
-        self.undo_all(cx, object, Refusal::NoSpace);
+        let why = self.withdrawal_reason(cx, object);
+        self.undo_all(cx, object, why);
+        self.recover(cx);
     }
 
     /// The object's version is durable on all acting members.

@@ -15,9 +15,12 @@
 //! 2. One of a lower version than the one that is served (or none) is: every acting member had that version before it was
 //!    acknowledged or the group was served. It is replaced as recovery does. A higher one is never touched: peering has to
 //!    say what it is.
-//! 3. Of copies that match their checksums and differ nevertheless, none can be told to be right, also not by a majority.
+//! 3. Of a stripe whose parity does not fit its data, although all chunks match their checksums: the same as below, with the
+//!    data in the primary's place: that is what clients read, and parity is computed from it.
+//! 4. Of copies that match their checksums and differ nevertheless, none can be told to be right, also not by a majority.
 //!    They are reported, and made equal only when somebody orders it: to the primary's, which is the one that clients read.
 
+use crate::ec;
 use crate::id::{CopyId, HashRange, ObjectId, PgId, Version};
 use crate::io::{Level, MetaError};
 use crate::map::{ScrubOrder, keys};
@@ -26,6 +29,7 @@ use crate::pg::choose::Mask;
 use crate::pg::host::{Host, MetaCall};
 use crate::pg::msg::{Refused, SubOp, SubReply};
 use crate::pg::primary::{Cx, Primary, Purpose};
+use crate::pg::round::seats_of;
 use crate::store::{Content, ObjectStore, StoreError, StoreReply};
 use crate::time::{Duration, Time};
 use serde::{Deserialize, Serialize};
@@ -267,9 +271,12 @@ impl Scrub {
     }
 }
 
-/// Sum of what a copy holds.
-fn sum_of(content: &Content) -> u64 {
+/// Sum of what a copy holds; of a chunk, one that shows whether parity fits data.
+fn sum_of(content: &Content, replicated: bool) -> u64 {
     let Content::Data { data, bitmap } = content else { return 0 };
+    if !replicated {
+        return u64::from_le_bytes(ec::fingerprint(data.buf.bytes()));
+    }
     let mut bitmap = bitmap.clone();
     bitmap.trim();
     let written = data.buf.slice(0, bitmap.end() * crate::limits::SECTOR_BYTES);
@@ -279,10 +286,10 @@ fn sum_of(content: &Content) -> u64 {
 }
 
 /// A member's answer, when its copy was read.
-pub fn checked(result: Result<StoreReply, StoreError>) -> SubReply {
+pub fn checked(result: Result<StoreReply, StoreError>, replicated: bool) -> SubReply {
     match result {
         Ok(StoreReply::Whole { version, content, .. }) => {
-            SubReply::Checked { version, tombstone: content == Content::Tombstone, sum: sum_of(&content) }
+            SubReply::Checked { version, tombstone: content == Content::Tombstone, sum: sum_of(&content, replicated) }
         }
         Err(StoreError::Damaged { .. }) => SubReply::Refused(Refused::Damaged),
         Err(StoreError::NoSuchVersion) => SubReply::Refused(Refused::NoSuchVersion),
@@ -417,6 +424,11 @@ impl Primary {
         }
     }
 
+    fn is_tombstone<S: ObjectStore>(&self, cx: &Cx<'_, '_, '_, S>, object: ObjectId) -> bool {
+        let info = cx.host.store.lookup(CopyId { object, role: self.own_role(cx) });
+        info.and_then(|info| info.committed).is_some_and(|info| info.tombstone)
+    }
+
     fn scrub_later<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, tries: u8) {
         self.scrubbing.check = None;
         let Some(round) = &mut cx.scrub.round else { return };
@@ -507,7 +519,8 @@ impl Primary {
                 Verdict::Has(theirs, ..) if theirs < version => {
                     cx.scrub.outdated += 1;
                     self.tell_finding(cx, object, *seat, "is missing or old; it is replaced");
-                    self.outdated_found(cx, object, version, *seat);
+                    let tombstone = self.is_tombstone(cx, object);
+                    self.outdated_found(cx, object, (version, tombstone), *seat);
                 }
                 Verdict::Has(..) => {
                     differs = true;
@@ -517,15 +530,21 @@ impl Primary {
             }
         }
         let reference = good.iter().find(|(seat, _)| *seat == own).or(good.first()).copied();
-        let Some((_, reference)) = reference.filter(|_| self.rules.replicated) else { return };
+        let Some((_, reference)) = reference else { return };
         let repair = cx.scrub.round.as_ref().is_some_and(|round| round.repair);
-        for (seat, _) in good.into_iter().filter(|(_, content)| *content != reference) {
+        let wrong: Mask = match self.rules.replicated {
+            true => {
+                good.iter().filter(|(_, content)| *content != reference).fold(0, |mask, (seat, _)| mask | 1 << seat)
+            }
+            false => self.wrong_parity(&good),
+        };
+        for seat in seats_of(wrong) {
             if repair {
-                self.tell_finding(cx, object, seat, "differs from the primary's; it is made equal, as ordered");
+                self.tell_finding(cx, object, seat, "differs from the others; it is made to fit, as ordered");
                 self.damage_found(cx, object, version, seat);
             } else {
                 differs = true;
-                self.tell_finding(cx, object, seat, "differs from another although both match their checksums");
+                self.tell_finding(cx, object, seat, "does not fit the others although all match their checksums");
             }
         }
         if differs {
@@ -533,6 +552,26 @@ impl Primary {
         } else {
             cx.scrub.inconsistent.remove(&object);
         }
+    }
+
+    /// Seats of parity chunks that do not fit the data chunks, if all of a stripe are there and good.
+    fn wrong_parity(&self, good: &[(u8, (bool, u64))]) -> Mask {
+        let Some(code) = &self.stripes.code else { return 0 };
+        let chunks = usize::from(code.data_chunks() + code.parity_chunks());
+        let (first, tombstone) = (good.first(), |(_, (tombstone, _)): &(u8, (bool, u64))| *tombstone);
+        if good.len() != chunks || first.is_none_or(tombstone) {
+            return 0;
+        }
+        let role = |seat: u8| self.roster.role(seat).0;
+        let mut wrong = 0;
+        for (seat, (_, sum)) in good.iter().filter(|(seat, _)| role(*seat) >= code.data_chunks()) {
+            let mut expected = [0; 8];
+            for (data, (_, sum)) in good.iter().filter(|(seat, _)| role(*seat) < code.data_chunks()) {
+                code.add(role(*data), &sum.to_le_bytes(), role(*seat), &mut expected);
+            }
+            wrong |= u64::from(u64::from_le_bytes(expected) != *sum) << seat;
+        }
+        wrong
     }
 
     fn tell_finding<S: ObjectStore>(&self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, seat: u8, what: &str) {

@@ -156,7 +156,7 @@ impl Primary {
         let op = self.ops.get(key).expect("in the queue");
         let record = self.ops.object(object);
         let writable = self.unclean.get(record.id).is_none();
-        if op.kind.is_write() && !writable {
+        if op.kind.is_write() && (!writable || record.hurt != 0) {
             return Turn::Wait;
         }
         let alone = match &op.kind {
@@ -466,6 +466,10 @@ impl Primary {
                     self.withdraw_round(cx, object, key)
                 };
             }
+            SubReply::Refused(Refused::Damaged) => {
+                self.parked.push((seat, key, sent));
+                return self.copy_hurt(cx, object, key, seat);
+            }
             _ => {
                 self.parked.push((seat, key, sent));
                 let osd = self.roster.osd(seat);
@@ -477,6 +481,7 @@ impl Primary {
         }
         self.unpark(cx, object, seat);
         self.retire(cx, object);
+        self.heal(cx, object);
     }
 
     /// Whether a write of an erasure-coded object is withdrawn, or will be when all have answered.
@@ -576,7 +581,7 @@ impl Primary {
     }
 
     /// Acknowledges, in order, what is durable on all acting members; then the object may go on.
-    fn retire<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) {
+    pub fn retire<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>) {
         while let Some(key) = self.first_write(object) {
             let op = self.ops.get(key).expect("in the queue");
             let State::Writing { version, tombstone, left: 0, .. } = op.state else { break };

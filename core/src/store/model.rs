@@ -7,7 +7,7 @@
 
 use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore};
 use super::{StoreError, StoreOp, StoreReply, StoreState, StoreStats, VersionInfo};
-use crate::buf::{Buf, BufPool};
+use crate::buf::{Buf, BufPool, UNIT};
 use crate::id::{CopyId, HashRange, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::{BLOCK_MAX_BYTES, SECTOR_BYTES};
@@ -267,6 +267,11 @@ fn check(copies: &Copies, op: &StoreOp, full: bool) -> Result<(), StoreError> {
                 data.verify().then_some(()).ok_or(StoreError::BadChecksum)?;
             }
             at(*copy, *predecessor)?;
+            // What is damaged cannot be merged with.
+            let needs_old = |data: &Data| !offset.is_multiple_of(UNIT) || !data.len().is_multiple_of(UNIT);
+            let newest =
+                copies.get(&key(*copy)).and_then(Copy::newest).filter(|_| data.as_ref().is_some_and(needs_old));
+            newest.map_or(Ok(()), damage_of)?;
             room(*copy)
         }
         StoreOp::Zero { copy, predecessor, offset, len, .. } => {

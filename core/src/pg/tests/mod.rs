@@ -177,3 +177,37 @@ fn campaign() {
     let first = number("PG_SEED").unwrap_or(10_000);
     seeds("campaign", first..first + number("PG_COUNT").unwrap_or(1000), Faults::ALL);
 }
+
+#[test]
+fn a_member_whose_damaged_copy_takes_no_write_gets_the_whole_copy() {
+    for member in 0..3 {
+        let mut world = quiet(11);
+        world.put(7, 42);
+        world.put(8, 1);
+        let acting = world.acting();
+        world.damage(7, acting[member]);
+        let epoch = world.summary().epoch;
+        world.put(7, 43);
+        assert!(world.marks.contains("a member cannot apply a write to its damaged copy"));
+        assert_eq!((world.get(7), world.get(8)), (Ok(43), Ok(1)));
+        assert_eq!(world.summary().epoch, epoch, "the member keeps its place");
+        assert!(!world.is_damaged(7, acting[member]));
+        world.heal().expect("heals");
+        world.verdict_of_copies().expect("the same everywhere");
+    }
+}
+
+#[test]
+fn a_write_that_no_member_can_apply_to_what_is_there_is_refused() {
+    let mut world = quiet(12);
+    world.put(7, 42);
+    for osd in world.acting() {
+        world.damage(7, osd);
+    }
+    assert_eq!(world.try_put(7, 43).map(|_| ()), Err(Refusal::Damaged));
+    assert_eq!(world.summary().unfound, 1);
+    let deleted = world.ask(7, RequestOp::Delete { expect: None });
+    assert!(matches!(deleted, Ok(Answer::Written { .. })), "{deleted:?}");
+    world.put(7, 44);
+    assert_eq!(world.get(7), Ok(44));
+}

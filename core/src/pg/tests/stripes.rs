@@ -3,7 +3,7 @@
 
 use super::number;
 use super::world::{BLOCK, Faults, Shape, World};
-use crate::map::Scheme;
+use crate::map::{Scheme, ScrubOrder};
 use crate::msg::{Answer, Refusal, RequestOp};
 use crate::planted::Bug;
 use crate::time::Duration;
@@ -107,6 +107,65 @@ fn with_too_few_chunks_an_object_is_refused_and_can_be_deleted() {
     assert_eq!(world.get(7), Ok(44));
     world.heal().expect("heals");
     assert!(world.summary().clean);
+}
+
+#[test]
+fn a_write_to_a_damaged_chunk_is_withdrawn_and_comes_again_when_it_is_repaired() {
+    for shape in 0..shapes().len() {
+        let mut world = quiet(9, shape);
+        world.put(7, 42);
+        // The register lies in the first chunk.
+        let holder = world.holder_of(0);
+        world.damage(7, holder);
+        let epoch = world.summary().epoch;
+        world.put(7, 43);
+        assert_eq!(world.get(7), Ok(43));
+        assert_eq!(world.summary().epoch, epoch, "the member keeps its place");
+        world.heal().expect("heals");
+        assert!(!world.is_damaged(7, holder));
+        world.verdict_of_copies().expect("parity matches");
+    }
+}
+
+#[test]
+fn a_scrub_finds_parity_that_does_not_fit_and_computes_it_anew_only_when_ordered() {
+    for shape in 0..shapes().len() {
+        let mut world = quiet(13, shape);
+        world.put(7, 42);
+        world.put(8, 43);
+        // Until what was prepared is committed everywhere.
+        world.run_with_faults();
+        let parity = shapes()[shape].1.pool.data_chunks();
+        let holder = world.holder_of(parity);
+        world.alter(7, holder);
+        world.scrub(ScrubOrder::Scrub);
+        let report = world.summary().scrub;
+        assert_eq!((report.damaged, report.outdated, report.inconsistent), (0, 0, 1));
+        world.verdict_of_copies().expect_err("untouched without an order");
+        world.scrub(ScrubOrder::Repair);
+        world.heal().expect("heals");
+        world.verdict_of_copies().expect("parity matches");
+        world.scrub(ScrubOrder::Scrub);
+        assert_eq!(world.summary().scrub.inconsistent, 0);
+        assert_eq!(world.get(7), Ok(42));
+    }
+}
+
+#[test]
+fn a_scrub_has_damaged_and_lost_chunks_computed_from_others() {
+    for shape in 0..shapes().len() {
+        let mut world = quiet(14, shape);
+        (5..9).for_each(|stripe| world.put(stripe, 42));
+        let (damaged, lost) = (world.holder_of(0), world.holder_of(1));
+        world.damage(7, damaged);
+        world.lose(8, lost);
+        world.scrub(ScrubOrder::Scrub);
+        world.heal().expect("heals");
+        let report = world.summary().scrub;
+        assert_eq!((report.damaged, report.outdated, report.inconsistent), (1, 1, 0));
+        assert!(!world.is_damaged(7, damaged));
+        world.verdict_of_copies().expect("parity matches");
+    }
 }
 
 #[test]

@@ -1155,17 +1155,20 @@ impl World {
 
     /// Alters the copy of an acting member, with matching checksums.
     pub fn alter(&mut self, stripe: u64, osd: OsdId) {
-        self.store_of(osd).alter(CopyId { object: object(stripe), role: Role(0) });
+        let role = self.role_of(osd.0 as usize);
+        self.store_of(osd).alter(CopyId { object: object(stripe), role });
     }
 
     /// Loses the copy of an acting member.
     pub fn lose(&mut self, stripe: u64, osd: OsdId) {
-        self.store_of(osd).lose(CopyId { object: object(stripe), role: Role(0) });
+        let role = self.role_of(osd.0 as usize);
+        self.store_of(osd).lose(CopyId { object: object(stripe), role });
     }
 
     /// Whether an acting member knows that its copy is damaged.
     pub fn is_damaged(&mut self, stripe: u64, osd: OsdId) -> bool {
-        let info = self.store_of(osd).lookup(CopyId { object: object(stripe), role: Role(0) });
+        let role = self.role_of(osd.0 as usize);
+        let info = self.store_of(osd).lookup(CopyId { object: object(stripe), role });
         info.and_then(|info| info.committed).is_some_and(|info| info.damaged)
     }
 
@@ -1173,6 +1176,11 @@ impl World {
     pub fn fingerprint(&mut self, stripe: u64, osd: OsdId) -> Option<u64> {
         let copy = CopyId { object: object(stripe), role: Role(0) };
         self.store_of(osd).contents(copy).next().map(|(_, fingerprint)| fingerprint)
+    }
+
+    /// Who holds a role.
+    pub fn holder_of(&self, role: u8) -> OsdId {
+        self.current_map().0.acting[usize::from(role)].expect("nobody is missing").osd
     }
 
     /// Orders a scrub.
