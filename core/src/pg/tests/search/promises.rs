@@ -287,12 +287,9 @@ impl Promises {
     }
 
     /// Whether all recorded sets can still be satisfied: stores that were re-created may have been too many.
-    pub fn is_recoverable(&self, nodes: &[Rc<Node>]) -> bool {
-        let is_there = |member: &Member| {
-            let osd = member.osd.0 as usize;
-            member.store == store_uuid(osd, nodes[osd].stores)
-        };
-        self.history.sets.iter().all(|(_, set)| set.iter().any(is_there))
+    pub fn is_recoverable(&self, nodes: &[Rc<Node>], scope: &Scope) -> bool {
+        let all = (1u32 << nodes.len()) - 1;
+        self.grounds(all, nodes, scope).1.suffices()
     }
 
     fn situation(&self, nodes: &[Rc<Node>], scope: &Scope) -> u64 {

@@ -44,6 +44,7 @@ const EC22: Scope = Scope { name: "ec22", size: 4, minsize: 3, parity: 2, osds: 
 
 /// Run by every `cargo test`.
 pub static SHORT: &[Scope] = &[
+    Scope { name: "r3-lease", epochs: 2, shorts: 1, reads: 1, ops: &[Op::Write(1)], ..R3 },
     Scope { name: "r3-short", epochs: 2, shorts: 1, ops: WRITES, ..R3 },
     Scope { name: "r2-short", shorts: 1, size: 2, minsize: 1, osds: 2, epochs: 3, ops: WRITE_DELETE, ..R3 },
     Scope { name: "ec21-short", epochs: 2, shorts: 1, ..EC21 },
@@ -51,6 +52,13 @@ pub static SHORT: &[Scope] = &[
 ];
 
 static LONG: &[Scope] = &[
+    Scope { name: "r3-3", epochs: 3, shorts: 1, ..R3 },
+    Scope { name: "r3-delete-3", epochs: 3, shorts: 1, ops: WRITES_DELETE, ..R3 },
+    Scope { name: "r3-crash-2", epochs: 2, shorts: 1, crashes: 1, longs: 1, ..R3 },
+    Scope { name: "r3-recreate-2", epochs: 2, shorts: 1, crashes: 1, recreates: 1, longs: 1, ..R3 },
+    Scope { name: "ec21-3", epochs: 3, shorts: 1, ..EC21 },
+    Scope { name: "ec21-crash-2", epochs: 2, shorts: 1, crashes: 1, longs: 1, ..EC21 },
+    Scope { name: "ec22-3", epochs: 3, shorts: 0, ..EC22 },
     Scope { ..R3 },
     Scope { name: "r3-5", epochs: 5, ..R3 },
     Scope { name: "r3-delete", ops: WRITES_DELETE, ..R3 },
@@ -108,8 +116,8 @@ pub fn grounds() -> impl Iterator<Item = (Bug, &'static Scope)> {
         (Bug::SkipFence, "r3"),
         (Bug::SkipResolve, "r3"),
         (Bug::IgnoreWitnesses, "r3-spare"),
-        (Bug::ReadWithoutLease, "r3-reads"),
-        (Bug::ActivateWithoutLeaseWait, "r3-reads"),
+        (Bug::ReadWithoutLease, "r3-lease"),
+        (Bug::ActivateWithoutLeaseWait, "r3-lease"),
         (Bug::TrimTooEarly, "r3-spare"),
         (Bug::DropRequestNumbers, "r3-retry"),
         (Bug::SkipNarrowing, "r3-spare-5"),

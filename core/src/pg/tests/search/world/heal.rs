@@ -40,7 +40,7 @@ impl World {
     /// Ends all faults: the group must become clean, each operation be done, all copies equal.
     pub fn heal(mut self) -> Result<(), String> {
         self.healing = true;
-        if !self.promises.is_recoverable(&self.nodes) {
+        if !self.promises.is_recoverable(&self.nodes, self.scope) {
             return Ok(());
         }
         for osd in 0..self.nodes.len() {
