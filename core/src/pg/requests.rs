@@ -73,7 +73,9 @@ impl Sessions {
         declined.iter().find(|(number, _)| *number == id.number).map(|(_, outcome)| *outcome)
     }
 
-    fn has_seen(&self, id: RequestId) -> bool {
+    /// Whether the client has seen this request's answer: another try of it is a late duplicate, also if it arrived
+    /// before.
+    pub fn has_seen(&self, id: RequestId) -> bool {
         self.known.get(&id.session).is_some_and(|known| match marked(id) {
             Some(upto) => upto <= known.synced,
             None => id.number <= known.seen,

@@ -317,6 +317,11 @@ impl Primary {
             Kind::Remove => return self.start_remove(cx, object, key),
             Kind::Read { .. } => unreachable!("reads are started by start_read"),
         };
+        if op.link.is_some() && self.sessions.has_seen(op.id) && !planted(Bug::DropRequestNumbers) {
+            // While it waited, the client saw the answer; the lists that versions carry may name it no more.
+            cx.host.mark("a duplicate whose answer was seen while it waited");
+            return self.finish(cx, key, Err(Refusal::Again));
+        }
         match look_up(&record.requests, record.newest, op.id) {
             Known::New => {}
             Known::Included(version) if record.in_flight == 0 => {

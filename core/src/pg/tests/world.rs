@@ -64,6 +64,7 @@ struct Osd {
     groups: Option<Groups<ModelStore>>,
     /// While it is down.
     store: Option<ModelStore>,
+    uuid: StoreUuid,
     incarnation: u64,
     read_map: bool,
     paused_until: Time,
@@ -109,6 +110,8 @@ pub struct World {
     served: (Epoch, BTreeMap<ObjectId, Version>),
     pub problem: Option<String>,
     pub marks: BTreeSet<&'static str>,
+    /// A store was lost with all that it held.
+    recreated: bool,
     /// The answer to [`World::ask`].
     answer: Option<Reply>,
     /// Orders that went from an OSD to another: what, and to which role.
@@ -181,6 +184,7 @@ impl World {
         let osd = |index: usize, rng: &mut Rng| Osd {
             groups: None,
             store: Some(ModelStore::new(u32::try_from(rng.below(4)).unwrap()).with_uuid(store_uuid(index))),
+            uuid: store_uuid(index),
             incarnation: 0,
             read_map: false,
             paused_until: Time(0),
@@ -222,6 +226,7 @@ impl World {
             problem: None,
             marks: BTreeSet::new(),
             answer: None,
+            recreated: false,
             orders: Vec::new(),
             asked: 0,
             trace: std::env::var("PG_TRACE").is_ok(),
@@ -261,7 +266,7 @@ impl World {
         let node = NodeView {
             images: self.images(),
             osd: osd_id(osd),
-            store: store_uuid(osd),
+            store: self.osds[osd].uuid,
             incarnation: Incarnation(incarnation),
             started: self.now,
             lease: LEASE,
@@ -293,6 +298,21 @@ impl World {
         }
         let delay = self.rng.between(1_000, 100_000);
         self.after(delay, What::NewMap);
+    }
+
+    /// One store of a run may come back empty, if the pool promises to survive that whatever else happens: if a group
+    /// serves only with more members than are needed to read.
+    fn lose_store(&mut self, osd: usize) {
+        let pool = &self.shape.pool;
+        let survivable = !self.shape.is_replicated() && pool.pg_minsize > pool.data_chunks();
+        if self.healing || self.recreated || !survivable || !self.rng.chance(1, 8) {
+            return;
+        }
+        self.log(|| format!("osd.{osd} has lost its store"));
+        self.recreated = true;
+        let uuid = StoreUuid(osd as u128 + 101);
+        self.osds[osd].uuid = uuid;
+        self.osds[osd].store = Some(ModelStore::new(1).with_uuid(uuid));
     }
 
     fn is_up(&self, osd: usize) -> bool {
@@ -399,7 +419,7 @@ impl World {
                 self.log(|| format!("osd.{osd}: {name}"));
                 self.marks.insert(name);
                 if name == "a version counts that cannot be supplied" {
-                    // No store is ever lost here: whoever answers, if they suffice, can supply what counts.
+                    // No more is lost here than a pool survives: whoever answers, if they suffice, can supply what counts.
                     self.problem.get_or_insert(format!("osd.{osd}: {name}"));
                 }
             }
@@ -523,7 +543,11 @@ impl World {
     }
 
     fn member(&self, osd: usize) -> ActingMember {
-        ActingMember { osd: osd_id(osd), store: store_uuid(osd), incarnation: Incarnation(self.osds[osd].incarnation) }
+        ActingMember {
+            osd: osd_id(osd),
+            store: self.osds[osd].uuid,
+            incarnation: Incarnation(self.osds[osd].incarnation),
+        }
     }
 
     fn wishes(&self, primary: Option<OsdId>) -> Vec<OsdId> {
@@ -894,6 +918,7 @@ impl World {
             What::Beat { osd, incarnation } => self.beat(osd, incarnation),
             What::Restart { osd } => {
                 if !self.is_up(osd) {
+                    self.lose_store(osd);
                     self.start(osd);
                 }
             }
