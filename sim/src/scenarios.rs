@@ -48,6 +48,7 @@ scenarios! {
     interrupted_moves = "../scenarios/interrupted_moves.rs",
     mass_restarts = "../scenarios/mass_restarts.rs",
     total_power_loss = "../scenarios/total_power_loss.rs",
+    unsynced_writes = "../scenarios/unsynced_writes.rs",
     retried_writes = "../scenarios/retried_writes.rs",
     reads_while_moving = "../scenarios/reads_while_moving.rs",
     discarded_stays_discarded = "../scenarios/discarded_stays_discarded.rs",

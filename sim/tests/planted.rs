@@ -55,3 +55,13 @@ fn trim_too_early_is_found() {
 fn drop_request_numbers_is_found() {
     is_found(Bug::DropRequestNumbers);
 }
+
+#[test]
+fn sync_without_flush_is_found() {
+    is_found(Bug::SyncWithoutFlush);
+}
+
+#[test]
+fn skip_replay_is_found() {
+    is_found(Bug::SkipReplay);
+}

@@ -37,16 +37,9 @@ pub struct Intervals {
     chosen: BTreeMap<(u32, PgId), (Attempt, BTreeMap<ObjectId, Version>)>,
     last: BTreeMap<PgId, Interval>,
     acknowledged: BTreeMap<ObjectId, Version>,
-    /// Whether acknowledged writes may be lost until they are synced.
-    lazy: bool,
 }
 
 impl Intervals {
-    /// Of a pool; `lazy`: what was acknowledged may be lost.
-    pub fn new(lazy: bool) -> Self {
-        Intervals { lazy, ..Intervals::default() }
-    }
-
     /// An attempt chose an object's version; it counts if the attempt is recorded.
     pub fn chosen(&mut self, node: u32, pg: PgId, attempt: Attempt, object: ObjectId, version: Version) {
         let entry = self.chosen.entry((node, pg)).or_default();
@@ -56,7 +49,7 @@ impl Intervals {
         entry.1.insert(object, version);
     }
 
-    /// A write is acknowledged.
+    /// A write is acknowledged, durable as it is.
     pub fn acknowledged(&mut self, object: ObjectId, version: Version) {
         let newest = self.acknowledged.entry(object).or_default();
         *newest = (*newest).max(version);
@@ -99,7 +92,7 @@ impl Intervals {
             self.acknowledged.remove(&object);
             return Ok(());
         }
-        if !self.lazy && version < acknowledged {
+        if version < acknowledged {
             return Err(format!(
                 "{pg:?} epoch {epoch}: {object:?} begins at {version}, below {acknowledged}, which was acknowledged"
             ));
@@ -157,7 +150,7 @@ mod tests {
 
     /// An interval after another, each beginning with this version; the verdict on the last one.
     fn intervals(of: &[(u64, Version, bool)], acknowledged: Version) -> Result<(), String> {
-        let (mut intervals, pg) = (Intervals::new(false), PgId::default());
+        let (mut intervals, pg) = (Intervals::default(), PgId::default());
         let (last, first) = of.split_last().expect("some");
         for (epoch, version, tombstone) in first {
             intervals.recorded(1, pg, attempt(*epoch), &Store(Some(*version), *tombstone)).expect("legal so far");
@@ -196,7 +189,7 @@ mod tests {
 
     #[test]
     fn choices_of_an_attempt_that_was_not_recorded_do_not_count() {
-        let (mut intervals, pg, old) = (Intervals::new(false), PgId::default(), version(1, 1));
+        let (mut intervals, pg, old) = (Intervals::default(), PgId::default(), version(1, 1));
         intervals.recorded(1, pg, attempt(2), &Store(Some(old), false)).expect("the first");
         intervals.chosen(1, pg, attempt(3), object(), version(1, 2));
         intervals.recorded(1, pg, attempt(4), &Store(Some(old), false)).expect("another attempt");

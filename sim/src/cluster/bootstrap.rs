@@ -50,7 +50,7 @@ impl Cluster {
             clients: Vec::new(),
             history: History::default(),
             serving: Serving::default(),
-            intervals: Intervals::new(false),
+            intervals: Intervals::default(),
             requests: BTreeMap::new(),
             contents: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -88,7 +88,7 @@ impl Cluster {
             parity_chunks: config.parity_chunks,
             block_size: config.chunk_bytes(),
             failure_domain: "host".into(),
-            immediate_commit: Default::default(),
+            immediate_commit: config.immediate_commit,
             scrub_interval_s: 0,
         };
         let image = Image {
@@ -163,9 +163,14 @@ impl Cluster {
                 kept: None,
                 rounds: u32::try_from(rng.between(1, 3)).expect("few"),
                 round: Duration::micros(rng.between(20, 500)),
+                lazy: self.config.has_lazy_store(osd),
             },
             StoreKind::Log { power_loss_protection, .. } => {
-                let durability = if power_loss_protection { Durability::Plp } else { Durability::Flush };
+                let durability = match power_loss_protection {
+                    _ if self.config.has_lazy_store(osd) => Durability::Lazy,
+                    true => Durability::Plp,
+                    false => Durability::Flush,
+                };
                 StoreSpec::Log(OpenConfig {
                     cluster: CLUSTER,
                     osd,

@@ -1,6 +1,7 @@
 //! The configuration of a run: everything that is drawn from the seed, printable on one screen.
 
-use ashlar_core::map::Scheme;
+use ashlar_core::id::OsdId;
+use ashlar_core::map::{ImmediateCommit, Scheme};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
@@ -70,6 +71,9 @@ pub struct Config {
     pub image_objects: u32,
     /// The stores.
     pub store: StoreKind,
+    /// Which acknowledged writes the pool promises to keep without a flush. If not all: most OSDs keep no others, and
+    /// each client has its own objects, since only it can expect to see its unsynced writes.
+    pub immediate_commit: ImmediateCommit,
     /// Messages are encoded and decoded on their way.
     pub wire: bool,
     /// Inputs that come within so long make one round.
@@ -141,6 +145,7 @@ impl Config {
             object_blocks: 1 << rng.between(2, 5),
             image_objects: narrow(rng.between(2, 16)),
             store,
+            immediate_commit: ImmediateCommit::All,
             wire: rng.chance(1, 5),
             gather: Duration::micros(if rng.chance(1, 2) { rng.below(200) } else { 0 }),
             net_base: Duration::micros(rng.between(10, 500)),
@@ -166,6 +171,27 @@ impl Config {
             }
         }
         self
+    }
+
+    /// In some runs the pool is lazy.
+    #[must_use]
+    pub fn sometimes_lazy(mut self) -> Config {
+        let mut rng = Rng::new(self.seed ^ 0x00c0_ffee_0000_0003);
+        if rng.chance(1, 4) {
+            self.immediate_commit = ImmediateCommit::None;
+            self.image_objects = self.image_objects.max(2 * self.load.clients);
+        }
+        self
+    }
+
+    /// Whether the pool is lazy.
+    pub fn is_lazy(&self) -> bool {
+        self.immediate_commit != ImmediateCommit::All
+    }
+
+    /// Whether an OSD's store is lazy: in lazy pools, three of four.
+    pub fn has_lazy_store(&self, osd: OsdId) -> bool {
+        self.is_lazy() && !(self.seed ^ u64::from(osd.0)).is_multiple_of(4)
     }
 
     /// The same without faults.
@@ -240,10 +266,11 @@ impl fmt::Display for Config {
         )?;
         writeln!(
             f,
-            "  image     {} objects of {} KiB; store {:?}",
+            "  image     {} objects of {} KiB; store {:?}; immediate commit {}",
             self.image_objects,
             self.object_blocks * 4,
-            self.store
+            self.store,
+            self.immediate_commit
         )?;
         writeln!(
             f,

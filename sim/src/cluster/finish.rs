@@ -6,6 +6,7 @@ use crate::check::history::{Block, Finding, What};
 use crate::world::MetaFaults;
 use ashlar_core::map::{PREFIX, PgMap};
 use ashlar_core::time::Duration;
+use ashlar_faultinject::disk::Outcome;
 use std::fmt::Write;
 
 /// Within so long of simulated time after the last fault, everything must work again. Sum of the slowest path: sessions
@@ -31,9 +32,26 @@ impl Cluster {
                 self.describe_stuck()
             )));
         }
+        if self.config.is_lazy() {
+            self.lose_what_is_not_flushed()?;
+        }
         self.read_back()?;
         self.check_history()?;
         self.check_at_rest()
+    }
+
+    /// After every client has flushed, no power loss can take anything.
+    fn lose_what_is_not_flushed(&mut self) -> Result<(), Finding> {
+        for index in 0..self.clients.len() {
+            self.run_until(LIVENESS_LIMIT, |cluster| cluster.is_ready(index))?;
+            let op = self.start_flush(index)?;
+            self.wait(op)?;
+        }
+        self.power_off_everything(Outcome::LoseAll);
+        self.run_for(Duration::millis(200))?;
+        self.start_everything();
+        let whole = self.run_until(LIVENESS_LIMIT, Cluster::all_whole)?;
+        if whole { Ok(()) } else { Err(broken(format!("not whole after power loss:\n{}", self.describe_stuck()))) }
     }
 
     /// Lost metadata do not come back by themselves: the store stays out of peering until an operator replaces it.

@@ -2,7 +2,7 @@
 
 use super::bootstrap::IMAGE_NAME;
 use super::{CALL_LOAD, Cluster, IMAGE, Pending};
-use crate::check::history::{BLOCK, Block, What, fill};
+use crate::check::history::{BLOCK, Block, Finding, What, fill};
 use ashlar_core::buf::BufPool;
 use ashlar_core::client::ImageOp;
 use ashlar_core::msg::Message;
@@ -56,15 +56,19 @@ impl Cluster {
     }
 
     /// Starts operations as the client's depth allows.
-    pub(super) fn pump(&mut self, index: usize) {
+    pub(super) fn pump(&mut self, index: usize) -> Result<(), Finding> {
         self.open_image(index);
         let client = &mut self.clients[index];
         if client.image.is_none() || client.left == 0 || client.open.len() >= self.config.load.depth as usize {
-            return;
+            return Ok(());
         }
         client.left -= 1;
+        if self.config.is_lazy() && self.clients[index].rng.chance(1, 12) {
+            return self.start_flush(index).map(drop);
+        }
         let (first, blocks, what) = self.draw_operation(index);
         self.submit(index, first, blocks, what);
+        Ok(())
     }
 
     /// After a pause the client starts its next operation.
@@ -85,9 +89,19 @@ impl Cluster {
         let load = &config.load;
         let objects = if rng.chance(1, 2) { load.hot_objects.min(config.image_objects) } else { config.image_objects };
         let object = u32::try_from(rng.below(u64::from(objects))).expect("few");
+        // Of a lazy pool, each client has its own.
+        let mine = object - object % load.clients + u32::try_from(index).expect("few");
+        let object = if !config.is_lazy() {
+            object
+        } else if mine < config.image_objects {
+            mine
+        } else {
+            mine - load.clients
+        };
         let inside = u32::try_from(rng.below(u64::from(config.object_blocks))).expect("few");
         let first = object * config.object_blocks + inside;
-        let longest = load.max_blocks.min(config.image_blocks() - first);
+        let end = if config.is_lazy() { (object + 1) * config.object_blocks } else { config.image_blocks() };
+        let longest = load.max_blocks.min(end - first);
         // Small operations are the usual ones.
         let longest = if rng.chance(2, 3) { longest.min(4) } else { longest };
         let blocks = u32::try_from(rng.between(1, u64::from(longest))).expect("few");
@@ -120,14 +134,28 @@ impl Cluster {
                 ImageOp::Write { offset, data: self.world.bufs().freeze(data) }
             }
         };
+        self.world.note(|| format!("client {index} starts operation {op}: {blocks} blocks from {first}"));
+        self.hand_over(index, op, read, request);
+        op
+    }
+
+    /// Starts a flush: an operation on no blocks.
+    pub(super) fn start_flush(&mut self, index: usize) -> Result<u32, Finding> {
+        let place = Block { image: IMAGE, index: 0 };
+        let op = self.history.call(u32::try_from(index).expect("few"), place, 0, What::Write);
+        self.world.note(|| format!("client {index} starts operation {op}: a flush"));
+        self.hand_over(index, op, false, ImageOp::Flush);
+        // Where nothing is unsynced, it is done already.
+        self.drain(index).map(|()| op)
+    }
+
+    fn hand_over(&mut self, index: usize, op: u32, read: bool, request: ImageOp) {
         let client = &self.clients[index];
         let image = client.image.expect("the image is open");
-        self.world.note(|| format!("client {index} starts operation {op}: {blocks} blocks from {first}"));
         let id = self.world.with(client.node, |process, env| {
             process.client_mut().expect("a client's place").submit(env, image, request)
         });
         let id = id.expect("far below the client's limit");
         self.clients[index].open.insert(id, Pending { op, read });
-        op
     }
 }

@@ -150,7 +150,9 @@ impl Cluster {
             Stepped::Node(node) => self.after_input(node)?,
             Stepped::Call(CALL_FAULT) => self.next_fault(),
             Stepped::Call(CALL_FAULTS_OFF) => self.end_short_faults(),
-            Stepped::Call(token) if token >= CALL_LOAD => self.pump(usize::try_from(token - CALL_LOAD).expect("few")),
+            Stepped::Call(token) if token >= CALL_LOAD => {
+                self.pump(usize::try_from(token - CALL_LOAD).expect("few"))?
+            }
             Stepped::Call(_) | Stepped::World => {}
         }
         Ok(true)
@@ -208,7 +210,7 @@ impl Cluster {
     }
 
     /// Takes what a client finished.
-    fn drain(&mut self, index: usize) -> Result<(), Finding> {
+    pub(super) fn drain(&mut self, index: usize) -> Result<(), Finding> {
         let node = self.clients[index].node;
         if !self.world.is_running(node) {
             return Ok(());

@@ -29,8 +29,11 @@ impl Cluster {
                 Sight::Event(Event::Fact(Fact::Chosen { pg, attempt, object, version })) => {
                     self.intervals.chosen(node.0, pg, attempt, object, version);
                 }
-                Sight::Event(Event::Fact(Fact::Acknowledged { object, version, .. })) => {
-                    self.intervals.acknowledged(object, version);
+                Sight::Event(Event::Fact(Fact::Acknowledged { object, version, durable, .. })) => {
+                    // What is not durable may be lost; its client sends it again.
+                    if durable {
+                        self.intervals.acknowledged(object, version);
+                    }
                 }
                 Sight::Event(Event::Fact(Fact::Served { pg, .. })) => {
                     self.serving.answers_read(node.0, pg).map_err(broken)?;

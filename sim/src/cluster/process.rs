@@ -22,6 +22,8 @@ pub enum StoreSpec {
         rounds: u32,
         /// Length of a round.
         round: Duration,
+        /// Whether it answers before an operation is durable.
+        lazy: bool,
     },
     /// The real store, on the process's simulated disk.
     Log(OpenConfig),
@@ -172,12 +174,12 @@ impl Machine for Process {
         }
     }
 
-    fn halt(mut self, spec: &mut Spec, _how: Halt, rng: &mut Rng) {
+    fn halt(mut self, spec: &mut Spec, how: Halt, rng: &mut Rng) {
         let (Process::Osd(osd, ..), Spec::Osd { store, .. }) = (&mut self, spec) else { return };
         match (osd.groups_mut().store_mut(), store) {
             (SimStore::Model(model), StoreSpec::Model { kept, .. }) => {
                 let mut model = model.clone();
-                model.crash(rng);
+                model.end(how, rng);
                 *kept = Some(model);
             }
             // The disk keeps what it keeps.
@@ -196,9 +198,9 @@ impl Machine for Process {
 
 pub(super) fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
     match spec {
-        StoreSpec::Model { kept, rounds, round } => {
+        StoreSpec::Model { kept, rounds, round, lazy } => {
             let uuid = StoreUuid(u128::from(env.rng.next_u64()) << 64 | u128::from(env.rng.next_u64()));
-            let fresh = || Box::new(SlowModel::new(uuid, *rounds, *round));
+            let fresh = || Box::new(SlowModel::new(uuid, (*rounds, *lazy), *round));
             SimStore::Model(kept.take().unwrap_or_else(fresh))
         }
         StoreSpec::Log(config) => SimStore::Log(Box::new(LogStore::open(*config, env))),

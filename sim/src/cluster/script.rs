@@ -78,6 +78,12 @@ impl Cluster {
         self.wait(op).map(|()| op)
     }
 
+    /// Flushes and waits: what the client was told is durable.
+    pub fn flush(&mut self, client: usize) -> Result<u32, Finding> {
+        let op = self.start_flush(client)?;
+        self.wait(op).map(|()| op)
+    }
+
     /// Reads and waits for the answer.
     pub fn read(&mut self, client: usize, first: u32, blocks: u32) -> Result<u32, Finding> {
         let op = self.start_read(client, first, blocks);

@@ -1,5 +1,6 @@
 //! The stores that a simulated OSD can have: the real one on a simulated disk, or the reference one in memory.
 
+use crate::world::Halt;
 use ashlar_core::id::{CopyId, HashRange, PoolId, Role, StoreUuid};
 use ashlar_core::io::{DiskDone, Env, IoId};
 use ashlar_core::map::ImmediateCommit;
@@ -18,14 +19,18 @@ pub struct SlowModel {
 }
 
 impl SlowModel {
-    /// An empty store whose operations are durable after `rounds` rounds.
-    pub fn new(uuid: StoreUuid, rounds: u32, round: Duration) -> Self {
-        SlowModel { inner: ModelStore::new(rounds).with_uuid(uuid), round, due: None }
+    /// An empty store whose operations are durable after `rounds` rounds, or (lazy) answered then.
+    pub fn new(uuid: StoreUuid, (rounds, lazy): (u32, bool), round: Duration) -> Self {
+        let inner = ModelStore::new(rounds).with_uuid(uuid);
+        SlowModel { inner: if lazy { inner.lazy() } else { inner }, round, due: None }
     }
 
-    /// The process or the power ended: what was not durable is kept in part.
-    pub fn crash(&mut self, rng: &mut Rng) {
-        self.inner.crash(rng);
+    /// The process or the power ended: what was not answered (with the power: not durable) is kept in part.
+    pub fn end(&mut self, how: Halt, rng: &mut Rng) {
+        match how {
+            Halt::Process => self.inner.end(rng),
+            Halt::Power => self.inner.crash(rng),
+        }
         self.due = None;
     }
 

@@ -58,6 +58,12 @@ fn everything_at_once() {
     seeds("all", 1000..1120, Faults::ALL);
 }
 
+#[test]
+fn a_lazy_pool_that_loses_power() {
+    seeds("lazy", 0..60, Faults { lazy: true, crashes: true, maps: true, ..Faults::default() });
+    seeds("all, lazy", 1000..1060, Faults { lazy: true, ..Faults::ALL });
+}
+
 /// A world whose clients are done, with everything clean.
 fn quiet(seed: u64) -> World {
     let mut world = World::new(seed, Faults::default());

@@ -6,7 +6,7 @@ mod removal;
 use crate::buf::BufPool;
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
-use crate::map::{ActingMember, History, PgMap, PgMapChunk, Pool, Scheme, ScrubOrder, keys};
+use crate::map::{ActingMember, History, ImmediateCommit, PgMap, PgMapChunk, Pool, Scheme, ScrubOrder, keys};
 use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
@@ -36,10 +36,13 @@ pub struct Faults {
     pub pauses: bool,
     pub metadata: bool,
     pub full: bool,
+    /// Not a fault: the pool and most stores are lazy. Each client has its own object then, and syncs after each write.
+    pub lazy: bool,
 }
 
 impl Faults {
-    pub const ALL: Faults = Faults { maps: true, crashes: true, links: true, pauses: true, metadata: true, full: true };
+    pub const ALL: Faults =
+        Faults { maps: true, crashes: true, links: true, pauses: true, metadata: true, full: true, lazy: false };
 }
 
 enum What {
@@ -80,6 +83,10 @@ struct Client {
     reads: u64,
     tries: u32,
     request: Option<Request>,
+    /// A write that was acknowledged and is being synced.
+    unsynced: Option<Request>,
+    /// The oldest epoch under which the present request was sent.
+    sent_epoch: Epoch,
     op: Option<(u64, usize)>,
     /// The registers that the operation is about.
     slots: std::ops::Range<usize>,
@@ -142,10 +149,15 @@ impl Shape {
             parity_chunks: 0,
             block_size: BLOCK,
             failure_domain: "host".into(),
-            immediate_commit: Default::default(),
+            immediate_commit: ImmediateCommit::All,
             scrub_interval_s: 1,
         };
         Shape { pool, slots: vec![0] }
+    }
+
+    fn lazy() -> Self {
+        let strict = Shape::replicated();
+        Shape { pool: Pool { immediate_commit: ImmediateCommit::None, ..strict.pool }, ..strict }
     }
 
     /// Registers beside each other, on both sides of chunks' borders, and in the same column of different chunks.
@@ -169,13 +181,18 @@ fn store_uuid(osd: usize) -> StoreUuid {
     StoreUuid(osd as u128 + 1)
 }
 
+fn store(osd: usize, rounds: u32, lazy: bool) -> ModelStore {
+    let store = ModelStore::new(rounds).with_uuid(store_uuid(osd));
+    if lazy && osd != 1 { store.lazy() } else { store }
+}
+
 fn osd_id(index: usize) -> OsdId {
     OsdId(u32::try_from(index).unwrap())
 }
 
 impl World {
     pub fn new(seed: u64, faults: Faults) -> Self {
-        World::shaped(seed, faults, Shape::replicated())
+        World::shaped(seed, faults, if faults.lazy { Shape::lazy() } else { Shape::replicated() })
     }
 
     pub fn shaped(seed: u64, faults: Faults, shape: Shape) -> Self {
@@ -183,7 +200,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let osd = |index: usize, rng: &mut Rng| Osd {
             groups: None,
-            store: Some(ModelStore::new(u32::try_from(rng.below(4)).unwrap()).with_uuid(store_uuid(index))),
+            store: Some(store(index, u32::try_from(rng.below(4)).unwrap(), faults.lazy)),
             uuid: store_uuid(index),
             incarnation: 0,
             read_map: false,
@@ -198,6 +215,8 @@ impl World {
             reads: 0,
             tries: 0,
             request: None,
+            unsynced: None,
+            sent_epoch: Epoch(u64::MAX),
             op: None,
             slots: 0..1,
             conn: 1,
@@ -698,7 +717,11 @@ impl World {
             return;
         }
         client.left -= 1;
-        let stripe = self.rng.below(OBJECTS);
+        let stripe = if self.faults.lazy { index as u64 } else { self.rng.below(OBJECTS) };
+        if stripe >= OBJECTS {
+            client.left = 0;
+            return;
+        }
         let value = self.called as u64 + 1;
         let (slots, offset, len) = self.draw_range();
         let bytes = self.register_bytes(&slots, offset, len, value);
@@ -738,6 +761,7 @@ impl World {
             op,
         });
         client.tries = 0;
+        client.sent_epoch = Epoch(u64::MAX);
         let text = format!("client {index}: {:?}", client.request.as_ref().unwrap());
         self.log(|| text);
         for slot in covered {
@@ -807,6 +831,12 @@ impl World {
 
     fn client_send(&mut self, index: usize) {
         let client = &mut self.clients[index];
+        if client.unsynced.is_some() && client.sent_epoch != client.map.epoch {
+            // What was acknowledged may be lost: the write goes again, with its number.
+            client.request = client.unsynced.take();
+            client.sent_epoch = client.map.epoch;
+        }
+        client.sent_epoch = client.sent_epoch.min(client.map.epoch);
         let Some(mut request) = client.request.clone() else { return };
         request.epoch = client.map.epoch;
         client.tries += 1;
@@ -839,6 +869,14 @@ impl World {
         let (stripe, op) = client.op.expect("has a request");
         let request = request.clone();
         let actions = match reply.outcome {
+            Ok(Answer::Applied { version }) => {
+                client.versions.insert(stripe, version);
+                return self.sync(index);
+            }
+            Ok(Answer::Synced) => {
+                let written = client.unsynced.take().expect("it was being synced");
+                Some(self.actions(index, &written, &Answer::Written { version: Version::NONE }))
+            }
             Ok(answer) => {
                 match answer {
                     Answer::Read { version, .. } | Answer::Written { version } => {
@@ -867,6 +905,22 @@ impl World {
         let client = &mut self.clients[index];
         client.request = None;
         client.op = None;
+        self.next_step(index);
+    }
+
+    /// A write was acknowledged that may be lost.
+    fn sync(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.reads += 1;
+        let written = client.request.take().expect("it was answered");
+        let id = RequestId { number: 1 << 63 | client.reads, ..written.id };
+        client.request = Some(Request { id, op: RequestOp::Sync, ..written.clone() });
+        client.unsynced = Some(written);
+        client.tries = 0;
+        self.client_send(index);
+    }
+
+    fn next_step(&mut self, index: usize) {
         // Spread over the time of the faults.
         let longest = if self.rng.chance(1, 2) { 2_000 } else { 90_000 };
         let delay = self.rng.between(10, longest);
@@ -960,7 +1014,7 @@ impl World {
         // A deletion that may happen any time cannot be told from others: too many explanations.
         let op = client.request.as_ref().map(|request| &request.op);
         let deletes = matches!(op, Some(RequestOp::Delete { .. } | RequestOp::Zero { .. }));
-        if deletes {
+        if deletes || self.faults.lazy {
             self.client_send(index);
             return true;
         }
