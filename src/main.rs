@@ -41,6 +41,9 @@ enum Command {
     /// Images: list, create, remove.
     #[command(subcommand)]
     Image(admin::image::Command),
+    /// Clients: fence them off.
+    #[command(subcommand)]
+    Client(admin::access::Command),
     /// Placement groups: list.
     #[command(subcommand)]
     Pg(admin::pg::Command),
@@ -81,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Osd(OsdCommand::Admin(command)) => wait(admin::osd::run(command)),
         Command::Pool(command) => wait(admin::pool::run(command)),
         Command::Image(command) => wait(admin::image::run(command)),
+        Command::Client(command) => wait(admin::access::run(command)),
         Command::Pg(command) => wait(admin::pg::run(command)),
         Command::Bench(args) => wait(bench::run(args)),
         Command::Mon(args) => daemon(|| ashlar_mon::run(args)),

@@ -105,11 +105,16 @@ impl Client {
     /// Starts a client on the current tokio runtime. `seeds` are addresses (`host:port`) of OSDs or monitors, at least
     /// one; returns at once and connects in the background. Panics outside of a runtime or without seeds.
     pub fn connect(seeds: Vec<String>) -> Result<Client, Error> {
+        Client::connect_within(seeds, ClientLimits::default())
+    }
+
+    /// The same with other bounds.
+    pub fn connect_within(seeds: Vec<String>, limits: ClientLimits) -> Result<Client, Error> {
         let random = || os::random_u64().map_err(|_| Error::NoRandomness);
-        let config = ClientConfig::new(ClientId(random()?), seeds);
+        let config = ClientConfig { limits, ..ClientConfig::new(ClientId(random()?), seeds) };
         let peer = PeerId::Client(config.session);
         let setup = Setup { identity: Identity { cluster: None, peer }, listener: None, meta: None, seed: random()? };
-        let room = Arc::new(Semaphore::new(ClientLimits::default().operations));
+        let room = Arc::new(Semaphore::new(limits.operations));
         let endpoint = Endpoint { machine: Machine::new(config), waiting: Vec::new(), room: Arc::clone(&room) };
         let driver = Driver::start(endpoint, Tcp, setup);
         Ok(Client { shared: Arc::new(Shared { driver, room, bufs: Mutex::new(BufPool::new()) }) })
@@ -147,6 +152,11 @@ impl Client {
     /// A payload buffer with a copy of `bytes`, at most 2 MiB.
     pub(crate) fn buf(&self, bytes: &[u8]) -> Buf {
         self.shared.bufs.lock().unwrap_or_else(PoisonError::into_inner).copy_of(bytes)
+    }
+
+    /// Its number: what a lock is for, and who is fenced off.
+    pub fn id(&self) -> ClientId {
+        self.shared.driver.with(|endpoint, _| endpoint.machine.session().client)
     }
 
     /// Counts since the start.

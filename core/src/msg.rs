@@ -168,6 +168,8 @@ pub enum Refusal {
     NoSuchPool,
     /// The image was removed, or is being removed.
     NoSuchImage,
+    /// The image is locked for another client.
+    Locked,
 }
 
 /// Maps for clients, who do not talk to the metadata store.

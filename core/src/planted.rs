@@ -80,6 +80,8 @@ bugs! {
     TombstoneNeedsK = "tombstone-needs-k",
     /// A member says that a version is prepared when it is applied, not durable.
     CommitAfterApplied = "commit-after-applied",
+    /// A change of access counts as complete at once.
+    FenceWithoutWaiting = "fence-without-waiting",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

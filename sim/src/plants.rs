@@ -36,6 +36,7 @@ pub fn hunt(bug: Bug, scenarios: &[&Scenario], from: u64, seeds: u64) -> Option<
 pub fn ground(bug: Bug) -> &'static Scenario {
     let name = match bug {
         Bug::AcknowledgeBeforeDurable | Bug::SkipResolve | Bug::IgnoreWitnesses => "forgotten_write",
+        Bug::FenceWithoutWaiting => "fenced_client",
         Bug::SyncWithoutFlush | Bug::SkipReplay => "unsynced_writes",
         Bug::TrimTooEarly => "lagging_member_alone",
         Bug::ActivateWithoutLeaseWait => "deposed_primary",

@@ -54,6 +54,7 @@ scenarios! {
     discarded_stays_discarded = "../scenarios/discarded_stays_discarded.rs",
     metadata_store_stutters = "../scenarios/metadata_store_stutters.rs",
     client_dies = "../scenarios/client_dies.rs",
+    fenced_client = "../scenarios/fenced_client.rs",
     reconnect_storm = "../scenarios/reconnect_storm.rs",
     forgotten_write = "../scenarios/forgotten_write.rs",
     lagging_member_alone = "../scenarios/lagging_member_alone.rs",

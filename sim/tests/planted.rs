@@ -65,3 +65,8 @@ fn sync_without_flush_is_found() {
 fn skip_replay_is_found() {
     is_found(Bug::SkipReplay);
 }
+
+#[test]
+fn fence_without_waiting_is_found() {
+    is_found(Bug::FenceWithoutWaiting);
+}

@@ -1,10 +1,10 @@
 //! `ashlar image`: list, create, remove.
 
-use super::{Connection, pool_named};
+use super::{Connection, access, pool_named};
 use crate::metadata::Metadata;
 use crate::{output, size};
 use anyhow::{Context, Result, bail};
-use ashlar_core::id::{InodeId, PoolId};
+use ashlar_core::id::{ClientId, InodeId, PoolId};
 use ashlar_core::limits::SECTOR_BYTES;
 use ashlar_core::map::parse::Key;
 use ashlar_core::map::{ClusterMap, Image, keys};
@@ -30,6 +30,12 @@ pub enum Command {
     Create(Create),
     /// Remove an image and all that is in it.
     Remove(Remove),
+    /// Let only one client write an image: when this ends, nothing of others is under way.
+    Lock(access::Lock),
+    /// End a lock.
+    Unlock(access::Unlock),
+    /// Fence the client off that has an image's lock, and end the lock.
+    BreakLock(access::BreakLock),
 }
 
 /// Arguments of `image create`.
@@ -61,6 +67,9 @@ pub struct Remove {
 struct Row {
     pool: String,
     inode: InodeId,
+    /// The client that alone may write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locked_for: Option<ClientId>,
     #[serde(flatten)]
     image: Image,
 }
@@ -71,20 +80,28 @@ pub async fn run(command: Command) -> Result<()> {
         Command::List(connection) => list(&connection).await,
         Command::Create(create) => create.run().await,
         Command::Remove(remove) => remove.run().await,
+        Command::Lock(lock) => lock.run().await,
+        Command::Unlock(unlock) => unlock.run().await,
+        Command::BreakLock(break_lock) => break_lock.run().await,
     }
 }
 
 async fn list(connection: &Connection) -> Result<()> {
     let map = connection.open().await?.map().await?;
     let pool_name = |id: PoolId| map.pool(id).map_or_else(|| format!("({id})"), |pool| pool.name.clone());
-    let row =
-        |(pool, inode, image): (PoolId, InodeId, &Image)| Row { pool: pool_name(pool), inode, image: image.clone() };
+    let lock = |pool, inode| map.access().and_then(|access| access.lock(pool, inode));
+    let row = |(pool, inode, image): (PoolId, InodeId, &Image)| {
+        let locked_for = lock(pool, inode);
+        Row { pool: pool_name(pool), inode, locked_for, image: image.clone() }
+    };
     let rows: Vec<_> = map.images().map(row).collect();
     connection.output().print(&rows, |rows| {
         let mut table = output::table(["POOL", "NAME", "SIZE", "INODE", "FLAGS"]);
-        for Row { pool, inode, image } in rows {
+        for Row { pool, inode, locked_for, image } in rows {
             let flags = [(image.read_only, "read-only"), (image.snapshot, "snapshot"), (image.removing, "removing")];
             let flags: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+            let lock = locked_for.map(|client| format!("locked for client {client}"));
+            let flags: Vec<&str> = flags.into_iter().chain(lock.as_deref()).collect();
             table.add_row([pool, &image.name, &size::human(image.size_bytes), &inode.to_string(), &flags.join(" ")]);
         }
         table.to_string()
@@ -97,7 +114,7 @@ impl Create {
         let metadata = self.connection.open().await?;
         let inode = create(&metadata, pool_name, name, self.size).await?;
         let image = Image { name: name.into(), ..empty(self.size) };
-        let row = Row { pool: pool_name.into(), inode, image };
+        let row = Row { pool: pool_name.into(), inode, locked_for: None, image };
         self.connection.output().print(&row, |row| {
             format!(
                 "created image {}/{} of {}, inode {}",
@@ -111,7 +128,7 @@ impl Create {
 }
 
 /// Pool and name.
-fn parts(name: &str) -> Result<(&str, &str)> {
+pub(super) fn parts(name: &str) -> Result<(&str, &str)> {
     name.split_once('/').with_context(|| format!("'{name}' names no pool; write POOL/NAME"))
 }
 
@@ -156,7 +173,12 @@ async fn mark(metadata: &Metadata, pool_name: &str, name: &str) -> Result<(PoolI
     bail!("others kept changing images; run this again")
 }
 
-fn image_named<'a>(map: &'a ClusterMap, pool: PoolId, pool_name: &str, name: &str) -> Result<(InodeId, &'a Image)> {
+pub(super) fn image_named<'a>(
+    map: &'a ClusterMap,
+    pool: PoolId,
+    pool_name: &str,
+    name: &str,
+) -> Result<(InodeId, &'a Image)> {
     let mut images = map.images().filter(|(of, ..)| *of == pool);
     let found = images.find(|(_, _, image)| image.name == name).map(|(_, inode, image)| (inode, image));
     found.with_context(|| format!("there is no image '{pool_name}/{name}'; `ashlar image list` shows those there are"))

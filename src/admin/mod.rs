@@ -3,6 +3,7 @@
 //! Invariant: what people configure is changed by transactions that compare what was read, so that two administrators
 //! cannot overwrite each other.
 
+pub mod access;
 pub mod image;
 pub mod init;
 pub mod osd;

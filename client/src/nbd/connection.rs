@@ -10,7 +10,7 @@ use super::incoming::Incoming;
 use super::negotiation::{ExportInfo, Negotiation, Step, Terms};
 use super::outgoing::{Body, Outgoing, Reply};
 use super::protocol::*;
-use crate::{Error, Extent, ImageOp, Outcome, Pieces};
+use crate::{Error, Extent, ImageOp, OpError, Outcome, Pieces};
 use ashlar_core::buf::{BUF_MAX_BYTES, BufPool};
 use std::io;
 use std::sync::Arc;
@@ -321,6 +321,10 @@ impl Replier {
             Err(Error::Op(error)) => {
                 tracing::warn!("{:?} at {}: {error}", self.request.command, self.request.offset);
                 self.fail(Errno::of(error, self.request.is_write()), permits);
+                if error == OpError::Fenced {
+                    // Nothing on this connection can ever succeed.
+                    self.outgoing.finish();
+                }
             }
             Err(Error::Stopped | Error::NoRandomness) => self.fail(Errno::Shutdown, permits),
         }

@@ -21,6 +21,7 @@ pub use server::Server;
 
 use crate::{Client, Error, Image, OpError};
 use anyhow::{Context, bail};
+use ashlar_core::client::ClientLimits;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +50,10 @@ pub struct NbdArgs {
     /// Refuse all writes.
     #[arg(long)]
     pub read_only: bool,
+    /// Of pools that acknowledge what is not durable: MiB of such writes that are kept to be sent again. At half of it
+    /// they are flushed unasked.
+    #[arg(long, default_value_t = 32, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub client_dirty_limit: u64,
 }
 
 /// Runs `ashlar nbd` until SIGINT or SIGTERM.
@@ -59,7 +64,9 @@ pub fn run(args: NbdArgs) -> anyhow::Result<()> {
 
 async fn serve(args: NbdArgs) -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let client = Client::connect(args.seeds.clone())?;
+    let limits = ClientLimits { dirty_bytes: args.client_dirty_limit << 20, ..ClientLimits::default() };
+    let client = Client::connect_within(args.seeds.clone(), limits)?;
+    tracing::info!("this is client {}", client.id());
     let images = Images { client: client.clone(), named: named(&args)?, read_only: args.read_only };
     let started = async {
         tokio::select! {

@@ -160,7 +160,7 @@ pub enum Errno {
     Overflow = 75,
     /// ENOTSUP: zeroes that would not be fast.
     NotSupported = 95,
-    /// ESHUTDOWN: the server ends.
+    /// ESHUTDOWN: the server ends, or must not go on.
     Shutdown = 108,
 }
 
@@ -168,7 +168,8 @@ impl Errno {
     /// The error of a failed operation.
     pub fn of(error: OpError, is_write: bool) -> Errno {
         match error {
-            OpError::ReadOnly | OpError::Fenced => Errno::NotPermitted,
+            OpError::ReadOnly | OpError::Locked => Errno::NotPermitted,
+            OpError::Fenced => Errno::Shutdown,
             OpError::OutOfRange if is_write => Errno::NoSpace,
             OpError::OutOfRange | OpError::BadRequest => Errno::Invalid,
             OpError::TooLong => Errno::Overflow,

@@ -170,8 +170,10 @@ pub enum OpError {
     NoSpace,
     /// No good copy of the object is left.
     Damaged,
-    /// This client was fenced off; it must not go on.
+    /// This client was fenced off; it must not go on, and does not: every later operation fails, too.
     Fenced,
+    /// The image is locked for another client.
+    Locked,
     /// The cluster calls the request malformed: versions do not fit together, or a bug.
     BadRequest,
 }
@@ -187,6 +189,7 @@ impl fmt::Display for OpError {
             OpError::NoSpace => "the cluster has no space left",
             OpError::Damaged => "no good copy of the data is left",
             OpError::Fenced => "this client was fenced off by an administrator",
+            OpError::Locked => "the image is locked for another client",
             OpError::BadRequest => "the cluster refused the request as malformed",
         })
     }

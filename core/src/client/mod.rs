@@ -144,6 +144,9 @@ impl Client {
     }
 
     fn refusal(&self, image: ImageId, op: &ImageOp) -> Option<OpError> {
+        if self.requests.is_fenced {
+            return Some(OpError::Fenced);
+        }
         let info = &self.image(image).info;
         let (offset, len, is_write) = match op {
             ImageOp::Flush => return None,

@@ -103,8 +103,9 @@ pub(super) enum Owner {
     Op(Key<Op>, u32),
     /// A write that was acknowledged under an older epoch.
     Replay,
-    /// The syncs of a group.
-    Sync,
+    /// The syncs of a group. It tells up to which number nothing is ever replayed, whatever becomes of the sync: the
+    /// primary forgets what it knew of those writes.
+    Sync(u64),
 }
 
 /// What a part contributes to its operation's result.

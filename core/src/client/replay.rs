@@ -177,7 +177,9 @@ impl Requests {
     pub(super) fn sync_due(&mut self, env: &mut Env<'_>) {
         while let Some((pg, object)) = self.unsynced.due() {
             self.stats.syncs += 1;
-            let (owner, state, tries) = (Owner::Sync, State::Held, SmallVec::new());
+            let seen = self.groups.entry(pg).or_default().seen(self.last_number);
+            let settled = self.unsynced.lowest(pg).map_or(seen, |lowest| seen.min(lowest - 1));
+            let (owner, state, tries) = (Owner::Sync(settled), State::Held, SmallVec::new());
             let part = Part { owner, object, pg, number: 0, action: Action::Sync, state, tries, refusals: 0 };
             let key = self.parts.insert(part);
             self.unsynced.sync_begins(pg, key);

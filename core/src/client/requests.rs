@@ -7,7 +7,7 @@
 //! `Waiting`; whatever waits is woken by a timer, a connection, or a change of the map.
 
 use super::api::OpError;
-use super::groups::{Gate, Groups};
+use super::groups::{Gate, Group, Groups};
 use super::links::{Due, OsdLinks};
 use super::lookups::Lookups;
 use super::map::ClientMap;
@@ -91,13 +91,15 @@ pub(super) struct Requests {
     order: Order,
     /// Writes by number.
     pub(super) writes: Unanswered<Key<Part>>,
-    last_number: u64,
+    pub(super) last_number: u64,
     /// Parts in queues of groups.
     waiting: usize,
     deadlines: Deadlines<Timer>,
     released: Vec<Key<Part>>,
     pub(super) unsynced: Unsynced,
     pub(super) replays: Replays,
+    /// The client was fenced off.
+    pub is_fenced: bool,
     /// Most bytes of unsynced writes; at half of it, they are synced.
     pub(super) dirty_bytes: u64,
     /// Done; taken by the owner.
@@ -123,6 +125,7 @@ impl Requests {
             released: Vec::new(),
             unsynced: Unsynced::default(),
             replays: Replays::default(),
+            is_fenced: false,
             dirty_bytes,
             finished: Vec::new(),
             stats: ClientStats::default(),
@@ -248,7 +251,10 @@ impl Requests {
         let session = self.session;
         let last = self.last_number;
         let part = self.parts.get_mut(key).expect("a part lives until it is finished");
-        let seen = self.groups.entry(part.pg).or_default().seen(last);
+        let seen = match part.owner {
+            Owner::Sync(settled) => settled,
+            Owner::Op(..) | Owner::Replay => self.groups.entry(part.pg).or_default().seen(last),
+        };
         let id = RequestId { session, number: part.wire_number(key) };
         let (object, op) = (part.object, part.request());
         part.state = State::Sent(link, epoch);
@@ -281,9 +287,8 @@ impl Requests {
     }
 
     fn flush_open(&mut self, env: &mut Env<'_>) {
-        let open = |(pg, group): (&PgId, &super::groups::Group)| {
-            (group.gate() == Gate::Open && !group.waiting.is_empty()).then_some(*pg)
-        };
+        let open =
+            |(pg, group): (&PgId, &Group)| (group.gate() == Gate::Open && !group.waiting.is_empty()).then_some(*pg);
         let pgs: Vec<PgId> = self.groups.iter().filter_map(open).collect();
         for pg in pgs {
             self.flush(env, pg, usize::MAX);
@@ -375,13 +380,28 @@ impl Requests {
             Refusal::VersionMismatch(_) | Refusal::BadRequest => self.finish(env, key, Err(OpError::BadRequest)),
             Refusal::NoSpace => self.finish(env, key, Err(OpError::NoSpace)),
             Refusal::Damaged => self.finish(env, key, Err(OpError::Damaged)),
-            Refusal::Fenced => self.finish(env, key, Err(OpError::Fenced)),
             Refusal::NoSuchImage => self.finish(env, key, Err(OpError::NoSuchImage)),
+            Refusal::Locked => self.finish(env, key, Err(OpError::Locked)),
+            Refusal::Fenced => return self.end_all(env),
         }
         // A refusal that asks for no pause is as good a sign of life as an answer.
         if self.groups.get(&pg).is_some_and(|group| group.gate() == Gate::Probing) {
             self.on_group_answered(env, pg);
         }
+    }
+
+    /// The client was fenced off: whatever is under way fails, and nothing is asked any more.
+    fn end_all(&mut self, env: &mut Env<'_>) {
+        self.is_fenced = true;
+        while self.parts.len() > 0 {
+            for key in self.parts.keys() {
+                // The end of another may have been its end.
+                if self.parts.get(key).is_some() {
+                    self.finish(env, key, Err(OpError::Fenced));
+                }
+            }
+        }
+        self.groups.values_mut().for_each(Group::probe_lost);
     }
 
     /// If the map has moved on since the part was sent, it goes out again at once; else news is needed.
@@ -440,7 +460,7 @@ impl Requests {
                 self.leave_order(env, key, &part);
             }
             Owner::Replay => self.replayed(env, key, part, result.map(|_| None)),
-            Owner::Sync => self.synced(env, part.pg, result.err()),
+            Owner::Sync(_) => self.synced(env, part.pg, result.err()),
         }
     }
 

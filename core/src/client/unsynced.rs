@@ -169,6 +169,11 @@ impl Unsynced {
         None
     }
 
+    /// The lowest number that may be replayed in a group.
+    pub fn lowest(&self, pg: PgId) -> Option<u64> {
+        self.groups.get(&pg)?.kept.iter().map(|entry| entry.number).min()
+    }
+
     /// The group's sync was made.
     pub fn sync_begins(&mut self, pg: PgId, part: Key<Part>) {
         let dirty = self.groups.get_mut(&pg).expect("the group is due");

@@ -4,6 +4,7 @@
 //! Invariants: a value held has passed its checks; when a new value is bad, the last good one stays and the error is
 //! kept until a good one comes; revisions are those of the good value.
 
+use super::access::{Access, Obeyed};
 use super::follow::Followed;
 use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
@@ -295,6 +296,27 @@ impl ClusterMap {
             }
             _ => None,
         })
+    }
+
+    /// Who may not write; `None`: everybody may.
+    pub fn access(&self) -> Option<&Access> {
+        match self.value(Key::Access) {
+            Some(Value::Access(access)) => Some(access),
+            _ => None,
+        }
+    }
+
+    /// Revision of that (0: there is none); `None`: its present value is refused, so it is not known.
+    pub fn access_revision(&self) -> Option<u64> {
+        (!self.is_refused(Key::Access)).then(|| self.mod_revision(Key::Access))
+    }
+
+    /// What an OSD obeys of it.
+    pub fn osd_access(&self, osd: OsdId) -> Option<Obeyed> {
+        match self.value(Key::OsdAccess(osd)) {
+            Some(Value::OsdAccess(obeyed)) => Some(*obeyed),
+            _ => None,
+        }
     }
 
     /// All images.

@@ -3,6 +3,7 @@
 //! Unknown fields are refused in what people write (`config/...`) and ignored in what daemons write, so that a newer
 //! daemon's additions do not stop an older one.
 
+pub mod access;
 pub mod cluster;
 pub mod follow;
 pub mod parse;
@@ -454,6 +455,14 @@ pub mod keys {
     /// `osd/state/<n>`.
     pub fn osd_state(osd: OsdId) -> String {
         format!("{PREFIX}osd/state/{osd}")
+    }
+    /// `config/access`.
+    pub fn access() -> String {
+        format!("{PREFIX}config/access")
+    }
+    /// `osd/access/<n>`.
+    pub fn osd_access(osd: OsdId) -> String {
+        format!("{PREFIX}osd/access/{osd}")
     }
     /// `osd/failed/<n>/<reporter>`.
     pub fn osd_failed(osd: OsdId, reporter: OsdId) -> String {

@@ -3,6 +3,7 @@
 //! Owns the grammar of keys and every rule that one value alone can break. Rules between keys (a pool's failure domain
 //! against the tree, say) belong to those who combine them. Nothing here panics: people write these values.
 
+use super::access::{Access, Obeyed};
 use super::{
     FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX, PgMap,
     PgMapChunk, Pool, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
@@ -92,6 +93,10 @@ pub enum Key {
     ScrubOrder(PgId),
     /// `mon/leader`.
     Leader,
+    /// `config/access`.
+    Access,
+    /// `osd/access/<n>`.
+    OsdAccess(OsdId),
 }
 
 impl Key {
@@ -116,6 +121,8 @@ impl Key {
             }
             ["config", "scrub", pool, pg] => Some(Key::ScrubOrder(group(pool, pg)?)),
             ["mon", "leader"] => Some(Key::Leader),
+            ["config", "access"] => Some(Key::Access),
+            ["osd", "access", osd] => number(osd).map(|osd| Key::OsdAccess(OsdId(osd))),
             _ => None,
         }
     }
@@ -165,6 +172,10 @@ pub enum Value {
     ScrubOrder(ScrubOrder),
     /// `mon/leader`.
     Leader(Leader),
+    /// `config/access`.
+    Access(Access),
+    /// `osd/access/<n>`.
+    OsdAccess(Obeyed),
 }
 
 /// Parses and checks the value of a key.
@@ -185,6 +196,8 @@ pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueErr
         Key::Removed(..) => json(bytes).map(Value::Removed),
         Key::ScrubOrder(_) => json(bytes).map(Value::ScrubOrder),
         Key::Leader => json(bytes).map(Value::Leader),
+        Key::Access => json(bytes).map(Value::Access),
+        Key::OsdAccess(_) => json(bytes).map(Value::OsdAccess),
     };
     checked.map_err(|reason| ValueError { key: name.to_string(), reason })
 }

@@ -76,6 +76,11 @@ impl<S: ObjectStore> Groups<S> {
     }
 
     /// What groups know of this node.
+    pub fn node(&self) -> &NodeView {
+        &self.node
+    }
+
+    /// The same, to be changed.
     pub fn node_mut(&mut self) -> &mut NodeView {
         &mut self.node
     }

@@ -94,6 +94,7 @@ impl<S: ObjectStore> Osd<S> {
             pgs: self.map.pg_maps().map(|(pg, _)| pg).collect(),
             errors: Vec::new(),
         };
+        self.access_changed(env);
         self.osds_changed(env, &everything);
         self.maps_changed(env, &everything.pgs);
         self.server.changed(env, &self.map, &everything);
@@ -119,6 +120,7 @@ impl<S: ObjectStore> Osd<S> {
                 Key::OsdState(osd) => self.osd_changed(env, *osd),
                 Key::Pools => self.pools_changed(env),
                 Key::ScrubOrder(pg) => self.tell_order(env, *pg),
+                Key::Access => self.access_changed(env),
                 _ => {}
             }
         }

@@ -13,6 +13,7 @@
 //! Invariants: nothing of a peer or client is taken before the whole map was read linearizably; one link per peer; the
 //! session is registered only while the node runs.
 
+mod access;
 pub mod groups;
 mod heartbeat;
 mod metadata;
@@ -26,6 +27,7 @@ mod tests;
 
 use crate::id::{ClusterUuid, Incarnation, LinkId, OsdId, PgId, Session as ClientSession};
 use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaId, Node, PeerId, PeerName};
+use crate::map::access::Access;
 use crate::map::cluster::ClusterMap;
 use crate::map::follow::Follower;
 use crate::map::serve::MapServer;
@@ -93,6 +95,8 @@ pub struct Osd<S> {
     session: Option<Session>,
     publisher: Publisher,
     wishes: BTreeMap<PgId, Wish>,
+    /// Revision of the rules of access that was confirmed last.
+    obeyed: Option<u64>,
     peers: Peers,
     clients: BTreeMap<LinkId, ClientSession>,
     heartbeat_due: Time,
@@ -111,6 +115,8 @@ impl<S: ObjectStore> Osd<S> {
             incarnation: config.incarnation,
             started: now,
             lease: Duration::ZERO,
+            access: Access::default(),
+            access_revision: Some(0),
             peers: BTreeMap::new(),
             images: Images::default(),
         };
@@ -124,6 +130,7 @@ impl<S: ObjectStore> Osd<S> {
             session: None,
             publisher: Publisher::new(keys::osd_guard(config.osd)),
             wishes: BTreeMap::new(),
+            obeyed: None,
             peers: Peers::new(config.osd, Duration::secs(1), now),
             clients: BTreeMap::new(),
             heartbeat_due: now,
@@ -223,6 +230,10 @@ impl<S: ObjectStore> Osd<S> {
         let Some(pool) = self.map.pool(request.object.pool) else {
             return refuse(env, from, &request, Refusal::NoSuchPool);
         };
+        let access = &self.groups.node().access;
+        if let Some(refusal) = access.refusal(request.id.session, request.object, request.op.is_write()) {
+            return refuse(env, from, &request, refusal);
+        }
         let pg = request.object.pg(pool.pg_count);
         if !self.groups.contains(pg) {
             return refuse(env, from, &request, Refusal::NotPrimary);
@@ -327,6 +338,7 @@ impl<S: ObjectStore> Osd<S> {
         self.peer_changes(env);
         self.groups.settle(env, &mut || next_meta_id(&mut self.next_meta));
         self.publish_wishes();
+        self.confirm_access();
         let lease = self.session.as_ref().and_then(Session::lease);
         self.publisher.set_lease(lease);
         if self.phase == Phase::Running {

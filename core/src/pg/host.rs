@@ -4,6 +4,7 @@
 
 use crate::id::{Incarnation, LinkId, OsdId, PgId, StoreUuid};
 use crate::io::{Effect, Env, Event, Level};
+use crate::map::access::Access;
 use crate::meta;
 use crate::msg::{Fact, Message};
 use crate::pg::images::Images;
@@ -70,6 +71,10 @@ pub struct NodeView {
     pub started: Time,
     /// How long a read lease lasts (`config/global`).
     pub lease: Duration,
+    /// Who may not write.
+    pub access: Access,
+    /// Revision of that; `None`: what is stored makes no sense, so it is not known.
+    pub access_revision: Option<u64>,
     /// Every other OSD that is up (has a state key) or connected.
     pub peers: BTreeMap<OsdId, Peer>,
     /// Which images exist.

@@ -10,6 +10,7 @@
 //! this very start of this OSD (so never at an epoch which the map had before this start). Every request is answered
 //! exactly once, unless its client's connection ended.
 
+mod access;
 mod calls;
 pub mod choose;
 mod commit;

@@ -284,6 +284,13 @@ impl Ops {
     }
 }
 
+impl Op {
+    /// Whether a client asked for it; the group's own operations have no number.
+    pub fn is_clients(&self) -> bool {
+        self.id != RequestId::default()
+    }
+}
+
 impl Kind {
     /// Whether the object may differ afterwards.
     pub fn is_write(&self) -> bool {

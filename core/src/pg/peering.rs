@@ -370,11 +370,16 @@ impl Primary {
     pub fn write_history<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, history: History) {
         let key = keys::pg_history(self.pg);
         let value = serde_json::to_vec(&history).expect("plain data has a JSON form");
+        let mut compare = vec![
+            meta::Compare::ModRevision(self.map_key(), self.map_revision),
+            meta::Compare::ModRevision(key.clone(), self.history.1),
+        ];
+        // Whoever serves an interval recorded after a change of access knows of it.
+        if let Some(revision) = cx.host.node.access_revision {
+            compare.push(meta::Compare::ModRevision(keys::access(), revision));
+        }
         let request = meta::Request::Txn(meta::Txn {
-            compare: vec![
-                meta::Compare::ModRevision(self.map_key(), self.map_revision),
-                meta::Compare::ModRevision(key.clone(), self.history.1),
-            ],
+            compare,
             success: vec![meta::TxnOp::Put { key, value, lease: 0 }],
             failure: self.reads().into(),
         });
@@ -399,6 +404,10 @@ impl Primary {
                 self.activate(cx);
             }
             Ok(response) => match self.parse_reads(cx, &response) {
+                Some((history, map_revision)) if history.1 == self.history.1 && map_revision == self.map_revision => {
+                    cx.host.mark("a primary does not know the newest rules of access yet");
+                    self.give_up(cx, RETRY_PAUSE);
+                }
                 Some((history, map_revision)) if history.1 == self.history.1 => {
                     // Only other groups of the chunk changed.
                     self.map_revision = map_revision;

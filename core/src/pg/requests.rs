@@ -4,11 +4,11 @@
 //! Does not own the list's storage (the store keeps it with the version).
 //!
 //! A lazy pool's client may send a write again whose answer it has seen, as long as no sync vouched for it: after a power
-//! loss it is carried out again if it was lost, and must not be if it survived. So the list keeps, in place of a
-//! session's requests whose answers were seen, a *mark*: the highest of their numbers. A version with the mark `n`
-//! includes every write of the session to the object up to `n`: whoever says that it has seen the answer to `n` has seen
-//! all answers below, so each of those was carried out in a version before, or never will be. The mark goes when a sync
-//! of the session was answered that covers it.
+//! loss it is carried out again if it was lost, and must not be if it survived. So the list keeps a *mark* of each session:
+//! the highest number up to which its answers were seen when it last wrote the object. Whoever says that it has seen the
+//! answer to `n` has seen all answers below, so each of those writes took effect before the version with the mark `n`, or
+//! had nothing to change then (a deletion of what did not exist is in no list), or never will. The mark goes when a sync of
+//! the session was answered that covers it.
 
 use crate::id::{RequestId, Requests, Session, Version};
 use crate::limits::REQUESTS_PER_OBJECT;
@@ -31,7 +31,7 @@ pub struct Sessions {
 struct Progress {
     seen: u64,
     /// What it will not send again, durable as it is.
-    synced: u64,
+    settled: u64,
     last: Time,
     /// Requests that were answered without a change: their duplicates must not change anything either.
     declined: Vec<(u64, Result<Version, Refusal>)>,
@@ -46,10 +46,10 @@ impl Sessions {
         Sessions { lazy, since: now, known: BTreeMap::new() }
     }
 
-    /// A sync was answered that came from a session which had seen the answers up to `seen`.
-    pub fn synced(&mut self, session: Session, seen: u64) {
+    /// A session says that it will send nothing up to this number again: it knows that all of it is durable.
+    pub fn settled(&mut self, session: Session, upto: u64) {
         let known = self.known.entry(session).or_default();
-        known.synced = known.synced.max(seen);
+        known.settled = known.settled.max(upto);
     }
 
     /// A request arrived that says `seen`. False: the request itself is a late duplicate, its answer was seen.
@@ -60,6 +60,12 @@ impl Sessions {
         let seen = known.seen;
         known.declined.retain(|(number, _)| *number > seen);
         id.number > seen
+    }
+
+    /// Whether a newer session of the same client was heard of: then it must not be carried out any more.
+    pub fn is_outdated(&self, session: Session) -> bool {
+        let last = Session { client: session.client, number: u64::MAX };
+        self.known.range(session..=last).next_back().is_some_and(|(newest, _)| *newest > session)
     }
 
     /// A request was answered, and changed nothing.
@@ -77,15 +83,15 @@ impl Sessions {
     /// before.
     pub fn has_seen(&self, id: RequestId) -> bool {
         self.known.get(&id.session).is_some_and(|known| match marked(id) {
-            Some(upto) => upto <= known.synced,
+            Some(upto) => upto <= known.settled,
             None => id.number <= known.seen,
         })
     }
 
     /// Whether a request is never sent again.
     fn is_settled(&self, id: RequestId) -> bool {
-        let synced = self.known.get(&id.session).map_or(0, |known| known.synced);
-        self.has_seen(id) && (!self.lazy || marked(id).unwrap_or(id.number) <= synced)
+        let settled = self.known.get(&id.session).map_or(0, |known| known.settled);
+        self.has_seen(id) && (!self.lazy || marked(id).unwrap_or(id.number) <= settled)
     }
 
     fn is_silent(&self, now: Time, session: Session) -> bool {
@@ -103,7 +109,10 @@ impl Sessions {
     pub fn extended(&self, now: Time, base: &Requests, id: RequestId) -> Option<Requests> {
         let mut list: Requests = base.iter().copied().filter(|other| !self.has_seen(*other)).collect();
         if self.lazy {
-            base.iter().filter(|other| !self.is_settled(**other)).for_each(|other| self.mark(&mut list, *other));
+            let seen = |other: &&RequestId| self.has_seen(**other) && marked(**other).is_none();
+            base.iter().filter(seen).for_each(|other| self.mark(&mut list, *other));
+            let own = self.known.get(&id.session).map_or(0, |known| known.seen);
+            self.mark(&mut list, RequestId { number: own, ..id });
         }
         if list.len() >= REQUESTS_PER_OBJECT {
             // Sessions that ended leave their last requests behind.
@@ -114,13 +123,13 @@ impl Sessions {
         Some(list)
     }
 
-    /// If the answer to a request was seen, its session's mark takes its place.
-    fn mark(&self, list: &mut Requests, id: RequestId) {
-        if marked(id).is_some() || !self.has_seen(id) {
+    /// Marks that a session's writes up to this one are included, unless none of them is ever sent again.
+    fn mark(&self, list: &mut Requests, upto: RequestId) {
+        if upto.number == 0 || self.is_settled(upto) {
             return;
         }
-        let mark = RequestId { number: MARK | id.number, ..id };
-        match list.iter_mut().find(|other| other.session == id.session && marked(**other).is_some()) {
+        let mark = RequestId { number: MARK | upto.number, ..upto };
+        match list.iter_mut().find(|other| other.session == upto.session && marked(**other).is_some()) {
             Some(present) => present.number = present.number.max(mark.number),
             // In front: what counts from the end stays true.
             None => list.insert(0, mark),
@@ -201,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_session_outdates_older_ones_of_its_client() {
+        let mut sessions = Sessions::default();
+        sessions.arrived(Time(0), id(1, 2, 1), 0);
+        sessions.arrived(Time(0), id(2, 9, 1), 0);
+        let outdated = |client, number| sessions.is_outdated(id(client, number, 0).session);
+        assert_eq!(
+            [outdated(1, 1), outdated(1, 2), outdated(1, 3), outdated(2, 8), outdated(3, 1)],
+            [true, false, false, true, false]
+        );
+    }
+
+    #[test]
     fn an_older_session_is_refused() {
         let list = Requests::from_slice(&[id(1, 2, 1)]);
         assert_eq!(look_up(&list, Version::NONE, id(1, 1, 9)), Known::Superseded);
@@ -228,8 +249,8 @@ mod tests {
         next.arrived(Time(0), id(1, 1, 7), 6);
         assert!(!next.have_seen(&list), "seen, but it may be lost");
         let list = next.extended(Time(0), &list, id(1, 1, 7)).unwrap();
-        assert_eq!(list.as_slice(), [id(1, 1, MARK | 5), id(1, 1, 7)]);
-        next.synced(id(1, 1, 0).session, 7);
+        assert_eq!(list.as_slice(), [id(1, 1, MARK | 6), id(1, 1, 7)]);
+        next.settled(id(1, 1, 0).session, 7);
         next.arrived(Time(0), id(1, 1, 8), 7);
         assert!(next.have_seen(&list));
         assert_eq!(next.extended(Time(0), &list, id(1, 1, 8)).unwrap().as_slice(), [id(1, 1, 8)]);

@@ -23,8 +23,6 @@ use crate::store::ObjectStore;
 struct Asked {
     link: LinkId,
     id: RequestId,
-    /// As in the request: what the session will never replay once this is answered.
-    seen: u64,
 }
 
 /// See the module.
@@ -73,10 +71,12 @@ impl Syncs {
 impl Primary {
     /// A client asks that what it was told becomes durable.
     pub fn sync<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, link: LinkId, request: &Request) {
-        let asked = Asked { link, id: request.id, seen: request.seen };
+        // What the client will not replay even if this sync fails. (That it succeeded, the client may never learn.)
+        self.sessions.settled(request.id.session, request.seen);
+        let asked = Asked { link, id: request.id };
         let under_way = self.syncs.left != 0;
         if planted(Bug::SyncWithoutFlush) || (!self.syncs.unflushed && !under_way) {
-            return self.synced(cx, asked);
+            return self.answer(cx, Some(link), request.id, Ok(Answer::Synced));
         }
         if !self.syncs.unflushed {
             cx.host.mark("a sync joins the flushes under way");
@@ -126,7 +126,7 @@ impl Primary {
             return;
         }
         for asked in std::mem::take(&mut self.syncs.round) {
-            self.synced(cx, asked);
+            self.answer(cx, Some(asked.link), asked.id, Ok(Answer::Synced));
         }
         if self.syncs.another || !self.syncs.waiting.is_empty() {
             self.begin_flushes(cx);
@@ -139,10 +139,5 @@ impl Primary {
         if self.syncs.left >> seat & 1 == 1 && !self.calls.waits_for(osd) {
             self.flush_seats(cx, 1 << seat);
         }
-    }
-
-    fn synced<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, asked: Asked) {
-        self.sessions.synced(asked.id.session, asked.seen);
-        self.answer(cx, Some(asked.link), asked.id, Ok(Answer::Synced));
     }
 }

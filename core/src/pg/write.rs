@@ -75,6 +75,10 @@ impl Primary {
             Err(refusal) => return self.answer(cx, Some(link), request.id, Err(refusal)),
         };
         if kind.is_write() {
+            if self.sessions.is_outdated(request.id.session) {
+                cx.host.mark("a request of a session that a newer one follows");
+                return self.answer(cx, Some(link), request.id, Err(Refusal::Fenced));
+            }
             if !self.sessions.arrived(cx.host.now(), request.id, request.seen) && !planted(Bug::DropRequestNumbers) {
                 return cx.host.mark("a late duplicate of a request whose answer was seen");
             }

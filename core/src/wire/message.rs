@@ -74,6 +74,7 @@ wire_enum!(Refusal ("refusal") {
     9 => Fenced,
     10 => NoSuchPool,
     11 => NoSuchImage,
+    12 => Locked,
 });
 wire_enum!(MapMessage ("map message") {
     1 => Subscribe { have },

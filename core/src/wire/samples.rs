@@ -95,6 +95,7 @@ impl Draw<'_> {
         all.extend(self.lazy());
         all.extend(self.stripes());
         all.push(("reply no such image".into(), no_such_image()));
+        all.push(("reply locked".into(), locked()));
         all.extend(self.scrub());
         all
     }
@@ -289,4 +290,10 @@ impl Draw<'_> {
 fn no_such_image() -> Message {
     let id = RequestId { session: Session { client: ClientId(1), number: 2 }, number: 3 };
     Message::Reply(Reply { id, outcome: Err(Refusal::NoSuchImage) })
+}
+
+/// Draws nothing, so that it disturbs no other sample.
+fn locked() -> Message {
+    let id = RequestId { session: Session { client: ClientId(1), number: 2 }, number: 3 };
+    Message::Reply(Reply { id, outcome: Err(Refusal::Locked) })
 }

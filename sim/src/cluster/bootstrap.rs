@@ -59,6 +59,7 @@ impl Cluster {
             chaos_next: None,
             log: Vec::new(),
             stop_at: None,
+            refusals_expected: false,
             standing: 0,
             config,
         };

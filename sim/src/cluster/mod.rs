@@ -97,6 +97,8 @@ pub struct Cluster {
     chaos_next: Option<FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,
+    /// Clients are fenced off, or images locked.
+    refusals_expected: bool,
     /// Events since time last moved.
     standing: u32,
 }
@@ -255,6 +257,9 @@ impl Cluster {
                 self.history.failed(pending.op);
                 if error == OpError::Damaged && self.config.has_damage() {
                     // The only good copy may be on an OSD that is down: a refusal, not a lie.
+                    return Ok(());
+                }
+                if matches!(error, OpError::Fenced | OpError::Locked) && self.refusals_expected {
                     return Ok(());
                 }
                 let block = Some(self.history.records()[pending.op as usize].first);

@@ -3,9 +3,11 @@
 use super::{Cluster, POOL, Process, Spec, StoreSpec};
 use crate::check::history::{Finding, What};
 use crate::world::{NodeId, World};
-use ashlar_core::id::{OsdId, PgId, PgNumber};
+use ashlar_core::id::{ClientId, InodeId, OsdId, PgId, PgNumber};
 use ashlar_core::io::Device;
-use ashlar_core::map::{History, OsdConfig, PgMap, PgMapChunk, keys};
+use ashlar_core::map::access::{Access, Fence, waits_for};
+use ashlar_core::map::{ClusterMap, History, OsdConfig, PREFIX, PgMap, PgMapChunk, keys};
+use ashlar_core::meta::{Keys, Request, Response};
 use ashlar_core::pg::Summary;
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::Outcome;
@@ -284,5 +286,46 @@ impl Cluster {
     /// Changes the share of an OSD's size that placement uses.
     pub fn reweight(&mut self, osd: OsdId, reweight: f64) {
         self.put(keys::osd_config(osd), &OsdConfig { reweight, noout: false });
+    }
+
+    /// From now on clients may be refused for good.
+    pub fn expect_refusals(&mut self) {
+        self.refusals_expected = true;
+    }
+
+    /// Who a client is to the cluster.
+    pub fn client_id(&mut self, client: usize) -> ClientId {
+        let node = self.clients[client].node;
+        self.world.with(node, |process, _| process.client_mut().expect("a client's place").session().client)
+    }
+
+    /// Fences a client off; gives the revision at which it is.
+    pub fn fence(&mut self, client: usize) -> u64 {
+        let id = self.client_id(client);
+        self.change_access(|access| drop(access.fenced.insert(id, Fence::default())))
+    }
+
+    /// Locks the image for a client, or unlocks it.
+    pub fn lock_image(&mut self, client: Option<usize>) -> u64 {
+        let id = client.map(|client| self.client_id(client));
+        self.change_access(|access| access.set_lock(POOL, InodeId(1), id))
+    }
+
+    fn change_access(&mut self, change: impl FnOnce(&mut Access)) -> u64 {
+        let stored = self.world.meta_read(&keys::access());
+        let parse = |(_, value): &(String, Vec<u8>)| serde_json::from_slice(value).expect("its own form");
+        let mut access = stored.first().map(parse).unwrap_or_default();
+        change(&mut access);
+        self.put(keys::access(), &access);
+        self.world.meta_revision().0
+    }
+
+    /// Whom a change of access waits for.
+    pub fn access_waits_for(&mut self, revision: u64) -> Vec<String> {
+        let mut map = ClusterMap::default();
+        let found = self.world.meta(Request::Range(Keys::Prefix(PREFIX.into())));
+        let Response::Range { kvs, revision: now, .. } = found else { panic!("a range answers a range") };
+        map.apply_range(&kvs, now);
+        waits_for(&map, revision)
     }
 }

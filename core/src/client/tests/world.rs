@@ -36,10 +36,10 @@ impl Object {
         Object { bytes, written, version: Version::NONE, included: Vec::new(), mark: 0 }
     }
 
-    /// As a primary of a lazy pool keeps it.
-    fn include(&mut self, number: u64, seen: u64) {
-        let dropped = self.included.iter().filter(|other| **other <= seen).max();
-        self.mark = self.mark.max(dropped.copied().unwrap_or(0));
+    /// As a primary of a lazy pool keeps it: what was synced is forgotten.
+    fn include(&mut self, number: u64, seen: u64, synced: u64) {
+        let mark = self.mark.max(seen);
+        self.mark = if mark <= synced { 0 } else { mark };
         self.included.retain(|other| *other > seen);
         self.included.push(number);
     }
@@ -95,6 +95,8 @@ pub struct World {
     pub numbers: BTreeSet<u64>,
     /// Highest `seen` by group.
     seen: BTreeMap<PgId, u64>,
+    /// Up to where syncs of this epoch went, by group.
+    synced: BTreeMap<PgId, u64>,
     pub pgs: Vec<PgInfo>,
     pub revision: u64,
     pub requests: u64,
@@ -131,6 +133,7 @@ impl World {
             executed: BTreeMap::new(),
             numbers: BTreeSet::new(),
             seen: BTreeMap::new(),
+            synced: BTreeMap::new(),
             pgs: pgs.collect(),
             revision: 1,
             requests: 0,
@@ -334,6 +337,7 @@ impl World {
     pub fn set_primary(&mut self, place: usize, primary: Option<OsdId>) {
         if self.lazy {
             self.seen.remove(&self.pgs[place].pg);
+            self.synced.remove(&self.pgs[place].pg);
             self.make_durable(self.pgs[place].pg);
         }
         let pg = &mut self.pgs[place];
@@ -405,6 +409,8 @@ impl World {
         }
         if let RequestOp::Sync = request.op {
             self.make_durable(info.pg);
+            let synced = self.synced.entry(info.pg).or_default();
+            *synced = request.seen.max(*synced);
             return Ok(Answer::Synced);
         }
         if request.op.is_write() { self.write(info.pg, request) } else { self.read(request) }
@@ -437,7 +443,7 @@ impl World {
         }
         apply(&mut object, &request.op)?;
         object.version = Version { epoch: request.epoch, seq: object.version.seq + 1 };
-        object.include(number, seen);
+        object.include(number, seen, self.synced.get(&pg).copied().unwrap_or(0));
         self.executed.insert(number, object.version);
         let version = object.version;
         states.push(object);

@@ -6,6 +6,7 @@ mod removal;
 use crate::buf::BufPool;
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
+use crate::map::access::Access;
 use crate::map::{ActingMember, History, ImmediateCommit, PgMap, PgMapChunk, Pool, Scheme, ScrubOrder, keys};
 use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
@@ -289,6 +290,8 @@ impl World {
             incarnation: Incarnation(incarnation),
             started: self.now,
             lease: LEASE,
+            access: Access::default(),
+            access_revision: Some(0),
             peers: BTreeMap::new(),
         };
         let mut groups = Groups::new(store, node, RecoverySlots::new(4, 200));

@@ -314,6 +314,8 @@ impl World {
             incarnation: incarnation(osd, node.starts),
             started: now,
             lease: LEASE,
+            access: Default::default(),
+            access_revision: Some(0),
             peers: BTreeMap::new(),
             images: Default::default(),
         };
