@@ -10,6 +10,10 @@ use super::record::NO_BLOCK;
 use crate::planted::{Bug, planted};
 use std::collections::VecDeque;
 
+/// Blocks of deleted objects of which the device is told at once, as a share of all, and the most: enough for a request to
+/// be worth its cost, few enough that space goes back soon.
+const DISCARD_SHARE: u32 = 16;
+const DISCARD_MOST: u32 = 64;
 /// Of the blocks, the share that new objects leave free, and the most: as many copies as are replaced at a time.
 const RESERVE_SHARE: u32 = 32;
 const RESERVE_MOST: u32 = 64;
@@ -19,8 +23,12 @@ const RESERVE_MOST: u32 = 64;
 pub struct Blocks {
     total: u32,
     free: Vec<u32>,
-    /// Blocks with the page of the record that superseded them.
-    cooling: VecDeque<(Sequence, u32)>,
+    /// Free blocks whose objects are gone: the device is to be told, unless they are used before.
+    emptied: Vec<u32>,
+    /// Blocks that the device is being told of.
+    discarding: u32,
+    /// Blocks with the page of the record that superseded them, and whether their objects are gone.
+    cooling: VecDeque<(Sequence, u32, bool)>,
     /// Reads and writes in flight, by block.
     pins: Vec<u16>,
     /// Blocks that the device refused to write; few.
@@ -39,7 +47,7 @@ impl Blocks {
         }
         let free = (0..total).rev().filter(|block| !taken[*block as usize]).collect();
         let pins = vec![0; total as usize];
-        Blocks { total, free, cooling: VecDeque::new(), pins, refused: Vec::new(), retired: Vec::new() }
+        Blocks { total, free, pins, ..Blocks::default() }
     }
 
     /// The device refused to write it: it is never free again.
@@ -61,7 +69,32 @@ impl Blocks {
 
     /// A free block, which is owned from now on.
     pub fn allocate(&mut self) -> Option<u32> {
-        self.free.pop()
+        self.free.pop().or_else(|| self.emptied.pop())
+    }
+
+    /// Takes the blocks that the device is to be told of, as ranges of first and number, if they are enough to be worth it.
+    /// They are not free until [`Blocks::discarded`].
+    pub fn take_emptied(&mut self) -> Vec<(u32, u32)> {
+        let enough = (self.total / DISCARD_SHARE).clamp(1, DISCARD_MOST) as usize;
+        if self.discarding > 0 || self.emptied.len() < enough {
+            return Vec::new();
+        }
+        self.emptied.sort_unstable();
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for block in self.emptied.drain(..) {
+            self.discarding += 1;
+            match ranges.last_mut() {
+                Some((first, count)) if *first + *count == block => *count += 1,
+                _ => ranges.push((block, 1)),
+            }
+        }
+        ranges
+    }
+
+    /// The device was told (or did not care).
+    pub fn discarded(&mut self, first: u32, count: u32) {
+        self.discarding -= count;
+        self.free.extend((first..first + count).rev());
     }
 
     /// Whether a block is free for what could do without: a new object, which may be refused, or an overwrite, which may
@@ -77,7 +110,7 @@ impl Blocks {
 
     /// Free blocks.
     pub fn free(&self) -> u32 {
-        u32::try_from(self.free.len()).expect("at most all")
+        u32::try_from(self.free.len() + self.emptied.len()).expect("at most all")
     }
 
     /// All blocks.
@@ -87,32 +120,38 @@ impl Blocks {
 
     /// Whether some will be free soon.
     pub fn is_cooling(&self) -> bool {
-        !self.cooling.is_empty()
+        !self.cooling.is_empty() || self.discarding > 0
     }
 
     /// A record in `page` superseded the block; that is in the log and durable. Page 0: no record ever named it.
-    pub fn cool(&mut self, page: Sequence, block: u32) {
-        self.cooling.push_back((page, block));
+    /// `emptied`: its object has no data any more.
+    pub fn cool(&mut self, page: Sequence, block: u32, emptied: bool) {
+        self.cooling.push_back((page, block, emptied));
     }
 
     /// A page in the log says that data up to `done_upto` are durable. True if a block became free.
     pub fn release(&mut self, done_upto: Sequence) -> bool {
-        let before = self.free.len();
+        let before = self.free();
         for _ in 0..self.cooling.len() {
             let Some(entry) = self.cooling.pop_front() else { break };
-            let (page, block) = entry;
+            let (page, block, emptied) = entry;
             if page > done_upto {
                 self.cooling.push_front(entry);
                 break;
             }
             if self.pins[block as usize] == 0 || planted(Bug::StoreFreeInUse) {
                 let refused = !self.refused.is_empty() && self.refused.contains(&block);
-                if refused { &mut self.retired } else { &mut self.free }.push(block);
+                let list = match (refused, emptied) {
+                    (true, _) => &mut self.retired,
+                    (false, true) => &mut self.emptied,
+                    (false, false) => &mut self.free,
+                };
+                list.push(block);
             } else {
                 self.cooling.push_back(entry);
             }
         }
-        self.free.len() > before
+        self.free() > before
     }
 
     /// A read or write of the block began.
@@ -132,13 +171,16 @@ impl Blocks {
     /// Panics unless every block is owned, free or cooling, once. `leaving` are blocks that records not yet settled
     /// superseded.
     pub fn check(&self, owned: impl Iterator<Item = u32>, leaving: impl Iterator<Item = u32>) {
+        let mut lost = self.discarding;
         let mut seen = vec![false; self.total as usize];
-        let known = self.free.iter().copied().chain(self.cooling.iter().map(|(_, block)| *block));
+        let known = self.free.iter().copied().chain(self.cooling.iter().map(|(_, block, _)| *block));
+        let known = known.chain(self.emptied.iter().copied());
         let known = known.chain(self.retired.iter().copied());
         for block in known.chain(owned).chain(leaving) {
             assert!(!seen[block as usize], "block {block} has two owners");
             seen[block as usize] = true;
         }
-        assert!(seen.iter().all(|seen| *seen), "blocks are lost");
+        lost = seen.iter().filter(|seen| !**seen).fold(lost, |lost, _| lost.wrapping_sub(1));
+        assert_eq!(lost, 0, "blocks are lost");
     }
 }

@@ -270,7 +270,7 @@ impl Running {
             }
             self.blocks.unpin(to);
             // Named in no record: free once no read needs it.
-            self.blocks.cool(0, to);
+            self.blocks.cool(0, to, false);
             return self.supersede_move(env, key);
         }
         // Opening looks at the newest data of the object as a whole: they are recorded one after the other.

@@ -48,6 +48,8 @@ pub enum Io {
     Fetch(Key<Op>),
     /// A read.
     Read(Key<ReadOp>),
+    /// The device is told that so many blocks from the first one on are unused.
+    Discard(u32, u32),
     /// A flush.
     Flush(Device),
 }
@@ -446,8 +448,9 @@ impl Running {
 
     fn settle_op(&mut self, place: ObjectIndex, at: usize, key: Key<Op>) {
         let op = self.drop_op(place, at, key);
+        let emptied = self.objects.at(place).versions.blocks() == [NO_BLOCK; 2];
         for block in &op.frees {
-            self.blocks.cool(op.page, *block);
+            self.blocks.cool(op.page, *block, emptied);
         }
         if op.page == 0 {
             return;
@@ -527,6 +530,10 @@ impl Running {
             (Io::Compaction(place), DiskDone::Done(result)) => self.compaction_written(env, place, result),
             (Io::Move(key), DiskDone::Done(result)) => self.move_written(env, key, result),
             (Io::MoveRead(key, unit), DiskDone::Read(result)) => self.rest_unit_read(env, key, unit, result),
+            (Io::Discard(first, count), DiskDone::Done(_)) => {
+                self.blocks.discarded(first, count);
+                self.gained = true;
+            }
             (Io::Flush(device), DiskDone::Done(result)) => self.flushed(env, device, result),
             (io, done) => panic!("{io:?} completed with {done:?}"),
         }
@@ -672,12 +679,22 @@ impl Running {
         self.step_moves(env);
         self.clean(env);
         self.compact(env);
+        self.discard(env);
         self.vouch(env);
         if let Some((offset, data)) = self.journal.next_write(env.bufs) {
             let device = self.superblock.log_device();
             self.emit(env, Io::Page, DiskOp::Write { device, offset, data });
         }
         self.flush(env);
+    }
+
+    /// Tells the device of blocks that deleted objects left: what it does not know to be unused it carries along.
+    fn discard(&mut self, env: &mut Env<'_>) {
+        let block_size = u64::from(self.superblock.block_size);
+        for (first, count) in self.blocks.take_emptied() {
+            let (offset, len) = (self.superblock.data_place(first, 0), u64::from(count) * block_size);
+            self.emit(env, Io::Discard(first, count), DiskOp::Discard { device: Device::Data, offset, len });
+        }
     }
 
     /// Whether somebody waits for what only another page, or another flush, brings.

@@ -534,7 +534,7 @@ impl Running {
         (op.page, op.segment, op.base, op.stage) = (log_place.page, log_place.segment, base, Stage::Applied);
         if planted(Bug::StoreFreeEarly) {
             let freed = before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block));
-            freed.for_each(|block| self.blocks.cool(0, block));
+            freed.for_each(|block| self.blocks.cool(0, block, false));
         } else {
             op.frees.extend(before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block)));
         }

@@ -21,6 +21,7 @@ enum Request {
     Write(IoId),
     Read(IoId, usize, usize),
     Flush(IoId),
+    Discard(IoId, usize, usize),
 }
 
 /// What of a write survives.
@@ -43,6 +44,7 @@ pub struct Device {
     pub writes_done: u64,
     pub reads_done: u64,
     pub refused: u64,
+    pub discards: u64,
     /// The next write (flush) fails.
     pub fail_write: bool,
     pub fail_flush: bool,
@@ -62,6 +64,7 @@ impl Device {
             writes_done: 0,
             reads_done: 0,
             refused: 0,
+            discards: 0,
             fail_write: false,
             fail_flush: false,
             flaky: (0, 0),
@@ -85,7 +88,11 @@ impl Device {
                 }
                 self.requests.push(Request::Flush(id));
             }
-            DiskOp::Discard { .. } => panic!("not used"),
+            DiskOp::Discard { offset, len, .. } => {
+                assert_eq!((offset % 4096, len % 4096), (0, 0));
+                self.discards += 1;
+                self.requests.push(Request::Discard(id, offset as usize, len as usize));
+            }
         }
     }
 
@@ -145,6 +152,10 @@ impl Device {
                 }
                 (id, DiskDone::Done(Ok(())))
             }
+            Request::Discard(id, offset, len) => {
+                self.media[offset..offset + len].fill(0xdd);
+                (id, DiskDone::Done(Ok(())))
+            }
             Request::Flush(id) => {
                 if std::mem::take(&mut self.fail_flush) {
                     return (id, DiskDone::Done(Err(DiskError::Io)));
@@ -170,9 +181,23 @@ impl Device {
         std::borrow::Cow::Owned(view)
     }
 
+    /// Power loss; of each write that is not durable, these sectors survive.
+    pub fn crash_keeping(&mut self, survives: impl Fn(usize) -> bool) {
+        self.requests.clear();
+        for write in std::mem::take(&mut self.writes) {
+            apply(&mut self.media, &write, &survives);
+        }
+    }
+
     /// Everything that was under way ends.
     pub fn crash(&mut self, rng: &mut Rng, loss: Loss) {
-        self.requests.clear();
+        for request in std::mem::take(&mut self.requests) {
+            if let Request::Discard(_, offset, len) = request
+                && rng.chance(1, 2)
+            {
+                self.media[offset..offset + len].fill(0xdd);
+            }
+        }
         for write in &mut self.writes {
             write.covered = None;
         }

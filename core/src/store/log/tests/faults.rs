@@ -378,6 +378,41 @@ fn a_full_store_still_replaces_deletes_and_recovers() {
     assert_eq!(run_all(&mut world, commits), vec![Ok(StoreReply::Done); stored as usize]);
     let purges = (0..stored).map(|stripe| StoreOp::Purge { copy: copy(stripe), version: version(3) }).collect();
     assert_eq!(run_all(&mut world, purges), vec![Ok(StoreReply::Done); stored as usize]);
+    assert!(world.data.discards > 0, "the device was told");
     let op = create(&mut world, 30);
     assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+}
+
+/// A page of which only the beginning arrives, then one in its place of which only the rest does.
+#[test]
+pub fn a_torn_page_is_void_for_ever() {
+    let mut world = World::new(SHAPE, 1);
+    let op = write(&mut world, 1, 0, BLOCK);
+    assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    // The ring has been written before: what is not overwritten is not zero.
+    let superblock = superblock(&world);
+    let segment = superblock.log_place(0, 0) as usize..superblock.log_place(1, 0) as usize;
+    let mut end = 0;
+    page::scan(superblock.store, 0, &world.data.media[segment.clone()], |header, _| end = header.unit + header.units());
+    world.data.media[segment][end as usize * 4096..].fill(0xee);
+    for keeps_first in [true, false] {
+        // A version without data: its record is in the page's first sector, the rest is zero.
+        let (version_only, seq) = (version(if keeps_first { 2 } else { 3 }), version(1));
+        world.submit(StoreOp::Write {
+            copy: copy(0),
+            version: version_only,
+            predecessor: seq,
+            offset: 0,
+            data: None,
+            mode: Mode::Plain,
+            commits_predecessor: false,
+            requests: Requests::new(),
+        });
+        let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+        world.store.end_of_round(env);
+        world.dispatch();
+        world.data.crash_keeping(|sector| (sector == 0) == keeps_first);
+        assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
+        assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(1));
+    }
 }

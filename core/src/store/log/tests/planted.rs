@@ -24,6 +24,12 @@ fn shapes() -> [Shape; 7] {
 /// Runs until something is wrong: how many seeds it took.
 fn hunt(bug: Option<Bug>, range: u64) -> Option<u64> {
     let mut seeds = 0;
+    plant(bug);
+    let directed = catch_unwind(super::faults::a_torn_page_is_void_for_ever);
+    plant(None);
+    if directed.is_err() {
+        return Some(0);
+    }
     for seed in 0..range {
         for shape in shapes() {
             seeds += 1;
