@@ -24,6 +24,7 @@ use crate::osd::groups::Groups;
 use crate::pg::host::NodeView;
 use crate::pg::msg::{PgMessage, SubOp};
 use crate::pg::pace::RecoverySlots;
+use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
 use crate::store::{Data, ObjectStore};
@@ -800,7 +801,7 @@ impl World {
             PgMessage::SubOp { attempt, .. } => {
                 let pg = nodes[to].groups.as_ref().and_then(|groups| groups.get(PG));
                 let fence = pg.map_or(Epoch(0), |pg| pg.member.fence());
-                attempt.epoch < fence && crate::planted::planted(crate::planted::Bug::SkipFence).eq(&false)
+                attempt.epoch < fence && !planted(Bug::SkipFence)
             }
             _ => false,
         };
