@@ -393,7 +393,7 @@ impl Requests {
     /// The client was fenced off: whatever is under way fails, and nothing is asked any more.
     fn end_all(&mut self, env: &mut Env<'_>) {
         self.is_fenced = true;
-        while self.parts.len() > 0 {
+        while !self.parts.is_empty() {
             for key in self.parts.keys() {
                 // The end of another may have been its end.
                 if self.parts.get(key).is_some() {
