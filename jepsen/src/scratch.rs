@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// Set to anything, it keeps what a case left behind.
+const KEEP: &str = "ASHLAR_KEEP";
+
 /// A temporary directory, removed with its contents.
 pub struct Scratch(PathBuf);
 
@@ -31,6 +34,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if std::env::var_os(KEEP).is_some() {
+            return eprintln!("  kept: {}", self.0.display());
+        }
         // What cannot be removed is in a temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -6,9 +6,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Largest logical block that stores can do with.
 const BLOCK_MAX_BYTES: u32 = 4096;
+/// How long a device may be in use at first: the rest of a process that was killed is gone sooner.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is tried meanwhile.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How requests reach a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +89,7 @@ impl DeviceFile {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenError::Kind(path.to_owned()));
         }
-        let mut file = open_direct(path, kind.is_block_device()).map_err(|error| in_use(path, error))?;
-        if !os::lock_exclusively(&file).map_err(wrap)? {
-            return Err(OpenError::InUse(path.to_owned()));
-        }
+        let mut file = open_alone(path, kind.is_block_device())?;
         let block_bytes = os::logical_block_bytes(&file).map_err(wrap)?.unwrap_or(BLOCK_MAX_BYTES);
         if block_bytes > BLOCK_MAX_BYTES {
             return Err(OpenError::Blocks(path.to_owned(), block_bytes));
@@ -114,6 +116,25 @@ impl DeviceFile {
             OpenError::Space { path: path.to_owned(), size_bytes, error }
         })?;
         Ok(true)
+    }
+}
+
+/// Opens and locks. The kernel ends the requests of a process that was killed before it lets go of its files, which takes
+/// a moment after the process is gone; until then nobody else may write there.
+fn open_alone(path: &Path, is_device: bool) -> Result<File, OpenError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let refusal = match open_direct(path, is_device) {
+            Ok(file) if os::lock_exclusively(&file).map_err(|error| OpenError::Io(path.to_owned(), error))? => {
+                return Ok(file);
+            }
+            Ok(_) => OpenError::InUse(path.to_owned()),
+            Err(error) => in_use(path, error),
+        };
+        if !matches!(refusal, OpenError::InUse(_)) || Instant::now() > deadline {
+            return Err(refusal);
+        }
+        std::thread::sleep(POLL);
     }
 }
 
