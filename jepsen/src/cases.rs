@@ -213,7 +213,7 @@ fn power(scale: Scale) -> Result<String> {
     let mut rng = Rng::new(u64::from(std::process::id()));
     for _ in 0..scale.cycles {
         let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "1G"])?;
-        check(&cluster, &registers).with_context(|| cluster.logs())?;
+        check(&cluster, &mut registers).with_context(|| cluster.logs())?;
         let socket = cluster.socket();
         let writer = std::thread::spawn(move || write_until_the_end(&socket, registers, rng));
         std::thread::sleep(Duration::from_secs(3));
@@ -221,9 +221,9 @@ fn power(scale: Scale) -> Result<String> {
         (registers, rng) = writer.join().expect("the writer does not panic")?;
     }
     let cluster = Cluster::start(&scratch, &["--pool", scale.pool, "--size", "1G"])?;
-    check(&cluster, &registers).with_context(|| cluster.logs())?;
+    check(&cluster, &mut registers).with_context(|| cluster.logs())?;
     cluster.wait_clean(Duration::from_secs(120))?;
-    check(&cluster, &registers).with_context(|| cluster.logs())?;
+    check(&cluster, &mut registers).with_context(|| cluster.logs())?;
     ensure!(registers.durable() > 0, "no write was flushed before the power went");
     Ok(format!("{} power cycles, {} blocks that were flushed are all there", scale.cycles, registers.durable()))
 }
@@ -249,9 +249,10 @@ fn write_until_the_end(socket: &std::path::Path, mut registers: Registers, mut r
     }
 }
 
-fn check(cluster: &Cluster, registers: &Registers) -> Result<()> {
+fn check(cluster: &Cluster, registers: &mut Registers) -> Result<()> {
     let mut nbd = Nbd::connect(&cluster.socket(), "demo", Duration::from_secs(60))?;
-    for block in registers.blocks() {
+    let blocks: Vec<u64> = registers.blocks().collect();
+    for block in blocks {
         registers.check(block, &nbd.read(block * BLOCK_BYTES as u64, BLOCK_BYTES)?)?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! One writer's blocks, and what may be found in them after a crash.
 //!
 //! Every 4 KiB block is a register that one client writes and nobody else. A block must hold its newest write that was
-//! followed by an answered flush, or one that was issued later; in between, or anything else, was lost or invented.
+//! followed by an answered flush, or one that was issued later; in between, or anything else, was lost or invented. What is
+//! found after a crash decides about writes that no answer came to: all blocks are looked at before new ones are written.
 
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
@@ -52,15 +53,16 @@ impl Registers {
         self.blocks.keys().copied()
     }
 
-    /// Judges what a block holds now.
-    pub fn check(&self, block: u64, found: &[u8]) -> Result<()> {
-        let register = &self.blocks[&block];
-        let allowed = std::iter::once(register.durable).chain(register.later.iter().copied());
-        if allowed.clone().any(|write| contents(block, write) == found) {
-            return Ok(());
-        }
-        let allowed: Vec<_> = allowed.collect();
-        bail!("block {block} holds {}; allowed are the writes {allowed:?}", describe(block, found));
+    /// Judges what a block holds after a crash. It must hold that from now on: a write that was never answered has
+    /// survived, or it never appears.
+    pub fn check(&mut self, block: u64, found: &[u8]) -> Result<()> {
+        let register = self.blocks.get_mut(&block).expect("a block that was written");
+        let allowed: Vec<u64> = std::iter::once(register.durable).chain(register.later.iter().copied()).collect();
+        let Some(write) = allowed.iter().find(|write| contents(block, **write) == found) else {
+            bail!("block {block} holds {}; allowed are the writes {allowed:?}", describe(block, found));
+        };
+        *register = Register { durable: *write, later: Vec::new() };
+        Ok(())
     }
 }
 
@@ -91,7 +93,7 @@ mod tests {
         let mut registers = Registers::default();
         let (first, second) = (registers.issue(7), registers.issue(7));
         for found in [vec![0; BLOCK_BYTES], first, second] {
-            registers.check(7, &found).expect("allowed");
+            registers.clone().check(7, &found).expect("allowed");
         }
     }
 
@@ -102,10 +104,25 @@ mod tests {
         let flushed = registers.issue(7);
         registers.flushed();
         let later = registers.issue(7);
-        registers.check(7, &flushed).expect("flushed");
-        registers.check(7, &later).expect("issued later");
+        registers.clone().check(7, &flushed).expect("flushed");
+        registers.clone().check(7, &later).expect("issued later");
         assert!(registers.check(7, &old).is_err(), "overwritten before the flush");
         assert!(registers.check(7, &[0; BLOCK_BYTES]).is_err(), "lost");
+    }
+
+    #[test]
+    fn a_write_that_no_answer_came_to_is_decided_by_the_next_look() {
+        let mut registers = Registers::default();
+        let answered = registers.issue(7);
+        registers.flushed();
+        let cut_off = registers.issue(7);
+        let mut survived = registers.clone();
+        registers.check(7, &answered).expect("it never appears");
+        registers.flushed();
+        registers.check(7, &answered).expect("no flush makes it so");
+        assert!(registers.check(7, &cut_off).is_err(), "a zombie");
+        survived.check(7, &cut_off).expect("it survived");
+        assert!(survived.check(7, &answered).is_err(), "lost after all");
     }
 
     #[test]
