@@ -84,7 +84,7 @@ async fn every_error_has_its_number() {
         raw.send(command, flags, place, offset, len, &data).await;
         assert_eq!(raw.reply().await, (error, place), "case {place}");
     }
-    for (error, number) in [(OpError::NoSpace, 28), (OpError::Damaged, 5), (OpError::Fenced, 1)] {
+    for (error, number) in [(OpError::NoSpace, 28), (OpError::Damaged, 5), (OpError::Fenced, 108)] {
         *disk.error.lock().unwrap() = Some(error);
         raw.send(WRITE, 0, 7, 0, 4, b"data").await;
         assert_eq!(raw.reply().await, (number, 7));
