@@ -39,7 +39,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::FenceWithoutWaiting => "fenced_client",
         Bug::SyncWithoutFlush | Bug::SkipReplay => "unsynced_writes",
         Bug::TrimTooEarly => "lagging_member_alone",
-        Bug::ActivateWithoutLeaseWait => "deposed_primary",
+        Bug::SkipFence | Bug::ActivateWithoutLeaseWait => "deposed_primary",
         Bug::DropRequestNumbers => "total_power_loss",
         _ => "mix",
     };
