@@ -62,6 +62,8 @@ pub struct Held {
     pub version: Version,
     /// Whether it is a tombstone.
     pub tombstone: bool,
+    /// Whether its data are known to be damaged: it is evidence, but supplies nothing.
+    pub damaged: bool,
 }
 
 /// What becomes of a held version.
@@ -109,7 +111,11 @@ pub fn choose(grounds: &Grounds, held: &[Held]) -> Choice {
     let mut kept = None;
     for &(version, tombstone) in versions.iter().rev() {
         let supplied = is_supplied(grounds, held, version, tombstone);
-        if version.epoch < grounds.last_epoch || supplied || is_on_all_of_last(grounds, held, version) {
+        // What some answering member of the last set lacks was never acknowledged nor served: if nobody can read it, it
+        // is void.
+        let intact: SmallVec<[Held; 8]> = held.iter().filter(|copy| !copy.damaged).copied().collect();
+        let readable = is_supplied(grounds, &intact, version, tombstone);
+        if version.epoch < grounds.last_epoch || readable || is_on_all_of_last(grounds, held, version) {
             if !supplied {
                 return Choice::Incomplete(version);
             }

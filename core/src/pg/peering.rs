@@ -279,7 +279,12 @@ impl Primary {
             .iter()
             .flat_map(|(seat, info)| {
                 let versions = [&info.committed, &info.prepared].into_iter().flatten();
-                versions.map(|info| Held { seat: *seat, version: info.version, tombstone: info.tombstone })
+                versions.map(|info| Held {
+                    seat: *seat,
+                    version: info.version,
+                    tombstone: info.tombstone,
+                    damaged: info.damaged,
+                })
             })
             .collect();
         match choose(&self.grounds(), &held) {

@@ -62,6 +62,8 @@ pub struct Entry {
     pub install: bool,
     /// Seats whose copy of this very version is damaged.
     repair: Mask,
+    /// A copy that was to supply it turned out to be damaged in this attempt.
+    unreadable: bool,
     /// An operation waits for it.
     wanted: bool,
     /// There is no good copy.
@@ -106,6 +108,7 @@ impl Entry {
             resolve: false,
             install: false,
             repair: 0,
+            unreadable: false,
             wanted: false,
             unfound: false,
             slot: false,
@@ -412,6 +415,7 @@ impl Primary {
     fn no_source<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         let unfound = !self.is_found(&self.unclean.entries[&object]);
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        let unreadable = unfound && entry.unreadable;
         entry.unfound = unfound;
         if std::mem::take(&mut entry.slot) {
             cx.host.recovery.give_back();
@@ -419,6 +423,10 @@ impl Primary {
         if self.stage == Stage::Resolve {
             // What nobody can read is served to nobody: there is no need to make it certain. But who did not answer may
             // hold a good copy, which counts no more once this interval is recorded, or the history trimmed.
+            if unreadable {
+                cx.host.mark("the choice of a version that cannot be read is made anew");
+                return self.give_up(cx, RETRY_PAUSE);
+            }
             let everybody = self.roster.mask(|_| true);
             if unfound && self.roster.answered() == everybody {
                 cx.host.mark("an uncertain object without a good copy");
@@ -481,10 +489,13 @@ impl Primary {
                     self.install(cx, object);
                 }
             }
-            (Step::Fetch, SubReply::Refused(Refused::Damaged | Refused::NoSuchVersion), Work::Fetching(from))
-                if from >> seat & 1 == 1 =>
-            {
+            (
+                Step::Fetch,
+                SubReply::Refused(why @ (Refused::Damaged | Refused::NoSuchVersion)),
+                Work::Fetching(from),
+            ) if from >> seat & 1 == 1 => {
                 entry.work = Work::Idle;
+                entry.unreadable |= why == Refused::Damaged;
                 let version = entry.version;
                 self.damage_found(cx, object, version, seat);
                 self.work_step(cx, object);

@@ -74,7 +74,7 @@ impl Group {
         for (seat, entry) in roster.in_mask(roster.answered()) {
             let version = self.held[entry.member.osd.0 as usize];
             if !version.is_none() {
-                held.push(Held { seat, version, tombstone: false });
+                held.push(Held { seat, version, tombstone: false, damaged: false });
             }
         }
         let choice = choose(&grounds, &held);
@@ -216,7 +216,7 @@ fn a_tombstone_needs_one_holder_data_need_k() {
         roster.stated(&seat, Statement { trusted: true, digest: Digest::default() });
     }
     let grounds = roster.grounds(&history::trimmed(Epoch(1), &members(ALL)), 2, true);
-    let held = |tombstone| [Held { seat: 0, version: version(1, 2), tombstone }];
+    let held = |tombstone| [Held { seat: 0, version: version(1, 2), tombstone, damaged: false }];
     let kept = |choice| match choice {
         Choice::Version { kept, .. } => kept.map(|(version, _)| version),
         other => panic!("{other:?}"),

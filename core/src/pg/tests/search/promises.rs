@@ -332,7 +332,12 @@ impl Promises {
             let node = &nodes[seat.member.osd.0 as usize];
             let info = node.store().lookup(CopyId { object: object(), role: seat.member.role });
             let versions = info.into_iter().flat_map(|info| [info.committed, info.prepared]).flatten();
-            held.extend(versions.map(|at| Held { seat: index, version: at.version, tombstone: at.tombstone }));
+            held.extend(versions.map(|at| Held {
+                seat: index,
+                version: at.version,
+                tombstone: at.tombstone,
+                damaged: at.damaged,
+            }));
         }
         match choose(grounds, &held) {
             Choice::Version { kept, .. } => {
