@@ -5,6 +5,7 @@ use super::number;
 use super::world::{BLOCK, Faults, Shape, World};
 use crate::map::{Scheme, ScrubOrder};
 use crate::msg::{Answer, Refusal, RequestOp};
+#[cfg(feature = "planted")]
 use crate::planted::Bug;
 use crate::time::Duration;
 
@@ -280,7 +281,6 @@ fn planted_bugs_are_found() {
 fn one_striped_seed() {
     #[cfg(feature = "planted")]
     crate::planted::plant(std::env::var("PG_PLANT").ok().and_then(|name| Bug::from_name(&name)));
-    let _ = Bug::ALL;
     let maps = Faults { maps: true, ..Faults::default() };
     let faults = match number("PG_FAULTS") {
         Some(0) => Faults::default(),
