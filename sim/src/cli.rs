@@ -1,6 +1,6 @@
 //! Command line: campaigns, repetitions, the list of scenarios, planted bugs.
 
-use crate::cluster::pool::Redundancy;
+use crate::cluster::pool::PoolChoice;
 use crate::run::{Failure, Recording, Report, run};
 use crate::scenarios::{ALL, Scenario};
 use clap::{Parser, Subcommand};
@@ -41,9 +41,10 @@ struct RunArgs {
     /// Scenario; all scenarios in turn with `all`.
     #[arg(long, default_value = "mix")]
     scenario: String,
-    /// The pool's redundancy, such as `replicated:3`, `ec:2+1` or `xor:2+1`; copies as drawn without it.
+    /// The pool, such as `replicated:3`, `ec:2+1,lazy` or `xor:2+1,immediate`, or `copies` (2 or 3, as drawn); without it
+    /// the mix draws it, other scenarios have copies.
     #[arg(long)]
-    pool: Option<Redundancy>,
+    pool: Option<PoolChoice>,
     /// Seeds at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -68,9 +69,9 @@ struct ReproArgs {
     /// Scenario.
     #[arg(long, default_value = "mix")]
     scenario: String,
-    /// The pool's redundancy, if it was given.
+    /// The pool, if it was given.
     #[arg(long)]
-    pool: Option<Redundancy>,
+    pool: Option<PoolChoice>,
     /// Stop at this event.
     #[arg(long)]
     until: Option<u64>,
@@ -229,7 +230,7 @@ fn take(totals: &mut Totals, scenario: &'static Scenario, report: &Report, again
     totals.failures.push((report.seed, scenario.name, what));
 }
 
-fn repro_line(seed: u64, scenario: &Scenario, pool: Option<Redundancy>) -> String {
+fn repro_line(seed: u64, scenario: &Scenario, pool: Option<PoolChoice>) -> String {
     let scenario = if scenario.name == "mix" { String::new() } else { format!(" --scenario {}", scenario.name) };
     let pool = pool.map(|pool| format!(" --pool {pool}")).unwrap_or_default();
     format!("ashlar-sim repro {seed}{scenario}{pool}")

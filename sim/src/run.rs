@@ -1,7 +1,7 @@
 //! Runs of the default scenario or a named one, by seed, with a verdict.
 
 use crate::check::history::Finding;
-use crate::cluster::pool::Redundancy;
+use crate::cluster::pool::PoolChoice;
 use crate::cluster::{Cluster, Config, Tally};
 use crate::scenarios::Scenario;
 use crate::world::Recorder;
@@ -54,8 +54,8 @@ pub struct Failure {
 /// What differs from the scenario as it is, and what to record.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
-    /// The pool's redundancy, in place of the drawn one.
-    pub pool: Option<Redundancy>,
+    /// The pool, in place of the drawn one.
+    pub pool: Option<PoolChoice>,
     /// Number of events to keep; 0: none.
     pub lines: usize,
     /// Events with one of these words are kept apart.
@@ -66,10 +66,8 @@ pub struct Recording {
 
 /// Runs a seed of a scenario.
 pub fn run(seed: u64, scenario: &Scenario, recording: &Recording) -> Report {
-    let mut config = (scenario.configure)(Config::draw(seed));
-    if let Some(pool) = recording.pool {
-        config = pool.applied(config);
-    }
+    let drawn = || if scenario.draws_pool() { PoolChoice::draw(seed) } else { PoolChoice::default() };
+    let config = recording.pool.unwrap_or_else(drawn).applied((scenario.configure)(Config::draw(seed)));
     let text = config.to_string();
     let mut cluster = Cluster::new(config);
     if recording.lines > 0 {

@@ -99,6 +99,11 @@ impl Scenario {
         ALL.iter().find(|scenario| scenario.name == name)
     }
 
+    /// Whether each seed has a kind of pool of its own.
+    pub fn draws_pool(&self) -> bool {
+        self.name == "mix"
+    }
+
     /// The first line of its header.
     pub fn title(&self) -> &'static str {
         self.text.lines().next().and_then(|line| line.strip_prefix("//! ")).unwrap_or(self.name)

@@ -1,13 +1,13 @@
 //! Seeds that once failed must pass for ever; each scenario and a few seeds of the mix pass; runs are deterministic.
 
-use ashlar_sim::cluster::pool;
+use ashlar_sim::cluster::pool::{self, PoolChoice};
 use ashlar_sim::run::{Recording, Report, run};
 use ashlar_sim::scenarios::{ALL, Scenario};
 
-fn pass(scenario: &Scenario, seed: u64) -> Report {
-    let report = run(seed, scenario, &Recording::default());
+fn pass(scenario: &Scenario, seed: u64, pool: Option<PoolChoice>) -> Report {
+    let report = run(seed, scenario, &Recording { pool, ..Recording::default() });
     if let Some(failure) = &report.failure {
-        panic!("{} {seed}: {}\n{}", scenario.name, failure.what, report.config);
+        panic!("{} {seed} (pool {pool:?}): {}\n{}", scenario.name, failure.what, report.config);
     }
     report
 }
@@ -17,28 +17,27 @@ fn seeds_that_once_failed() {
     let lines = include_str!("../../ci/seeds/fixed.txt").lines().filter(|line| !line.starts_with('#'));
     for line in lines {
         let mut words = line.split_whitespace();
-        let (Some(name), Some(seed)) = (words.next(), words.next()) else { continue };
+        let (Some(name), Some(seed), Some(pool)) = (words.next(), words.next(), words.next()) else { continue };
         let scenario = Scenario::named(name).unwrap_or_else(|| panic!("no scenario {name}"));
-        pass(scenario, seed.parse().unwrap_or_else(|_| panic!("not a seed: {line}")));
+        let seed = seed.parse().unwrap_or_else(|_| panic!("not a seed: {line}"));
+        let pool = (pool != "-").then(|| pool.parse().unwrap_or_else(|error| panic!("{line}: {error}")));
+        pass(scenario, seed, pool);
     }
 }
 
 #[test]
 fn every_scenario_passes() {
     for scenario in ALL {
-        (1..=2).for_each(|seed| drop(pass(scenario, seed)));
+        (1..=2).for_each(|seed| drop(pass(scenario, seed, None)));
     }
 }
 
 #[test]
 fn every_kind_of_pool_passes() {
     let mix = Scenario::named("mix").expect("the default scenario");
-    for pool in pool::ALL {
-        for seed in 1..=2 {
-            let report = run(seed, mix, &Recording { pool: Some(pool), ..Recording::default() });
-            if let Some(failure) = &report.failure {
-                panic!("mix {seed} --pool {pool}: {}\n{}", failure.what, report.config);
-            }
+    for redundancy in pool::ALL {
+        for (seed, lazy) in [(1, false), (2, true)] {
+            pass(mix, seed, Some(PoolChoice { redundancy: Some(redundancy), lazy: Some(lazy) }));
         }
     }
 }

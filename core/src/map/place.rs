@@ -89,6 +89,28 @@ pub fn keep_places(members: &mut [Option<OsdId>], homes: &[Option<OsdId>]) {
     }
 }
 
+/// Gives a place that changes hands to a new member in the domain of the old one, if there is one: then both need not be
+/// there at the same time for the others to move. Members that stay are in their places already.
+pub fn keep_domains<D: PartialEq>(
+    members: &mut [Option<OsdId>],
+    homes: &[Option<OsdId>],
+    domain: impl Fn(OsdId) -> Option<D>,
+) {
+    let home = |slot: usize| homes.get(slot).copied().flatten();
+    let fits = |slot: usize, osd: Option<OsdId>| {
+        home(slot).and_then(&domain).is_some_and(|wanted| osd.and_then(&domain).is_some_and(|is| is == wanted))
+    };
+    for slot in 0..members.len() {
+        if fits(slot, members[slot]) {
+            continue;
+        }
+        let other = (0..members.len()).find(|other| fits(slot, members[*other]) && !fits(*other, members[*other]));
+        if let Some(other) = other {
+            members.swap(slot, other);
+        }
+    }
+}
+
 /// The board as it is at present, without members that are not allowed where they are.
 fn set_up(problem: &Problem<'_>, candidates: &[&Candidate]) -> Board {
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();

@@ -6,8 +6,8 @@
 //! placed well at once.
 
 use crate::id::{OsdId, PgId, PgNumber, PoolId};
-use crate::map::place::{Candidate, Placement, Problem, domains, keep_places, place};
-use crate::map::{ClusterMap, Pool};
+use crate::map::place::{Candidate, Placement, Problem, domains, keep_domains, keep_places, place};
+use crate::map::{ClusterMap, OsdRecord, Pool};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,8 +121,13 @@ fn run_placement(map: &ClusterMap, id: PoolId, inputs: &Inputs) -> Placement {
     let seed = u64::from(id.0);
     let problem = Problem { candidates: &inputs.candidates, pg_size: inputs.pg_size, present: &present, seed };
     let mut placement = place(&problem);
+    let level = map.pool(id).map_or("", |pool| pool.failure_domain.as_str());
+    let domain = |(osd, record): (OsdId, &OsdRecord)| (osd, domains::domain(map.tree(), osd, &record.host, level));
+    let domains: BTreeMap<OsdId, String> = map.osd_records().map(domain).collect();
     for (number, members) in (0..inputs.pg_count).map(PgNumber).zip(&mut placement.groups) {
-        keep_places(members, &homes(map, PgId { pool: id, number }));
+        let homes = homes(map, PgId { pool: id, number });
+        keep_places(members, &homes);
+        keep_domains(members, &homes, |osd| domains.get(&osd));
     }
     placement
 }

@@ -8,7 +8,7 @@
 //!  Idle ---------------> Opening ---------> Up
 //!   ^                     |  ^               |  closed, reset, or silent
 //!   |  no longer wanted   v  | pause over    v
-//!   +------------------- Pausing <-----------+ (at once, without a pause, after a link that was up)
+//!   +------------------- Pausing <-----------+ (at once, without a pause, after a link that lasted)
 //! ```
 //! Invariants: at most one link per peer is used; of two that were opened at the same time, both sides keep the one that
 //! the OSD with the lower number opened. A newer link opened by the same side replaces the older: its opener has lost
@@ -23,13 +23,16 @@ use std::collections::BTreeMap;
 const PAUSE_MIN: Duration = Duration::millis(100);
 /// Longest pause between attempts: a returned peer is found within it.
 const PAUSE_MAX: Duration = Duration::millis(1_600);
+/// A link that did not last so long says nothing of the next: a peer that is starting closes every one. Longer than the
+/// longest pause, so that attempts become rare.
+const LASTING: Duration = Duration::millis(2_000);
 
 #[derive(Clone, Debug)]
 enum Link {
     Idle,
     Opening { since: Time },
     Pausing { until: Time },
-    Up { link: LinkId, incarnation: Incarnation, opened_here: bool, heard: Time },
+    Up { link: LinkId, incarnation: Incarnation, opened_here: bool, since: Time, heard: Time },
 }
 
 /// Where a peer is, by the cluster map.
@@ -169,8 +172,8 @@ impl Peers {
             self.changes.push(Change::Down(osd));
         }
         let peer = self.table.get_mut(&osd).expect("inserted above");
-        peer.link = Link::Up { link, incarnation, opened_here: opened, heard: env.now };
-        (peer.pause, peer.unreached) = (PAUSE_MIN, None);
+        peer.link = Link::Up { link, incarnation, opened_here: opened, since: env.now, heard: env.now };
+        peer.unreached = None;
         self.by_link.insert(link, osd);
         self.changes.push(Change::Up(osd, incarnation));
         self.accuse(osd, None);
@@ -188,9 +191,7 @@ impl Peers {
         let Some(peer) = self.table.get_mut(&osd) else { return };
         let Link::Opening { since } = peer.link else { return };
         peer.unreached.get_or_insert(since);
-        let jitter = Duration(env.rng.below(peer.pause.0 / 2));
-        peer.link = Link::Pausing { until: env.now + peer.pause + jitter };
-        peer.pause = Duration((peer.pause.0 * 2).min(PAUSE_MAX.0));
+        peer.begin_pause(env);
         if refused && let Some(incarnation) = peer.place.as_ref().map(|place| place.incarnation) {
             self.accuse(osd, Some(Accusation { incarnation, hard: true }));
         }
@@ -267,9 +268,21 @@ impl Peers {
     fn lost(&mut self, env: &mut Env<'_>, osd: OsdId) {
         let peer = self.table.get_mut(&osd).expect("a peer with a link is in the table");
         peer.unreached.get_or_insert(env.now);
-        peer.link = Link::Idle;
+        let Link::Up { since, .. } = std::mem::replace(&mut peer.link, Link::Idle) else {
+            panic!("a link to {osd:?} was lost that was not up");
+        };
+        if env.now.since(since) >= LASTING {
+            peer.pause = PAUSE_MIN;
+        }
+        // The first time at once: most likely there is nothing wrong, or the refusal of the next is news.
+        let patient = peer.pause > PAUSE_MIN;
+        if patient {
+            peer.begin_pause(env);
+        } else {
+            peer.pause = peer.next_pause();
+        }
         self.changes.push(Change::Down(osd));
-        self.open_if_wanted(env, osd, true);
+        self.open_if_wanted(env, osd, !patient);
     }
 
     /// Opens a link, if there is none and somebody needs it; `now`: even if a pause is not over.
@@ -295,6 +308,17 @@ impl Peers {
 impl Peer {
     fn new() -> Self {
         Peer { place: None, wanted: false, link: Link::Idle, pause: PAUSE_MIN, unreached: None, accused: None }
+    }
+
+    fn next_pause(&self) -> Duration {
+        Duration((self.pause.0 * 2).min(PAUSE_MAX.0))
+    }
+
+    /// The next attempt comes after a pause, the one after it later still.
+    fn begin_pause(&mut self, env: &mut Env<'_>) {
+        let jitter = Duration(env.rng.below(self.pause.0 / 2));
+        self.link = Link::Pausing { until: env.now + self.pause + jitter };
+        self.pause = self.next_pause();
     }
 }
 
@@ -380,6 +404,27 @@ mod tests {
         let (effects, changes) = world.tick_at(6_250);
         assert_eq!(effects, vec!["close 1", "connect there"]);
         assert_eq!(changes, vec![Change::Down(OTHER), accused(false)]);
+    }
+
+    #[test]
+    fn a_peer_that_closes_every_link_is_tried_less_and_less() {
+        let mut world = World::new(1);
+        let (mut opening, mut attempts) = (world.want().0.len(), 0);
+        let down = |world: &mut World| world.step(|peers, env| assert!(peers.link_down(env, LinkId(1)))).0;
+        for ms in 0..20_000 {
+            opening += world.tick_at(ms).0.len();
+            while opening > 0 {
+                attempts += 1;
+                assert!(attempts < 25, "after {ms} ms");
+                world.up(1, true);
+                opening = down(&mut world).len();
+            }
+        }
+        assert!(attempts > 8, "{attempts}: it would be found late");
+        let again = (20_000..30_000).find(|ms| !world.tick_at(*ms).0.is_empty()).expect("an attempt");
+        world.up(1, true);
+        world.tick_at(again + LASTING.0 / 1_000_000);
+        assert_eq!(down(&mut world), vec!["connect there"], "a link that lasted is replaced at once");
     }
 
     #[test]

@@ -178,8 +178,7 @@ impl Config {
     pub fn sometimes_lazy(mut self) -> Config {
         let mut rng = Rng::new(self.seed ^ 0x00c0_ffee_0000_0003);
         if rng.chance(1, 4) {
-            self.immediate_commit = ImmediateCommit::None;
-            self.image_objects = self.image_objects.max(2 * self.load.clients);
+            self.make_lazy(ImmediateCommit::None);
         }
         self
     }
@@ -201,9 +200,11 @@ impl Config {
         self
     }
 
-    /// Whether disks lose data for good in this run: one OSD's, and only where two other copies are.
+    /// Whether disks lose data for good in this run: one OSD's, and only where two others can be lost, and no write is
+    /// acknowledged that the rest could not supply.
     pub fn has_damage(&self) -> bool {
-        self.spare_members() >= 2 && (self.mix.has(FaultKind::LatentError) || self.mix.has(FaultKind::BitRot))
+        let spare = self.spare_members() >= 2 && self.pg_minsize > self.data_chunks();
+        spare && (self.mix.has(FaultKind::LatentError) || self.mix.has(FaultKind::BitRot))
     }
 
     /// Blocks of the image.

@@ -217,3 +217,21 @@ fn members_that_stay_keep_their_places() {
     assert_eq!(kept(&[1, 2, 3], &[]), osds(&[1, 2, 3]));
     assert_eq!(kept(&[3, 1], &[1, 2, 3]), osds(&[1, 3]), "a group that became smaller");
 }
+
+#[test]
+fn a_new_member_takes_the_place_of_one_in_its_domain() {
+    let osds =
+        |numbers: &[u32]| -> Vec<Option<OsdId>> { numbers.iter().map(|n| (*n != 0).then_some(OsdId(*n))).collect() };
+    // Two OSDs in each domain: 1 and 2, 3 and 4, ...
+    let kept = |members: &[u32], homes: &[u32]| {
+        let mut members = osds(members);
+        keep_domains(&mut members, &osds(homes), |osd| Some(osd.0.div_ceil(2)));
+        members
+    };
+    assert_eq!(kept(&[1, 6, 4], &[1, 3, 5]), osds(&[1, 4, 6]));
+    assert_eq!(kept(&[6, 2, 4], &[1, 3, 5]), osds(&[2, 4, 6]));
+    assert_eq!(kept(&[1, 4, 8], &[1, 3, 5]), osds(&[1, 4, 8]), "another domain stays where it is");
+    assert_eq!(kept(&[3, 1, 5], &[3, 1, 6]), osds(&[3, 1, 5]));
+    assert_eq!(kept(&[1, 0, 4], &[1, 3, 0]), osds(&[1, 4, 0]));
+    assert_eq!(kept(&[1, 2], &[]), osds(&[1, 2]));
+}

@@ -1,7 +1,8 @@
 //! Who takes which role in an erasure-coded group. Pure functions.
 //!
 //! Owns the choice. Invariants: an OSD has one role; one that holds a role's data is never put into another role while
-//! the rules of its parent ask for holders; no two members share a failure domain unless both hold their roles' data.
+//! the rules of its parent ask for holders; no two members share a failure domain unless both hold their roles' data, or
+//! one of them is on its way out and the other one fills a gap.
 
 use super::{Group, UsableOsds};
 use crate::id::{OsdId, Role};
@@ -22,6 +23,7 @@ pub fn choose(group: &Group<'_>, usable: &UsableOsds) -> Vec<Option<ActingMember
     seats.keep_holders(group);
     seats.fill_gaps();
     seats.keep_acting(group);
+    seats.share_rather_than_leave_gaps(group.target);
     seats.slots.iter().map(|osd| osd.map(|osd| usable[&osd].member)).collect()
 }
 
@@ -69,18 +71,47 @@ impl Seats<'_> {
     }
 
     /// Puts holders in place of new members until there are enough of them: first those whom the target does not want in
-    /// another role, so that moves go on, and of these who acts there at present, so that nothing changes in vain.
+    /// another role nor somebody in their domain, so that moves go on, and of these who acts there at present, so that
+    /// nothing changes in vain.
     fn keep_holders(&mut self, group: &Group<'_>) {
         let mut roles: Vec<usize> = (0..self.slots.len()).filter(|role| self.holders[*role].is_some()).collect();
         let wanted = group.holders_wanted().min(roles.len());
         let elsewhere = |role: usize| self.holders[role].is_some_and(|osd| group.target.contains(&Some(osd)));
-        roles.sort_by_key(|role| (elsewhere(*role), !self.acts(group, *role)));
+        roles.sort_by_key(|role| (elsewhere(*role), !self.in_the_way(*role).is_empty(), !self.acts(group, *role)));
         for role in roles {
             let present = (0..self.slots.len()).filter(|role| self.holds(*role)).count();
             if present >= wanted {
                 return;
             }
             self.insert(role);
+        }
+    }
+
+    /// Other roles whose new members share the domain of this role's holder.
+    fn in_the_way(&self, role: usize) -> Vec<usize> {
+        let Some(holder) = self.holders[role] else { return Vec::new() };
+        let clashes = |other: &usize| {
+            let osd = self.slots[*other].filter(|_| *other != role && !self.holds(*other));
+            osd.is_some_and(|osd| self.shares_domain(osd, holder))
+        };
+        (0..self.slots.len()).filter(clashes).collect()
+    }
+
+    /// A gap would be worse than a member of the target in the domain of one that is to go: the loss of that domain takes
+    /// no more, and without it no further move could begin.
+    fn share_rather_than_leave_gaps(&mut self, target: &[Option<OsdId>]) {
+        for (role, wanted) in target.iter().take(self.slots.len()).enumerate() {
+            let Some(osd) = wanted.filter(|osd| self.usable.contains_key(osd) && self.slots[role].is_none()) else {
+                continue;
+            };
+            let bears_it = |other: usize| match self.slots[other] {
+                Some(member) if member == osd => false,
+                Some(member) => !self.shares_domain(osd, member) || target.get(other) != Some(&Some(member)),
+                None => true,
+            };
+            if (0..self.slots.len()).all(bears_it) {
+                self.slots[role] = Some(osd);
+            }
         }
     }
 
@@ -110,12 +141,7 @@ impl Seats<'_> {
     /// Puts a role's holder into its place; whoever stands in its way goes, unless it holds its own role's data.
     fn insert(&mut self, role: usize) {
         let Some(holder) = self.holders[role] else { return };
-        let in_the_way = |other: &usize| {
-            let osd = self.slots[*other].filter(|_| *other != role && !self.holds(*other));
-            osd.is_some_and(|osd| self.shares_domain(osd, holder))
-        };
-        let cleared: Vec<usize> = (0..self.slots.len()).filter(in_the_way).collect();
-        cleared.iter().for_each(|other| self.slots[*other] = None);
+        self.in_the_way(role).iter().for_each(|other| self.slots[*other] = None);
         self.slots[role] = Some(holder);
     }
 }

@@ -255,6 +255,34 @@ fn a_member_that_is_wanted_in_another_role_holds_nothing_up() {
     assert_eq!(acting(&step(first, &[4, 2, 3])), [4, 1, 3]);
 }
 
+/// 2+1 chunks on OSDs of which each two share a domain: 1 and 2, 3 and 4, ...
+fn steps_of_pairs(target: &[u32], holders: &[u32]) -> Vec<Vec<u32>> {
+    let mut all = usable(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    all.values_mut().for_each(|usable| usable.domain = format!("h{}", usable.member.osd.0.div_ceil(2)));
+    let pool = || Pool { parity_chunks: 1, ..Pool { scheme: Scheme::Ec, ..pool(3, 2) } };
+    let (mut map, mut steps, mut holders) = (None, Vec::new(), holders.to_vec());
+    loop {
+        let history = Some(roles_history(&[&holders]));
+        let next = Case { pool: pool(), map, target: targets(target), history }.next(&all);
+        holders = acting(&next);
+        if steps.last() == Some(&holders) {
+            return steps;
+        }
+        steps.push(holders.clone());
+        map = Some(next);
+    }
+}
+
+#[test]
+fn a_gap_is_filled_although_the_new_member_shares_the_domain_of_one_that_is_to_go() {
+    assert_eq!(steps_of_pairs(&[1, 6, 4], &[1, 3, 0]), [[1, 3, 4], [1, 6, 4]]);
+}
+
+#[test]
+fn a_holder_stays_for_which_nobody_else_must_wait() {
+    assert_eq!(steps_of_pairs(&[1, 7, 4], &[1, 3, 5]), [[1, 7, 5], [1, 7, 4]]);
+}
+
 #[test]
 fn members_stay_when_the_failure_domains_change_under_them() {
     let mut osds = usable(&[1, 2, 3, 4, 5, 6]);
