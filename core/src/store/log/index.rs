@@ -15,6 +15,8 @@ pub type ObjectIndex = u32;
 pub const NONE: u32 = u32::MAX;
 /// A snapshot's header, object, and the fixed part of both versions, each with two requests.
 const SNAPSHOT_FIXED_BYTES: u64 = 32 + 2 * (48 + 2 * 24);
+/// An overlay in a snapshot: a unit, its number and its checksum, padded.
+pub const OVERLAY_BYTES: u64 = 4096 + 16;
 
 /// An object.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Object {
     pub base: u32,
     /// Bytes that a snapshot of it may take, as last counted.
     pub snapshot_bytes: u64,
+    /// Overlays of its prepared version, as last counted.
+    pub prepared_overlays: u64,
     /// What it adds to the sums over all objects.
     pub share: Share,
     /// Its record of things under way; [`NONE`] if it rests.
@@ -64,6 +68,7 @@ impl Objects {
                 versions: Versions::default(),
                 base: NONE,
                 snapshot_bytes: 0,
+                prepared_overlays: 0,
                 share: Share::default(),
                 active: NONE,
                 queued: false,
@@ -160,7 +165,7 @@ impl Object {
         }
         let units = units_of(block_size) as u64;
         let data = units * 4 + units.div_ceil(8) * 8;
-        let prepared = self.versions.prepared.as_ref().map_or(0, |state| data + state.overlays.len() as u64 * 4112);
-        SNAPSHOT_FIXED_BYTES + data + prepared
+        let prepared = if self.versions.prepared.is_some() { data } else { 0 };
+        SNAPSHOT_FIXED_BYTES + data + prepared + self.versions.prepared_overlays() * OVERLAY_BYTES
     }
 }

@@ -163,6 +163,11 @@ impl Versions {
         self.committed.as_ref().map_or(0, |state| state.overlays.len())
     }
 
+    /// Overlays of the prepared version, which only its commit, its end or a snapshot takes out of the log.
+    pub fn prepared_overlays(&self) -> u64 {
+        self.prepared.as_ref().map_or(0, |state| state.overlays.len() as u64)
+    }
+
     /// What it adds to the sums over all objects.
     pub fn share(&self, object: ObjectId) -> Share {
         let Some(newest) = self.newest() else { return Share::default() };

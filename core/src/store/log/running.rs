@@ -88,6 +88,8 @@ pub struct Running {
     pub(super) overlay_queue: VecDeque<ObjectIndex>,
     /// Overlays of committed versions.
     pub(super) overlays: u64,
+    /// Overlays of prepared versions.
+    pub(super) prepared_overlays: u64,
     pub(super) compactions: u32,
     /// Data on their way from blocks that were refused to others.
     pub(super) moves: Slab<Move>,
@@ -148,6 +150,7 @@ impl Running {
             cleaner: Cleaner::default(),
             overlay_queue: VecDeque::new(),
             overlays: 0,
+            prepared_overlays: 0,
             compactions: 0,
             moves: Slab::default(),
             undone: 0,
@@ -191,6 +194,11 @@ impl Running {
         let bound = object.snapshot_bound(block_size);
         let before = std::mem::replace(&mut object.snapshot_bytes, bound);
         self.snapshot_bytes = self.snapshot_bytes - before + bound;
+        // Cleaning needs less of the log.
+        self.gained |= bound < before;
+        let prepared = object.versions.prepared_overlays();
+        let prepared_before = std::mem::replace(&mut object.prepared_overlays, prepared);
+        self.prepared_overlays = self.prepared_overlays - prepared_before + prepared;
         if object.base != NONE {
             let segment = &mut self.journal.segments[object.base as usize];
             segment.snapshot_bytes = segment.snapshot_bytes - before + bound;
@@ -822,16 +830,18 @@ impl Running {
             self.journal.check();
         }
         let units = super::object::units_of(self.superblock.block_size);
-        let (mut snapshots, mut overlays, mut summary) = (0, 0, Summary::default());
+        let (mut snapshots, mut overlays, mut prepared, mut summary) = (0, 0, 0, Summary::default());
         for (_, object) in self.objects.iter() {
             object.versions.check(object.copy, units);
             snapshots += object.snapshot_bytes;
             overlays += object.versions.overlays() as u64;
+            prepared += object.versions.prepared_overlays();
             summary.change(object.copy, Share::default(), object.versions.share(object.copy.object));
             let listed = object.base == NONE || self.journal.segments[object.base as usize].live > 0;
             assert!(listed, "{:?}: base in segment {}", object.copy, object.base);
         }
-        assert_eq!((snapshots, overlays), (self.snapshot_bytes, self.overlays), "sums over all objects");
+        let sums = (self.snapshot_bytes, self.overlays, self.prepared_overlays);
+        assert_eq!((snapshots, overlays, prepared), sums, "sums over all objects");
         self.summary.check(&summary);
         if self.is_read_only() {
             return;

@@ -7,7 +7,7 @@
 //! Invariant: when this returns `Applied`, memory and the log under construction agree; otherwise nothing changed.
 
 use super::crc;
-use super::index::ObjectIndex;
+use super::index::{OVERLAY_BYTES, ObjectIndex};
 use super::object::{Sums, Versions, sectors, unit_of, units_of};
 use super::ops::{Base, DataStage, Op, Stage};
 use super::read::{Captured, Source};
@@ -28,6 +28,9 @@ const UNDONE_MAX: u32 = 4096;
 const VOID_BYTES: u32 = 48;
 /// Of the log, how much the snapshots of all objects may take before creating objects is refused.
 const SNAPSHOTS_PERCENT: u64 = 40;
+/// Share of the log that overlays of prepared versions take before the next ones get blocks: only their primary ends them, it
+/// may be long in coming to it, and until then nothing else makes room.
+const PREPARED_SHARE: u64 = 8;
 /// A record besides its data: labels, requests, checksums of the largest object.
 const RECORD_BYTES: usize = 4 << 10;
 
@@ -258,7 +261,8 @@ impl Running {
         let large = write.data.len() * 2 > self.superblock.block_size;
         let active = self.actives.get(self.objects.at(place).active).expect("has an operation");
         let (undone, busy) = (active.undone && !planted(Bug::StoreTwoUndone), active.is_block_busy());
-        if own_block == NO_BLOCK || large || (covers && !undone) {
+        let crowded = write.join.mode == Mode::Prepare && self.prepared_full() && self.blocks.has_free();
+        if own_block == NO_BLOCK || large || (covers && !undone) || crowded {
             if undone {
                 return Ok(Planned::Wait);
             }
@@ -277,6 +281,19 @@ impl Running {
         self.blocks.is_cooling() || self.ops.iter().any(|(_, op)| !op.frees.is_empty())
     }
 
+    /// Whether the log has no room for another object, for good: what is prepared now will be committed.
+    fn snapshots_full(&self, place: ObjectIndex) -> bool {
+        let object = self.objects.at(place);
+        let others = self.snapshot_bytes - object.snapshot_bytes;
+        let passing = (self.prepared_overlays - object.prepared_overlays) * OVERLAY_BYTES;
+        (others - passing) * 100 > self.journal.total_bytes() * SNAPSHOTS_PERCENT
+    }
+
+    /// Whether the log carries enough data of prepared versions.
+    fn prepared_full(&self) -> bool {
+        self.prepared_overlays * OVERLAY_BYTES * PREPARED_SHARE > self.journal.total_bytes()
+    }
+
     /// Whether one more operation with data may be under way.
     fn may_be_undone(&self) -> bool {
         self.undone < UNDONE_MAX.min((self.superblock.page_max() - UNIT) / VOID_BYTES)
@@ -293,8 +310,7 @@ impl Running {
     ) -> Result<Option<Planned>, StoreError> {
         let object = self.objects.at(place);
         let creates = object.versions.newest_block() == NO_BLOCK;
-        let snapshots = self.snapshot_bytes - object.snapshot_bytes;
-        if creates && snapshots * 100 > self.journal.total_bytes() * SNAPSHOTS_PERCENT {
+        if creates && self.snapshots_full(place) {
             return Err(StoreError::NoSpace);
         }
         if !self.may_be_undone() {
@@ -465,8 +481,7 @@ impl Running {
         }
         let object = self.objects.at(place);
         let creates = object.versions.newest_block() == NO_BLOCK;
-        let snapshots = self.snapshot_bytes - object.snapshot_bytes;
-        if creates && snapshots * 100 > self.journal.total_bytes() * SNAPSHOTS_PERCENT {
+        if creates && self.snapshots_full(place) {
             return Err(StoreError::NoSpace);
         }
         // A copy that has a block gives it back, and may take the last one.

@@ -383,6 +383,46 @@ fn a_full_store_still_replaces_deletes_and_recovers() {
     assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
 }
 
+/// A whole copy, or a version prepared on top of it that is so small that the log may carry it.
+fn step(world: &mut World, stripe: u64, next: Mode) -> Vec<Result<StoreReply, StoreError>> {
+    let (seq, len) = if next == Mode::Plain { (1, BLOCK) } else { (2, BLOCK / 2) };
+    let mut op = write(world, seq, 0, len);
+    if let StoreOp::Write { copy: of, mode, .. } = &mut op {
+        (*of, *mode) = (copy(stripe), next);
+    }
+    let results = run_all(world, vec![op]);
+    world.store.check();
+    results
+}
+
+const DONE: Result<StoreReply, StoreError> = Ok(StoreReply::Done);
+
+#[test]
+fn prepared_data_in_the_log_leave_room_for_new_objects() {
+    let shape = Shape { objects: 90, blocks: 120, ..SHAPE };
+    let mut world = World::new(shape, 1);
+    for stripe in 0..50 {
+        assert_eq!(step(&mut world, stripe, Mode::Plain), [DONE], "{stripe}");
+        assert_eq!(step(&mut world, stripe, Mode::Prepare), [DONE], "{stripe}");
+    }
+    let stats = world.store.stats();
+    assert!(stats.log_used_bytes < stats.log_total_bytes / 2, "{stats:?}");
+}
+
+#[test]
+fn what_waits_for_room_goes_on_when_prepared_data_are_committed() {
+    // No block is left, so the log has to carry what is prepared.
+    const OBJECTS: u64 = 59;
+    let shape = Shape { objects: 90, blocks: OBJECTS + 1, ..SHAPE };
+    let mut world = World::new(shape, 1);
+    (0..OBJECTS).for_each(|stripe| assert_eq!(step(&mut world, stripe, Mode::Plain), [DONE]));
+    let waits = (0..OBJECTS).find(|stripe| step(&mut world, *stripe, Mode::Prepare).is_empty()).expect("one waits");
+    let commits = (0..waits).map(|stripe| StoreOp::Commit { copy: copy(stripe), version: version(2) }).collect();
+    let results = run_all(&mut world, commits);
+    assert_eq!(results, vec![DONE; usize::try_from(waits).unwrap() + 1], "and what waited");
+    world.store.check();
+}
+
 /// A page of which only the beginning arrives, then one in its place of which only the rest does.
 #[test]
 pub fn a_torn_page_is_void_for_ever() {
