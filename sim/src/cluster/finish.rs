@@ -1,10 +1,11 @@
 //! The end of a run: heal everything, demand that it becomes whole, read everything back, check everything.
 
+use super::process::Process;
 use super::script::broken;
 use super::{Cluster, IMAGE};
 use crate::check::history::{Block, Finding, What};
 use crate::world::MetaFaults;
-use ashlar_core::map::{PREFIX, PgMap};
+use ashlar_core::map::{ActingMember, PREFIX};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::Outcome;
 use std::fmt::Write;
@@ -92,8 +93,19 @@ impl Cluster {
         let pg = self.pg(number);
         let Some(summary) = self.summary(pg) else { return false };
         let size = usize::from(self.config.pg_size);
-        let full = |map: PgMap| map.epoch == summary.epoch && map.acting.iter().flatten().count() == size;
-        summary.state == "active" && summary.clean && self.pg_map(pg).is_some_and(full)
+        let Some(map) = self.pg_map(pg).filter(|map| map.epoch == summary.epoch) else { return false };
+        let acting = || map.acting.iter().flatten();
+        let full = acting().count() == size && acting().all(|member| self.runs_as(member));
+        summary.state == "active" && summary.clean && full
+    }
+
+    /// Whether a member is what runs under its number: not an earlier start, of which nobody has told the map yet.
+    fn runs_as(&self, member: &ActingMember) -> bool {
+        let is = |process: &Process| {
+            matches!(process, Process::Osd(_, incarnation, osd)
+                if (*osd, *incarnation) == (member.osd, member.incarnation))
+        };
+        self.osds.iter().filter_map(|node| self.world.node(*node)).any(is)
     }
 
     fn read_back(&mut self) -> Result<(), Finding> {
