@@ -3,7 +3,8 @@
 //! Owns the choice of acting members and primary, and the epoch. Does not own the target, nor verdicts.
 //!
 //! Invariants: acting members are up and never share a failure domain (but those that did act and hold the data when
-//! the domains changed under them stay until others have taken over); the epoch rises by one with every change of
+//! the domains changed under them stay until others have taken over, and in erasure-coded pools a new member may fill a
+//! gap beside one that is to go); the epoch rises by one with every change of
 //! members, incarnations or primary, and only then; while members that hold everything are up, enough of them act
 //! (`pg_minsize`, but always leaving room for one new member); members that stay keep their slots; a primary that can
 //! stay stays. In erasure-coded pools a slot is a role, and whoever holds one role's data holds nothing of another's
