@@ -133,6 +133,19 @@ impl Client {
         }
     }
 
+    /// The names of all images, each as `POOL/NAME`, in order.
+    pub async fn images(&self) -> Result<Vec<String>, Error> {
+        self.enter().await?;
+        let receiver = self.shared.driver.with(|endpoint, env| {
+            let op = endpoint.machine.list_images(env);
+            endpoint.wait(op)
+        });
+        match receiver.await.map_err(|_| Error::Stopped)?? {
+            Outcome::Images(names) => Ok(names),
+            other => panic!("a listing was answered by {other:?}"),
+        }
+    }
+
     /// Carries out an operation. It is begun when this is first polled, and goes on if the future is dropped.
     pub(crate) async fn perform(&self, image: ImageId, op: ImageOp) -> Result<Outcome, Error> {
         self.enter().await?;

@@ -198,6 +198,22 @@ pub enum MapMessage {
         /// The image.
         image: Option<ImageInfo>,
     },
+    /// Ask for the names of all images, some at a time.
+    ListImages {
+        /// Comes back in the answer.
+        token: u64,
+        /// Begin after this one.
+        after: Option<String>,
+    },
+    /// Answer: names as POOL/NAME, in order.
+    Images {
+        /// As asked.
+        token: u64,
+        /// The names.
+        names: Vec<String>,
+        /// Whether there are more.
+        more: bool,
+    },
 }
 
 /// What clients need of the cluster map.

@@ -28,9 +28,12 @@ const PAYLOAD_UNITS: usize = 16 << 10;
 /// What is in flight at shutdown may take so long; a cluster that is away would take for ever.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// A block status covers no more: some thousand objects; the client asks on from there.
-const STATUS_MAX_BYTES: u32 = 1 << 30;
-/// The same, if the client wants one extent only.
-const STATUS_ONE_MAX_BYTES: u32 = 32 << 20;
+const STATUS_MAX_BYTES: u64 = 1 << 30;
+/// A reply to it holds no more extents: half a MiB.
+const STATUS_EXTENTS: usize = 64 << 10;
+/// A client that wants one extent only gets it from the first object, if it ends there; if not, from so many times as
+/// many objects, and so on: fragmented images cost no more than they must, nor do large holes.
+const STATUS_GROWTH: u64 = 8;
 
 /// Serves one connection until it ends. `shutdown` turns true when the server ends.
 pub async fn run<S, E>(stream: S, exports: E, mut shutdown: watch::Receiver<bool>) -> io::Result<()>
@@ -70,18 +73,23 @@ where
     E: Exports,
 {
     let mut out = Vec::new();
-    let mut negotiation = Negotiation::new(exports.names(), &mut out);
+    let mut negotiation = Negotiation::new(&mut out);
     let mut disk = None;
     loop {
         let (used, mut step) = negotiation.receive(incoming.bytes(), &mut out);
         incoming.consume(used);
+        if step == Step::List {
+            negotiation.list(&exports.names().await, &mut out);
+            continue;
+        }
         if let Step::Find(name) = step {
-            disk = exports.find(&name).await;
+            let found = exports.find(&name).await;
             let info = |disk: &E::Disk| ExportInfo {
                 size_bytes: disk.size(),
                 read_only: exports.read_only() || disk.is_read_only(),
             };
-            step = negotiation.found(disk.as_ref().map(info), &mut out);
+            step = negotiation.found(found.as_ref().map(info).map_err(String::as_str), &mut out);
+            disk = found.ok();
             if step == Step::Read {
                 continue;
             }
@@ -91,7 +99,7 @@ where
         match step {
             Step::Transmit(terms) => return Ok(disk.map(|disk| (disk, terms))),
             Step::Close => return Ok(None),
-            Step::Read | Step::Find(_) => {}
+            Step::Read | Step::Find(_) | Step::List => {}
         }
         if !incoming.receive().await? {
             return Ok(None);
@@ -273,12 +281,39 @@ async fn carry_out(disk: impl Disk, request: Request) -> Result<Outcome, Error> 
             safe(&disk, request).await
         }
         Command::BlockStatus => {
-            let one = flags & flag::REQ_ONE != 0;
-            let most = if one { STATUS_ONE_MAX_BYTES } else { STATUS_MAX_BYTES };
-            disk.perform(ImageOp::BlockStatus { offset, len: len.min(most.into()) }).await
+            let len = len.min(STATUS_MAX_BYTES);
+            match flags & flag::REQ_ONE {
+                0 => disk.perform(ImageOp::BlockStatus { offset, len }).await,
+                _ => first_extent(&disk, offset, len).await,
+            }
         }
         Command::Write | Command::Disconnect | Command::Unknown(_) => unreachable!("not carried out here"),
     }
+}
+
+/// The extent that begins at `offset`, up to `len` bytes of it.
+async fn first_extent(disk: &impl Disk, offset: u64, len: u64) -> Result<Outcome, Error> {
+    let object = u64::from(disk.object_bytes());
+    let (mut first, mut window) = (None, object - offset % object);
+    let mut covered = 0;
+    while covered < len {
+        let asked = window.min(len - covered);
+        let found = match disk.perform(ImageOp::BlockStatus { offset: offset + covered, len: asked }).await? {
+            Outcome::BlockStatus(extents) => *extents.first().expect("an extent for some bytes"),
+            other => panic!("a block status was answered by {other:?}"),
+        };
+        let extent = first.get_or_insert(Extent { len: 0, ..found });
+        if extent.written != found.written {
+            break;
+        }
+        extent.len += found.len;
+        if found.len < asked {
+            break;
+        }
+        covered += asked;
+        window = window.next_multiple_of(object) * STATUS_GROWTH;
+    }
+    Ok(Outcome::BlockStatus(first.into_iter().collect()))
 }
 
 fn on_sectors(request: &Request) -> bool {
@@ -342,9 +377,7 @@ impl Replier {
     }
 
     fn status(&self, mut extents: Vec<Extent>) -> (Head, Body) {
-        if self.request.flags & flag::REQ_ONE != 0 {
-            extents.truncate(1);
-        }
+        extents.truncate(if self.request.flags & flag::REQ_ONE != 0 { 1 } else { STATUS_EXTENTS });
         let bytes = descriptors(&extents);
         let len = u32::try_from(bytes.len()).expect("a block status covers 1 GiB at most");
         (Head::block_status(self.request.cookie, len), Body::Bytes(bytes))

@@ -38,9 +38,9 @@ pub trait Exports: Clone + Send + Sync + 'static {
     /// What they are.
     type Disk: Disk;
     /// Names to be listed.
-    fn names(&self) -> Vec<String>;
-    /// The disk of this name; empty: the default one.
-    fn find(&self, name: &str) -> impl Future<Output = Option<Self::Disk>> + Send;
+    fn names(&self) -> impl Future<Output = Vec<String>> + Send;
+    /// The disk of this name (empty: the default one), or for the client's user why there is none.
+    fn find(&self, name: &str) -> impl Future<Output = Result<Self::Disk, String>> + Send;
     /// Whether clients may not write, whatever the disk allows.
     fn read_only(&self) -> bool;
 }

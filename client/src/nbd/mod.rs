@@ -150,12 +150,16 @@ impl Images {
     }
 
     /// The image that an export name stands for.
-    fn image_of<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+    fn image_of<'a>(&'a self, name: &'a str) -> Result<&'a str, String> {
+        let named = |export: &&(String, String)| export.0 == name;
         match (name, self.named.as_slice()) {
-            ("", [(_, only)]) => Some(only),
-            ("", _) => None,
-            (name, []) => Some(name),
-            (name, named) => named.iter().find(|(export, _)| export == name).map(|(_, image)| image.as_str()),
+            ("", [(_, only)]) => Ok(only),
+            ("", _) => Err("name an export: its list says which there are".into()),
+            (name, []) => Ok(name),
+            (name, exports) => match exports.iter().find(named) {
+                Some((_, image)) => Ok(image),
+                None => Err(format!("'{name}' is not exported here: the list of exports says what is")),
+            },
         }
     }
 }
@@ -163,20 +167,27 @@ impl Images {
 impl Exports for Images {
     type Disk = Image;
 
-    fn names(&self) -> Vec<String> {
-        self.named.iter().map(|(name, _)| name.clone()).collect()
+    async fn names(&self) -> Vec<String> {
+        if !self.named.is_empty() {
+            return self.named.iter().map(|(name, _)| name.clone()).collect();
+        }
+        self.client.images().await.unwrap_or_else(|error| {
+            tracing::warn!("cannot list the images: {error}");
+            Vec::new()
+        })
     }
 
-    async fn find(&self, name: &str) -> Option<Image> {
+    async fn find(&self, name: &str) -> Result<Image, String> {
         let image = self.image_of(name)?.to_string();
-        match self.client.open(&image).await {
-            Ok(image) => Some(image),
-            Err(Error::Op(OpError::NoSuchImage)) => None,
-            Err(error) => {
-                tracing::warn!("cannot export {image}: {error}");
-                None
+        self.client.open(&image).await.map_err(|error| match error {
+            Error::Op(OpError::NoSuchImage) => {
+                format!("there is no image '{image}'; where several pools have one, name it as POOL/NAME")
             }
-        }
+            error => {
+                tracing::warn!("cannot export {image}: {error}");
+                format!("cannot export '{image}': {error}")
+            }
+        })
     }
 
     fn read_only(&self) -> bool {

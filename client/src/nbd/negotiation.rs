@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Flags ─▶ Option ─▶ Data ─▶ (the export is looked up) ─┬▶ Option   (LIST, INFO, STRUCTURED_REPLY, contexts)
-//!               ▲                                         ├▶ Transmit (GO, EXPORT_NAME)
+//!               ▲        (or all are listed)              ├▶ Transmit (GO, EXPORT_NAME)
 //!               └── Skip (data too long)                  └▶ Close    (ABORT, nonsense)
 //! ```
 
@@ -69,6 +69,8 @@ pub enum Step {
     Read,
     /// Look up the export of this name (empty: the default one) and call [`Negotiation::found`].
     Find(String),
+    /// Tell the names of the exports by [`Negotiation::list`].
+    List,
     /// Serve the export that was found last.
     Transmit(Terms),
     /// End the connection, after sending what is to be sent.
@@ -82,6 +84,7 @@ enum State {
     Data { option: u32, len: u32 },
     Skip { option: u32, left: u32 },
     Finding(Finding),
+    Listing,
     Over,
 }
 
@@ -97,7 +100,6 @@ enum Finding {
 #[derive(Clone, Debug)]
 pub struct Negotiation {
     state: State,
-    names: Vec<String>,
     no_zeroes: bool,
     structured: bool,
     /// For which export the context was selected.
@@ -105,12 +107,12 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// Begins; puts the greeting into `out`. `names` are listed to those who ask.
-    pub fn new(names: Vec<String>, out: &mut Vec<u8>) -> Self {
+    /// Begins; puts the greeting into `out`.
+    pub fn new(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(&GREETING.to_be_bytes());
         out.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
         out.extend_from_slice(&(FIXED_NEWSTYLE | NO_ZEROES).to_be_bytes());
-        Negotiation { state: State::Flags, names, no_zeroes: false, structured: false, allocation_of: None }
+        Negotiation { state: State::Flags, no_zeroes: false, structured: false, allocation_of: None }
     }
 
     /// Takes received bytes; returns how many it used, and what to do next. Call it again with the rest (and more)
@@ -139,7 +141,7 @@ impl Negotiation {
             State::Skip { option, left } => {
                 (!bytes.is_empty()).then(|| (self.skip(option, left, bytes.len(), out), None))
             }
-            State::Finding(_) | State::Over => None,
+            State::Finding(_) | State::Listing | State::Over => None,
         }
     }
 
@@ -191,8 +193,8 @@ impl Negotiation {
                 self.close()
             }
             option::LIST if data.is_empty() => {
-                self.list(out);
-                None
+                self.state = State::Listing;
+                Some(Step::List)
             }
             option::STRUCTURED_REPLY if data.is_empty() => {
                 self.structured = true;
@@ -231,8 +233,11 @@ impl Negotiation {
         }
     }
 
-    fn list(&self, out: &mut Vec<u8>) {
-        for name in &self.names {
+    /// Answers [`Step::List`].
+    pub fn list(&mut self, names: &[String], out: &mut Vec<u8>) {
+        assert_eq!(self.state, State::Listing, "names for nobody");
+        self.state = State::Option;
+        for name in names {
             let len = u32::try_from(name.len()).expect("names are short");
             put_reply(out, option::LIST, reply::SERVER, &[&len.to_be_bytes(), name.as_bytes()].concat());
         }
@@ -270,25 +275,25 @@ impl Negotiation {
         self.find(name.to_string(), Finding::Contexts { option, name: name.to_string(), allocation })
     }
 
-    /// Tells what became of [`Step::Find`].
-    pub fn found(&mut self, export: Option<ExportInfo>, out: &mut Vec<u8>) -> Step {
+    /// Tells what became of [`Step::Find`]: the export, or why there is none.
+    pub fn found(&mut self, export: Result<ExportInfo, &str>, out: &mut Vec<u8>) -> Step {
         let State::Finding(finding) = mem::replace(&mut self.state, State::Option) else {
             panic!("an export was found that nobody had looked for");
         };
         match (finding, export) {
-            (Finding::ExportName, None) => {
+            (Finding::ExportName, Err(_)) => {
                 self.state = State::Over;
                 Step::Close
             }
-            (Finding::ExportName, Some(export)) => self.begin_oldstyle(export, out),
-            (Finding::Info { option, .. } | Finding::Contexts { option, .. }, None) => {
-                put_reply(out, option, reply::UNKNOWN, b"no such export");
+            (Finding::ExportName, Ok(export)) => self.begin_oldstyle(export, out),
+            (Finding::Info { option, .. } | Finding::Contexts { option, .. }, Err(reason)) => {
+                put_reply(out, option, reply::UNKNOWN, reason.as_bytes());
                 Step::Read
             }
-            (Finding::Info { option, name, tell_name }, Some(export)) => {
+            (Finding::Info { option, name, tell_name }, Ok(export)) => {
                 self.inform(option, &name, tell_name, export, out)
             }
-            (Finding::Contexts { option, name, allocation }, Some(_)) => {
+            (Finding::Contexts { option, name, allocation }, Ok(_)) => {
                 self.answer_contexts(option, name, allocation, out);
                 Step::Read
             }
@@ -418,15 +423,20 @@ mod tests {
     /// Feeds everything, finding every export but "missing".
     fn run(bytes: &[u8]) -> (Vec<u8>, Step) {
         let mut out = Vec::new();
-        let mut negotiation = Negotiation::new(vec!["demo".into()], &mut out);
+        let mut negotiation = Negotiation::new(&mut out);
         out.clear();
         let mut at = 0;
         loop {
             let (used, mut step) = negotiation.receive(&bytes[at..], &mut out);
             at += used;
+            if step == Step::List {
+                negotiation.list(&["demo".into()], &mut out);
+                continue;
+            }
             let stuck = step == Step::Read;
             if let Step::Find(name) = step {
-                step = negotiation.found((name != "missing").then_some(EXPORT), &mut out);
+                let export = if name == "missing" { Err("no such export") } else { Ok(EXPORT) };
+                step = negotiation.found(export, &mut out);
             }
             if stuck || step != Step::Read {
                 return (out, step);
@@ -526,7 +536,7 @@ mod tests {
         );
         for piece in [1, 3, 17, 4096] {
             let mut out = Vec::new();
-            let mut negotiation = Negotiation::new(vec!["demo".into()], &mut out);
+            let mut negotiation = Negotiation::new(&mut out);
             out.clear();
             let (mut pending, mut last) = (Vec::new(), Step::Read);
             for chunk in bytes.chunks(piece) {
@@ -534,6 +544,10 @@ mod tests {
                 while last == Step::Read {
                     let (used, step) = negotiation.receive(&pending, &mut out);
                     pending.drain(..used);
+                    if step == Step::List {
+                        negotiation.list(&["demo".into()], &mut out);
+                        continue;
+                    }
                     last = step;
                     if used == 0 {
                         break;

@@ -142,12 +142,12 @@ pub struct One(pub Memory);
 impl Exports for One {
     type Disk = Memory;
 
-    fn names(&self) -> Vec<String> {
+    async fn names(&self) -> Vec<String> {
         vec!["demo".into()]
     }
 
-    async fn find(&self, name: &str) -> Option<Memory> {
-        (name.is_empty() || name == "demo").then(|| self.0.clone())
+    async fn find(&self, name: &str) -> Result<Memory, String> {
+        if name.is_empty() || name == "demo" { Ok(self.0.clone()) } else { Err(format!("there is no {name}")) }
     }
 
     fn read_only(&self) -> bool {

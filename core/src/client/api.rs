@@ -135,6 +135,8 @@ pub struct Extent {
 pub enum Outcome {
     /// Of opening an image.
     Opened(OpenImage),
+    /// Of listing them: each as `POOL/NAME`, in order.
+    Images(Vec<String>),
     /// Of a read.
     Read(Pieces),
     /// Of a write, zeroing, discard or flush.

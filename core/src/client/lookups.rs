@@ -1,4 +1,4 @@
-//! Finding images by name.
+//! Finding images by name, and listing them.
 //!
 //! A node learns of a new image a moment after it was created, so a name that is unknown is asked for again for a while
 //! before it is called missing.
@@ -22,17 +22,36 @@ struct Lookup {
     found: Option<ImageInfo>,
 }
 
+/// The names of all images, as far as they were told.
+#[derive(Clone, Debug)]
+struct Listing {
+    token: u64,
+    names: Vec<String>,
+}
+
 /// Names that are being looked up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lookups {
     pending: Vec<Lookup>,
+    listings: Vec<Listing>,
+    /// Listings that are complete.
+    listed: Vec<Listing>,
     ask_at: Option<Time>,
 }
 
 impl Lookups {
     /// Whether nothing is being looked up.
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.listings.is_empty()
+    }
+
+    /// Begins to list the images.
+    pub fn list(&mut self, env: &mut Env<'_>, seed: Option<LinkId>, token: u64) {
+        let listing = Listing { token, names: Vec::new() };
+        if let Some(link) = seed {
+            ask_on(env, link, &listing);
+        }
+        self.listings.push(listing);
     }
 
     /// Begins to look up `POOL/NAME` or `NAME`.
@@ -55,6 +74,26 @@ impl Lookups {
         for lookup in self.pending.iter().filter(|lookup| lookup.found.is_none()) {
             ask(env, link, lookup);
         }
+        self.listings.iter().for_each(|listing| ask_on(env, link, listing));
+    }
+
+    /// Takes some names of a listing, and asks for more if there are any. An answer that came before, after a question
+    /// that was repeated, adds nothing.
+    pub fn told(&mut self, env: &mut Env<'_>, seed: Option<LinkId>, token: u64, names: Vec<String>, more: bool) {
+        let Some(place) = self.listings.iter().position(|listing| listing.token == token) else { return };
+        let listing = &mut self.listings[place];
+        let last = listing.names.last().cloned();
+        listing.names.extend(names.into_iter().filter(|name| last.as_ref().is_none_or(|last| name > last)));
+        if !more {
+            self.listed.push(self.listings.swap_remove(place));
+        } else if let Some(link) = seed {
+            ask_on(env, link, listing);
+        }
+    }
+
+    /// Takes a listing that is complete.
+    pub fn next_listed(&mut self) -> Option<(u64, Vec<String>)> {
+        self.listed.pop().map(|listing| (listing.token, listing.names))
     }
 
     /// Time to ask again, if that is now.
@@ -90,4 +129,10 @@ impl Lookups {
 fn ask(env: &mut Env<'_>, link: LinkId, lookup: &Lookup) {
     let (pool, name) = (lookup.pool.clone(), lookup.name.clone());
     env.out.send(link, Message::Map(MapMessage::FindImage { token: lookup.token, pool, name }));
+}
+
+/// Asks for the names after those that are known.
+fn ask_on(env: &mut Env<'_>, link: LinkId, listing: &Listing) {
+    let after = listing.names.last().cloned();
+    env.out.send(link, Message::Map(MapMessage::ListImages { token: listing.token, after }));
 }

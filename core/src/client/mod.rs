@@ -105,6 +105,13 @@ impl Client {
         OpId(key.to_u64())
     }
 
+    /// Lists the images. Completes with [`Outcome::Images`].
+    pub fn list_images(&mut self, env: &mut Env<'_>) -> OpId {
+        let key = self.ops.insert(Op::new(Kind::Open, ImageId(0), 0, 0));
+        self.requests.list(env, key.to_u64());
+        OpId(key.to_u64())
+    }
+
     /// An image that was opened. Panics if it was not.
     pub fn image(&self, image: ImageId) -> &OpenImage {
         &self.images[image.0 as usize]
@@ -208,6 +215,10 @@ impl Client {
         }
         while let Some((token, image)) = self.requests.next_lookup(now) {
             self.book_lookup(Key::from_u64(token), image);
+        }
+        while let Some((token, names)) = self.requests.next_listed() {
+            let _ = self.ops.remove(Key::from_u64(token)).expect("a listing ends once");
+            self.done.push_back(Completion { op: OpId(token), result: Ok(Outcome::Images(names)) });
         }
     }
 

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 /// What kind of operation.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    /// Looking an image up.
+    /// Looking an image up, or all.
     Open,
     /// As in [`ImageOp`].
     Read,

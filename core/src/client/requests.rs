@@ -153,6 +153,17 @@ impl Requests {
         self.lookups.next_decided(now, |image| map.pool(image.pool).is_some())
     }
 
+    /// Lists the images; the names come by [`Requests::next_listed`].
+    pub fn list(&mut self, env: &mut Env<'_>, token: u64) {
+        self.lookups.list(env, self.seeds.up(), token);
+        self.want_news(env);
+    }
+
+    /// Takes the names of all images.
+    pub fn next_listed(&mut self) -> Option<(u64, Vec<String>)> {
+        self.lookups.next_listed()
+    }
+
     /// What was acknowledged becomes durable; [`Requests::next_flushed`] says when.
     pub fn flush_all(&mut self, env: &mut Env<'_>, op: Key<Op>) {
         self.unsynced.flush(Some(op));
@@ -595,7 +606,11 @@ impl Requests {
                     self.deadlines.arm(at, Timer::Lookup);
                 }
             }
-            MapMessage::Subscribe { .. } | MapMessage::FindImage { .. } => {}
+            MapMessage::Images { token, names, more } => {
+                self.seeds.heard(false);
+                self.lookups.told(env, self.seeds.up(), token, names, more);
+            }
+            MapMessage::Subscribe { .. } | MapMessage::FindImage { .. } | MapMessage::ListImages { .. } => {}
         }
     }
 

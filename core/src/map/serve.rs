@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const PUSH_INTERVAL: Duration = Duration::millis(20);
 /// Groups in one message: about 100 KB. A larger map is sent in parts.
 const PGS_PER_UPDATE: usize = 4096;
+/// Names of images in one message: about 130 KB, if they are as long as they may be.
+const NAMES_PER_MESSAGE: usize = 256;
 /// Questions that wait for the first map; a client whose question finds no place is disconnected and comes again.
 const WAITING_MAX: usize = 256;
 
@@ -50,8 +52,15 @@ enum Has {
 struct Question {
     link: LinkId,
     token: u64,
-    pool: Option<String>,
-    name: String,
+    about: About,
+}
+
+#[derive(Clone, Debug)]
+enum About {
+    /// The image of this name, in this pool.
+    Image(Option<String>, String),
+    /// The images after this one.
+    Images(Option<String>),
 }
 
 /// See the module.
@@ -81,10 +90,15 @@ impl MapServer {
         match message {
             MapMessage::Subscribe { have } => self.subscribe(env, map, from, have),
             MapMessage::FindImage { token, pool, name } => {
-                self.find(env, map, Question { link: from, token, pool, name });
+                self.find(env, map, Question { link: from, token, about: About::Image(pool, name) });
+            }
+            MapMessage::ListImages { token, after } => {
+                self.find(env, map, Question { link: from, token, about: About::Images(after) });
             }
             // Answers, which no client sends: whoever does is not one of ours.
-            MapMessage::Update(_) | MapMessage::Image { .. } => env.out.push(Effect::Close(from)),
+            MapMessage::Update(_) | MapMessage::Image { .. } | MapMessage::Images { .. } => {
+                env.out.push(Effect::Close(from));
+            }
         }
     }
 
@@ -273,15 +287,38 @@ fn pool_info(id: PoolId, pool: &super::Pool) -> PoolInfo {
 }
 
 fn answer(env: &mut Env<'_>, map: &ClusterMap, question: Question) {
-    let Question { link, token, pool, name } = question;
-    let image = find_image(map, pool.as_deref(), &name).map(|(pool, inode, image)| ImageInfo {
+    let Question { link, token, about } = question;
+    let answer = match about {
+        About::Image(pool, name) => {
+            MapMessage::Image { token, image: find_image(map, pool.as_deref(), &name).map(image_info) }
+        }
+        About::Images(after) => {
+            let (names, more) = list_images(map, after.as_deref());
+            MapMessage::Images { token, names, more }
+        }
+    };
+    env.out.send(link, Message::Map(answer));
+}
+
+fn image_info((pool, inode, image): (PoolId, InodeId, &Image)) -> ImageInfo {
+    ImageInfo {
         pool,
         inode,
         name: image.name.clone(),
         size_bytes: image.size_bytes,
         read_only: image.read_only || image.snapshot,
-    });
-    env.out.send(link, Message::Map(MapMessage::Image { token, image }));
+    }
+}
+
+/// Some names in order, and whether there are more. Images that are being removed are gone.
+fn list_images(map: &ClusterMap, after: Option<&str>) -> (Vec<String>, bool) {
+    let images = map.images().filter(|(_, _, image)| !image.removing);
+    let named = images.filter_map(|(pool, _, image)| Some(format!("{}/{}", map.pool(pool)?.name, image.name)));
+    let mut names: Vec<String> = named.filter(|name| after.is_none_or(|after| name.as_str() > after)).collect();
+    names.sort_unstable();
+    let more = names.len() > NAMES_PER_MESSAGE;
+    names.truncate(NAMES_PER_MESSAGE);
+    (names, more)
 }
 
 /// The image of that name in that pool, or in the only pool that has one. Images that are being removed are gone.

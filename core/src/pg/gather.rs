@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 pub struct Gather {
     object: ObjectId,
     owner: Owner,
+    status: bool,
     left: u32,
     /// The parts.
     pub parts: SmallVec<[Part; 8]>,
@@ -31,7 +32,8 @@ pub struct Part {
     /// Which.
     pub piece: Piece,
     seat: u8,
-    /// What they are, and which sectors of them were ever written; zeroes and nothing until they are read.
+    /// What they are, and which sectors of them were ever written; nothing until they are read. Of a block status: no
+    /// bytes, and the sectors of the whole chunk.
     pub read: Option<(Data, Bitmap)>,
 }
 
@@ -88,7 +90,7 @@ impl Primary {
         found.map(|(_, seat)| seat)
     }
 
-    /// Reads pieces of chunks whose roles are acting.
+    /// Reads pieces of chunks whose roles are acting; for a block status, only which of their sectors were ever written.
     pub fn gather<S: ObjectStore>(
         &mut self,
         cx: &mut Cx<'_, '_, '_, S>,
@@ -96,6 +98,7 @@ impl Primary {
         version: Version,
         owner: Owner,
         pieces: &Pieces,
+        status: bool,
     ) -> Key<Gather> {
         let part = |piece: &Piece| {
             let seat = self.seat_of_role(piece.chunk).expect("only acting roles are read");
@@ -103,11 +106,12 @@ impl Primary {
         };
         let parts: SmallVec<[Part; 8]> = pieces.iter().map(part).collect();
         let left = u32::try_from(parts.len()).expect("few");
-        let key = self.stripes.gathers.insert(Gather { object, owner, left, parts });
+        let key = self.stripes.gathers.insert(Gather { object, owner, status, left, parts });
         for (piece, index) in pieces.iter().zip(0u8..) {
             let seat = self.seat_of_role(piece.chunk).expect("seen above");
             let copy = CopyId { object, role: self.roster.role(seat) };
-            let op = SubOp::Read { copy, version, offset: piece.columns.start, len: piece.len() };
+            let op =
+                SubOp::Read { copy, version, offset: piece.columns.start, len: if status { 0 } else { piece.len() } };
             self.send(cx, seat, op, Purpose::Gather { key, part: index });
         }
         key
@@ -126,9 +130,9 @@ impl Primary {
             return cx.host.mark("a part was read after its reader had gone on");
         };
         let place = &mut gather.parts[usize::from(part)];
-        let seat = place.seat;
+        let (seat, len) = (place.seat, if gather.status { 0 } else { place.piece.len() });
         match reply {
-            SubReply::Read { data, bitmap } if data.len() == place.piece.len() && data.verify() => {
+            SubReply::Read { data, bitmap } if data.len() == len && data.verify() => {
                 gather.left -= u32::from(place.read.replace((data, bitmap)).is_none());
                 if gather.left == 0 {
                     let gather = self.stripes.gathers.remove(key).expect("found above");

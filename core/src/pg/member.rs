@@ -14,7 +14,7 @@ use crate::pg::lease::Grant;
 use crate::pg::msg::{Change, Purpose, Refused, SubOp, SubReply};
 use crate::pg::post::Post;
 use crate::planted::{Bug, planted};
-use crate::store::{Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
+use crate::store::{Data, Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
 use crate::time::{Duration, Time};
 
 /// Copies in one listing: some 20 KiB of message.
@@ -117,6 +117,7 @@ impl MemberSide {
                 None
             }
             SubOp::Check { copy, version } => other_version(host, copy, version),
+            SubOp::Read { copy, version, len: 0, .. } => Some(written(host, copy, version)),
             SubOp::Query
             | SubOp::Write { .. }
             | SubOp::Fetch { .. }
@@ -345,6 +346,14 @@ fn commit<S: ObjectStore>(host: &mut Host<'_, '_, S>, post: &Post, role: Role, v
         if prepared.is_some_and(|prepared| prepared.version == version) {
             host.submit(post.pg, StorePurpose::Forget, StoreOp::Commit { copy, version });
         }
+    }
+}
+
+/// Which sectors of a version were ever written; no data are read for it.
+fn written<S: ObjectStore>(host: &mut Host<'_, '_, S>, copy: CopyId, version: Version) -> SubReply {
+    match host.store.written(copy, Some(version)) {
+        Ok(bitmap) => SubReply::Read { data: Data::new(host.env.bufs.alloc(0).freeze()), bitmap },
+        Err(error) => SubReply::Refused(refusal(&error)),
     }
 }
 

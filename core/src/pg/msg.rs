@@ -147,7 +147,7 @@ pub enum SubOp {
     Leave,
     /// Make durable what was carried out before.
     Flush,
-    /// Send some bytes of a copy.
+    /// Send some bytes of a copy; without a length, none: only which sectors of the whole copy were ever written.
     Read {
         /// The copy.
         copy: CopyId,
@@ -260,7 +260,8 @@ pub enum SubReply {
     Read {
         /// The bytes.
         data: Data,
-        /// Sectors of the range that were ever written; bit 0: its first sector.
+        /// Sectors of the range that were ever written; bit 0: its first sector. Of the whole copy, if no bytes were
+        /// asked for.
         bitmap: Bitmap,
     },
 }

@@ -10,6 +10,7 @@
 //! no higher epoch was heard of, no other attempt was joined.
 
 use crate::id::{CopyId, OsdId, Version};
+use crate::limits::SECTOR_BYTES;
 use crate::msg::{Answer, Fact, Refusal};
 use crate::pg::StorePurpose;
 use crate::pg::ops::{Kind, Object, Op, State};
@@ -30,10 +31,33 @@ impl Primary {
         let (id, version) = (record.id, record.visible);
         let copy = CopyId { object: id, role: self.own_role(cx) };
         let op = self.ops.get_mut(key).expect("in the queue");
-        let Kind::Read { offset, len, .. } = op.kind else { panic!("{:?}: not a read", self.pg) };
+        let Kind::Read { offset, len, status } = op.kind else { panic!("{:?}: not a read", self.pg) };
+        if status {
+            let sectors = (offset / SECTOR_BYTES, len / SECTOR_BYTES);
+            return self.block_status(cx, key, copy, version, sectors);
+        }
         op.state = State::Reading { version };
         let purpose = StorePurpose::Read { op: key, attempt: self.attempt };
         cx.host.submit(self.pg, purpose, StoreOp::Read { copy, version: None, offset, len });
+    }
+
+    /// Says which sectors were ever written, without a look at the data.
+    fn block_status<S: ObjectStore>(
+        &mut self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        key: Key<Op>,
+        copy: CopyId,
+        version: Version,
+        (first, count): (u32, u32),
+    ) {
+        let answer = match cx.host.store.written(copy, None) {
+            Ok(written) => {
+                let bitmap = written.part(first, count);
+                Ok(Answer::BlockStatus { version, bitmap })
+            }
+            Err(_) => Err(Refusal::Again),
+        };
+        self.answer_leased(cx, key, answer);
     }
 
     /// The data were read.
@@ -49,12 +73,7 @@ impl Primary {
             _ => panic!("{:?}: {key:?} is not being read", self.pg),
         };
         match result {
-            Ok(StoreReply::Read { data, bitmap, .. }) => {
-                let status = matches!(op.kind, Kind::Read { status: true, .. });
-                let answer =
-                    if status { Answer::BlockStatus { version, bitmap } } else { Answer::Read { version, data } };
-                self.answer_leased(cx, key, Ok(answer));
-            }
+            Ok(StoreReply::Read { data, .. }) => self.answer_leased(cx, key, Ok(Answer::Read { version, data })),
             Err(StoreError::Damaged { .. }) => {
                 let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
                 self.read_damaged(cx, object, key, version, own);

@@ -165,7 +165,7 @@ impl Primary {
         if plan.reads.is_empty() {
             return self.prepare(cx, key, None);
         }
-        let gather = self.gather(cx, id, version, Owner::Round(key), &plan.reads);
+        let gather = self.gather(cx, id, version, Owner::Round(key), &plan.reads, false);
         self.stripes.rounds.get_mut(key).expect("found above").gather = Some(gather);
     }
 

@@ -37,7 +37,7 @@ impl Primary {
             return cx.host.mark("a read waits for chunks to be recovered");
         };
         self.ops.get_mut(key).expect("in the queue").state = State::Reading { version };
-        self.gather(cx, id, version, Owner::Read(key), &reads);
+        self.gather(cx, id, version, Owner::Read(key), &reads, status);
     }
 
     /// What to read, of the roles that are there; `None`: too few are.
@@ -129,14 +129,14 @@ pub fn fill(code: &dyn Code, gather: &Gather, piece: Piece, buf: &mut BufMut, at
     code.reconstruct(&sources, piece.chunk, into);
 }
 
-/// Which sectors of a range were ever written.
+/// Which sectors of a range were ever written, by the bitmaps of whole chunks.
 fn bitmap_of(stripe: Stripe, gather: &Gather, offset: u32, len: u32) -> Bitmap {
     let mut bitmap = Bitmap::default();
     for piece in stripe.pieces(offset, len) {
         let first = (stripe.offset_of(piece) - offset) / SECTOR_BYTES;
         let own = gather.part(piece.chunk);
         for part in gather.parts.iter().filter(|part| own.is_none_or(|own| own.piece.chunk == part.piece.chunk)) {
-            let skip = (piece.columns.start - part.piece.columns.start) / SECTOR_BYTES;
+            let skip = piece.columns.start / SECTOR_BYTES;
             let count = piece.len() / SECTOR_BYTES;
             (0..count).filter(|sector| part.bitmap().get(skip + sector)).for_each(|s| bitmap.set(first + s, 1, true));
         }

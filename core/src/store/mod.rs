@@ -494,6 +494,9 @@ pub trait ObjectStore {
     fn uuid(&self) -> StoreUuid;
     /// The versions of one copy, as of everything submitted so far (durable or not).
     fn lookup(&self, copy: CopyId) -> Option<CopyInfo>;
+    /// Sectors of a version (none given: of the committed one) that were ever written, of what was carried out so far;
+    /// no data are read for it. Nothing, if the copy does not exist or is a tombstone.
+    fn written(&self, copy: CopyId, version: Option<Version>) -> Result<Bitmap, StoreError>;
     /// Up to `limit` copies of a pool and role whose hash is in `range`, ordered by `(hash, copy)`, as of everything
     /// submitted so far; begins after `after` if given. True if there are more.
     fn list(

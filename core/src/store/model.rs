@@ -484,6 +484,10 @@ impl ObjectStore for ModelStore {
         self.current.get(&key(copy)).map(|found| info_of(copy, found))
     }
 
+    fn written(&self, copy: CopyId, version: Option<Version>) -> Result<Bitmap, StoreError> {
+        Ok(find(&self.current, copy, version, false)?.map(|state| state.bitmap.clone()).unwrap_or_default())
+    }
+
     fn list(
         &self,
         pool: PoolId,

@@ -81,6 +81,8 @@ wire_enum!(MapMessage ("map message") {
     2 => Update(update),
     3 => FindImage { token, pool, name },
     4 => Image { token, image },
+    5 => ListImages { token, after },
+    6 => Images { token, names, more },
 });
 wire_struct!(MapUpdate { revision, full, pools, pgs, osds });
 wire_struct!(PoolInfo { id, name, scheme, data_chunks, pg_count, object_bytes });

@@ -187,6 +187,9 @@ impl Draw<'_> {
             ("find image in pool", MapMessage::FindImage { token, pool: Some("rbd".into()), name }),
             ("image", MapMessage::Image { token, image: Some(image) }),
             ("no image", MapMessage::Image { token, image: None }),
+            ("list images", MapMessage::ListImages { token, after: None }),
+            ("list images after", MapMessage::ListImages { token, after: Some("rbd/vm-1".into()) }),
+            ("images", MapMessage::Images { token, names: vec!["rbd/vm-2".into(), "rbd/vm-3".into()], more: true }),
         ];
         messages.into_iter().map(|(name, message)| (format!("map {name}"), Message::Map(message))).collect()
     }

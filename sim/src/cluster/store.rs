@@ -1,13 +1,15 @@
 //! The stores that a simulated OSD can have: the real one on a simulated disk, or the reference one in memory.
 
 use crate::world::Halt;
-use ashlar_core::id::{CopyId, HashRange, PoolId, Role, StoreUuid};
+use ashlar_core::id::{CopyId, HashRange, PoolId, Role, StoreUuid, Version};
 use ashlar_core::io::{DiskDone, Env, IoId};
 use ashlar_core::map::ImmediateCommit;
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::LogStore;
 use ashlar_core::store::model::ModelStore;
-use ashlar_core::store::{Completion, CopyInfo, Digest, ObjectStore, StoreOp, StoreState, StoreStats};
+use ashlar_core::store::{
+    Bitmap, Completion, CopyInfo, Digest, ObjectStore, StoreError, StoreOp, StoreState, StoreStats,
+};
 use ashlar_core::time::{Duration, Time};
 
 /// The reference store, made slow: each operation takes a few rounds of about this length to be durable.
@@ -150,6 +152,10 @@ impl ObjectStore for SimStore {
 
     fn lookup(&self, copy: CopyId) -> Option<CopyInfo> {
         each!(self, store => store.lookup(copy))
+    }
+
+    fn written(&self, copy: CopyId, version: Option<Version>) -> Result<Bitmap, StoreError> {
+        each!(self, store => store.written(copy, version))
     }
 
     fn list(

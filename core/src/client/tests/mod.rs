@@ -97,6 +97,16 @@ fn an_image_that_appears_late_is_found_and_a_missing_one_is_reported() {
 }
 
 #[test]
+fn images_are_listed_part_by_part_whatever_happens_to_connections() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        let op = world.with(|client, env| client.list_images(env));
+        let names = (0..7).map(|number| format!("p/vm-{number}")).collect();
+        assert_eq!(result(&mut world, op), Ok(Outcome::Images(names)));
+    }
+}
+
+#[test]
 fn refusals_that_no_retry_cures_fail_the_operation() {
     let cases = [
         (Refusal::NoSpace, OpError::NoSpace),

@@ -384,6 +384,13 @@ impl World {
                 let image = self.image.clone().filter(|image| image.name == name);
                 Message::Map(MapMessage::Image { token, image })
             }
+            (Message::Map(MapMessage::ListImages { token, after }), None) => {
+                let mut names: Vec<String> = (0..7).map(|number| format!("p/vm-{number}")).collect();
+                names.retain(|name| after.as_ref().is_none_or(|after| name > after));
+                let more = names.len() > 3;
+                names.truncate(3);
+                Message::Map(MapMessage::Images { token, names, more })
+            }
             other => panic!("{other:?}"),
         };
         let link = self.links.get_mut(&id).unwrap();

@@ -182,6 +182,28 @@ fn a_large_map_comes_in_parts() {
 }
 
 #[test]
+fn images_are_listed_in_order_and_in_parts() {
+    let mut world = World::new();
+    let mut kvs = vec![pools(&["b", "a"], 1), image(1, 9, "gone", true), image(1, 1, "x", false)];
+    kvs.extend((1..=300).map(|inode| image(0, inode, &format!("vm-{inode:03}"), false)));
+    world.read(&kvs, 9);
+    let mut list = |after: Option<&str>| {
+        world.message(1, MapMessage::ListImages { token: 3, after: after.map(String::from) });
+        match world.sent().pop() {
+            Some((1, MapMessage::Images { token: 3, names, more })) => (names, more),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (first, more) = list(None);
+    assert!(more);
+    assert_eq!((first[0].as_str(), first[1].as_str()), ("a/x", "b/vm-001"));
+    let (rest, more) = list(first.last().map(String::as_str));
+    assert!(!more);
+    assert_eq!((first.len() + rest.len(), rest.last().map(String::as_str)), (301, Some("b/vm-300")));
+    assert!(first.iter().chain(&rest).is_sorted());
+}
+
+#[test]
 fn images_are_found_by_pool_or_if_unique() {
     let mut world = World::new();
     let images = [image(0, 1, "x", false), image(1, 1, "x", false), image(1, 2, "y", false), image(1, 3, "z", true)];

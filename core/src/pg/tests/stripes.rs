@@ -71,6 +71,23 @@ fn quiet(seed: u64, shape: usize) -> World {
 }
 
 #[test]
+fn a_block_status_reads_no_data() {
+    for (shape, data_chunks) in [(0, 2), (3, 4)] {
+        let mut world = quiet(1, shape);
+        world.put(7, 42);
+        for osd in world.acting() {
+            world.damage(7, osd);
+        }
+        let len = data_chunks * BLOCK;
+        let answer = world.ask(7, RequestOp::BlockStatus { offset: 0, len });
+        let Ok(Answer::BlockStatus { bitmap, .. }) = &answer else { panic!("{answer:?}") };
+        let written: Vec<u32> = (0..len / 512).filter(|sector| bitmap.get(*sector)).collect();
+        assert_eq!(written, [0]);
+        assert!(world.summary().clean, "nobody found the damage");
+    }
+}
+
+#[test]
 fn damaged_chunks_are_computed_from_others() {
     let mut world = quiet(1, 1);
     world.put(7, 42);

@@ -42,8 +42,9 @@ mod tests;
 pub use flush::Durability;
 pub use superblock::{Format, Inspect, format, inspect};
 
-use super::{Completion, Content, CopyInfo, Data, Digest, ObjectStore, StoreError, StoreOp, StoreState, StoreStats};
-use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid};
+use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, ObjectStore};
+use super::{StoreError, StoreOp, StoreState, StoreStats};
+use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::SECTOR_BYTES;
 use crate::map::ImmediateCommit;
@@ -218,6 +219,10 @@ impl ObjectStore for LogStore {
     fn lookup(&self, copy: CopyId) -> Option<CopyInfo> {
         let store = self.running()?;
         store.info(store.objects.find(copy)?)
+    }
+
+    fn written(&self, copy: CopyId, version: Option<Version>) -> Result<Bitmap, StoreError> {
+        self.running().ok_or(StoreError::Stopped)?.written(copy, version)
     }
 
     fn list(

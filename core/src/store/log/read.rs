@@ -10,7 +10,7 @@ use super::object::{State, Versions, sectors};
 use super::record::{NO_BLOCK, UnitData};
 use super::running::{Io, Running};
 use crate::buf::{Buf, UNIT, UNIT_USIZE};
-use crate::id::{Requests, Version};
+use crate::id::{CopyId, Requests, Version};
 use crate::io::{DiskError, Env};
 use crate::limits::SECTOR_BYTES;
 use crate::slab::Key;
@@ -219,6 +219,13 @@ impl Running {
         };
         self.blocks.pin(read.block);
         Ok(Captured::Read(self.reads.insert(read)))
+    }
+
+    /// Sectors of a version that were ever written.
+    pub(super) fn written(&self, copy: CopyId, version: Option<Version>) -> Result<Bitmap, StoreError> {
+        let none = Versions::default();
+        let versions = self.objects.find(copy).map_or(&none, |place| &self.objects.at(place).versions);
+        Ok(versions.find(version, false)?.map(|state| state.bitmap.clone()).unwrap_or_default())
     }
 
     /// Sends the device read of a captured read, or answers it from memory.

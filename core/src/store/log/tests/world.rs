@@ -41,6 +41,19 @@ pub struct Shape {
 pub struct Seen {
     pub info: Option<CopyInfo>,
     contents: Vec<(Vec<u8>, Bitmap)>,
+    written: Vec<Result<Bitmap, StoreError>>,
+}
+
+/// What a store says is written, of each version and of the committed one.
+fn written(store: &impl ObjectStore, copy: CopyId, info: Option<&CopyInfo>) -> Vec<Result<Bitmap, StoreError>> {
+    let versions = versions(info).into_iter().map(Some).chain([None]);
+    let trimmed = |mut bitmap: Bitmap| {
+        while bitmap.words.last() == Some(&0) {
+            bitmap.words.pop();
+        }
+        bitmap
+    };
+    versions.map(|version| store.written(copy, version).map(trimmed)).collect()
 }
 
 /// What the driver knows of one copy.
@@ -150,7 +163,7 @@ impl World {
             known: BTreeMap::new(),
         };
         for stripe in 0..shape.objects {
-            let nothing = Seen { info: None, contents: Vec::new() };
+            let nothing = Seen { info: None, contents: Vec::new(), written: vec![Ok(Bitmap::default())] };
             let track = Track { pending: VecDeque::new(), states: vec![nothing] };
             world.tracks.insert(copy(stripe), track);
         }
@@ -266,7 +279,8 @@ impl World {
             model.submit(env, 0, StoreOp::ReadAll { copy, version: Some(version) });
             contents.push(content(model.next_completion().unwrap()));
         }
-        Seen { info, contents }
+        let written = written(&model, copy, info.as_ref());
+        Seen { info, contents, written }
     }
 
     /// What the store shows of a copy; needs a store at rest.
@@ -286,7 +300,8 @@ impl World {
             };
             contents.push(content(completion));
         }
-        Seen { info, contents }
+        let written = written(&self.store, copy, info.as_ref());
+        Seen { info, contents, written }
     }
 
     /// The model with an object's pending operations carried out as well.
