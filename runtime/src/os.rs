@@ -81,6 +81,23 @@ pub fn reads_without_blocking(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Whether a file is on a file system that lives in memory, so that nothing of it survives a power loss.
+pub fn is_in_memory(file: &File) -> io::Result<bool> {
+    /// As `f_type` has it.
+    const RAMFS_MAGIC: u32 = 0x8584_58f6;
+    const TMPFS_MAGIC: u32 = 0x0102_1994;
+    let mut about = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `about` is a valid place for the result, for the duration of the call.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeroes are a value of it, and the call above has filled it in.
+    let kind = unsafe { about.assume_init() }.f_type;
+    // Its type differs among platforms; its lower half is the magic number on all of them.
+    let magic = kind.to_le_bytes().first_chunk().map_or(0, |low| u32::from_le_bytes(*low));
+    Ok(magic == RAMFS_MAGIC || magic == TMPFS_MAGIC)
+}
+
 /// Aligned as O_DIRECT wants it.
 #[repr(C, align(4096))]
 struct Page([u8; 4096]);

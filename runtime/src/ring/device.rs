@@ -95,8 +95,10 @@ impl DeviceFile {
             return Err(OpenError::Blocks(path.to_owned(), block_bytes));
         }
         let end = file.seek(SeekFrom::End(0)).map_err(wrap)?;
-        let in_memory = !os::reads_without_blocking(&file).map_err(wrap)?;
-        let access = if in_memory { Access::Inline } else { Access::Ring };
+        // Asked for by itself: file systems that are on disks or on other machines may not read without blocking either.
+        let in_memory = kind.is_file() && os::is_in_memory(&file).map_err(wrap)?;
+        let inline = in_memory && !os::reads_without_blocking(&file).map_err(wrap)?;
+        let access = if inline { Access::Inline } else { Access::Ring };
         let durability = if in_memory || write_through(&file) { Durability::Completed } else { Durability::Flushed };
         let size_bytes = end - end % u64::from(BLOCK_MAX_BYTES);
         Ok(DeviceFile { file, path: path.to_owned(), size_bytes, block_bytes, access, durability })
@@ -230,13 +232,24 @@ mod tests {
 
     #[test]
     fn access_and_durability_follow_from_what_the_file_system_can_do() {
-        let path = Path::new("/dev/shm").join(format!("ashlar-device-{}", std::process::id()));
-        DeviceFile::create(&path, 1 << 20).unwrap();
-        let device = DeviceFile::open(&path).unwrap();
-        // Whether the kernel can read this file without blocking differs; that the rest follows from it does not.
-        let in_memory = !os::reads_without_blocking(&device.file).unwrap();
-        assert_eq!(device.access == Access::Inline, in_memory);
-        assert_eq!(device.durability == Durability::Completed, in_memory);
-        std::fs::remove_file(&path).unwrap();
+        for folder in [Path::new("/dev/shm"), Path::new("/var/tmp")] {
+            let path = folder.join(format!("ashlar-device-{}", std::process::id()));
+            DeviceFile::create(&path, 1 << 20).unwrap();
+            let device = DeviceFile::open(&path).unwrap();
+            let in_memory = os::is_in_memory(&device.file).unwrap();
+            // Whether the kernel can read a file in memory without blocking differs.
+            let inline = in_memory && !os::reads_without_blocking(&device.file).unwrap();
+            assert_eq!(device.access == Access::Inline, inline);
+            assert_eq!(device.durability == Durability::Completed, in_memory);
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_what_is_in_memory_is_taken_for_it() {
+        let shared = File::open("/dev/shm").unwrap();
+        let kernel = File::open("/proc/self/status").unwrap();
+        assert!(os::is_in_memory(&shared).unwrap());
+        assert!(!os::is_in_memory(&kernel).unwrap());
     }
 }
