@@ -48,6 +48,8 @@ pub struct Row {
     pub id: OsdId,
     /// Whether it runs and nobody says that it cannot be reached.
     pub up: bool,
+    /// Whether its store lost metadata: it only helps others to recover, and must be built anew.
+    pub is_damaged: bool,
     /// OSDs that say so.
     pub unreachable_from: Vec<OsdId>,
     /// Its data are copied elsewhere.
@@ -92,6 +94,7 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
     Row {
         id,
         up: state.is_some(),
+        is_damaged: state.is_some_and(|state| !state.trusted),
         unreachable_from: reports.filter_map(accused).collect(),
         out: record.is_some_and(|record| record.out),
         host: state.map(|s| s.host.clone()).or(record.map(|r| r.host.clone())).unwrap_or_default(),
@@ -120,6 +123,7 @@ async fn list(connection: &Connection) -> Result<()> {
 fn state(row: &Row) -> String {
     let out = if row.out { ", out" } else { "" };
     match (row.up, row.unreachable_from.len()) {
+        _ if row.is_damaged => format!("store damaged{out}"),
         (false, _) => format!("down{out}"),
         (true, 0) => format!("up{out}"),
         (true, reporters) => format!("up, unreachable from {reporters}{out}"),

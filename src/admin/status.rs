@@ -223,10 +223,15 @@ impl Status {
     }
 
     fn osds_text(&self) -> String {
-        let up = self.osds.iter().filter(|osd| osd.up && osd.unreachable_from.is_empty()).count();
+        let serves = |osd: &&osd::Row| osd.up && !osd.is_damaged && osd.unreachable_from.is_empty();
+        let up = self.osds.iter().filter(serves).count();
         let out = self.osds.iter().filter(|osd| osd.out).count();
         let down: Vec<_> = self.osds.iter().filter(|osd| !osd.up).map(|osd| osd.id.to_string()).collect();
         let mut text = format!("{up} of {} up", self.osds.len());
+        let damaged: Vec<_> = self.osds.iter().filter(|osd| osd.is_damaged).map(|osd| osd.id.to_string()).collect();
+        if !damaged.is_empty() {
+            text += &format!(", STORE DAMAGED (build it anew): {}", damaged.join(" "));
+        }
         if !down.is_empty() {
             text += &format!(", down: {}", down.join(" "));
         }

@@ -219,7 +219,9 @@ impl Mon {
 
     fn plan(&mut self, env: &mut Env<'_>) -> Vec<plan::Write> {
         let up = up_osds(&self.map);
-        note_down(&mut self.down_since, env, &self.map, &up.keys().copied().collect());
+        // A store that lost metadata serves nothing for ever: its data move as if the OSD were down.
+        let serving = up.iter().filter(|(_, state)| state.trusted).map(|(osd, _)| *osd).collect();
+        note_down(&mut self.down_since, env, &self.map, &serving);
         for placed in self.targets.update(env.now, &self.map) {
             let text = format!("placed pool {}: {} moved, {} filled", placed.pool, placed.moves, placed.filled);
             env.out.push(Effect::Observe(Event::Log(Level::Info, text)));

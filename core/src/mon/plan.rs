@@ -142,7 +142,7 @@ impl Situation<'_> {
     /// What is remembered of each OSD that is up, and who is out.
     fn plan_records(&self, writes: &mut Vec<Write>) {
         for (osd, state) in self.map.osd_states() {
-            let out = if self.up.contains_key(&osd) {
+            let out = if self.up.get(&osd).is_some_and(|state| state.trusted) {
                 false
             } else {
                 self.expired.contains(&osd) || self.map.osd_record(osd).is_some_and(|record| record.out)

@@ -469,6 +469,21 @@ fn after_the_out_time_data_moves_elsewhere_and_back() {
 }
 
 #[test]
+fn the_data_of_a_store_that_lost_its_metadata_move_elsewhere_too() {
+    let mut world = World::cluster(5, 64);
+    world.put_state(2, "h2", 2, false);
+    let is_whole = |map: &ClusterMap| map.pg_maps().all(|(_, map)| map.acting.iter().flatten().count() == 3);
+    world.run_for(Duration::secs(50));
+    assert!(!is_whole(&world.map()));
+    world.run_for(Duration::secs(15));
+    assert!(is_whole(&world.map()));
+    // Built anew.
+    world.put_state(2, "h2", 222, true);
+    world.settle();
+    assert!(world.acting_of(2) > 30 && is_whole(&world.map()));
+}
+
+#[test]
 fn noout_keeps_the_data_where_it_is() {
     let mut world = World::cluster(5, 64);
     world.put("/ashlar/config/osd/2".into(), r#"{"noout":true}"#);

@@ -349,7 +349,13 @@ impl<S: ObjectStore> Osd<S> {
     fn follow_store(&mut self, env: &mut Env<'_>) {
         match (self.groups.store().state(), self.phase) {
             (StoreState::Failed(reason), Phase::Opening | Phase::Reading | Phase::Running) => self.die(env, reason),
-            (StoreState::Open { .. }, Phase::Opening) => {
+            (StoreState::Open { trusted }, Phase::Opening) => {
+                if !trusted {
+                    let osd = self.config.osd;
+                    let text = "the store lost metadata: it serves nothing and only helps others to recover; once every \
+                                group is clean without it, end this OSD and have it build a new store on an empty device";
+                    log(env, Level::Error, format!("osd.{osd}: {text}"));
+                }
                 self.groups.node_mut().store = self.groups.store().uuid();
                 self.phase = Phase::Reading;
                 self.follower.start(env, &mut || next_meta_id(&mut self.next_meta));
