@@ -6,6 +6,7 @@
 
 mod campaign;
 mod commands;
+mod fuzz;
 mod purity;
 mod tidy;
 mod tools;
@@ -36,6 +37,8 @@ enum Command {
     Determinism,
     /// The simulator for a while, on fresh seeds.
     Campaign(campaign::Args),
+    /// Whatever comes from outside, for a while: the wire, NBD clients, devices, the metadata store.
+    Fuzz(fuzz::Args),
     /// Benchmarks of a whole cluster on this machine, release build.
     Bench {
         /// Passed on to `ashlar bench`.
@@ -68,6 +71,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Purity => purity::run(),
         Command::Determinism => campaign::determinism(),
         Command::Campaign(args) => campaign::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench { arguments } => campaign::bench(&arguments),
         Command::Torture { arguments } => campaign::torture(&arguments),
     }

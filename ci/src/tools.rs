@@ -11,6 +11,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("nbdinfo", "libnbd-bin"),
     ("nbdcopy", "libnbd-bin"),
+    ("nbdfuse", "libnbd-bin"),
+    ("nbdkit", "nbdkit"),
     ("fio", "fio"),
     ("mke2fs", "e2fsprogs"),
     ("nm", "binutils"),
