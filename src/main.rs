@@ -30,6 +30,8 @@ enum Command {
     Up(up::Args),
     /// The state of the cluster: OSDs, placement groups, recovery, rates of client I/O.
     Status(admin::status::Args),
+    /// Look for what costs data or time later: devices, clocks, networks, pools; ends with an error if anything is bad.
+    Doctor(admin::doctor::Args),
     /// Give a metadata store the identity of a new cluster.
     Init(admin::init::Args),
     /// OSDs: run one, list and weigh them.
@@ -41,6 +43,9 @@ enum Command {
     /// Images: list, create, remove.
     #[command(subcommand)]
     Image(admin::image::Command),
+    /// Settings of the whole cluster: show, set, reset.
+    #[command(subcommand)]
+    Config(admin::config::Command),
     /// Clients: fence them off.
     #[command(subcommand)]
     Client(admin::access::Command),
@@ -79,11 +84,13 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(args) => wait(up::run(args)),
         Command::Status(args) => wait(admin::status::run(args)),
+        Command::Doctor(args) => wait(admin::doctor::run(args)),
         Command::Init(args) => wait(admin::init::run(args)),
         Command::Osd(OsdCommand::Run(args)) => daemon(|| ashlar_osd::run(args)),
         Command::Osd(OsdCommand::Admin(command)) => wait(admin::osd::run(command)),
         Command::Pool(command) => wait(admin::pool::run(command)),
         Command::Image(command) => wait(admin::image::run(command)),
+        Command::Config(command) => wait(admin::config::run(command)),
         Command::Client(command) => wait(admin::access::run(command)),
         Command::Pg(command) => wait(admin::pg::run(command)),
         Command::Bench(args) => wait(bench::run(args)),

@@ -37,6 +37,9 @@ pub struct Args {
     /// A device of its own for the log
     #[arg(long, value_name = "PATH")]
     pub log: Option<PathBuf>,
+    /// Create the log's file with this size, if it does not exist
+    #[arg(long, value_name = "BYTES", value_parser = size::parse, requires = "log")]
+    pub log_size: Option<u64>,
     /// Create the file with this size, if it does not exist (10G, 500M)
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     pub size: Option<u64>,
@@ -89,6 +92,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => false,
     };
     let data = DeviceFile::open(&args.data)?;
+    if let (Some(path), Some(size)) = (&args.log, args.log_size) {
+        DeviceFile::create(path, size)?;
+    }
     let log = args.log.as_deref().map(DeviceFile::open).transpose()?;
     refuse_other_size(&args, &data)?;
     let (listener, address) = listen(&args)?;

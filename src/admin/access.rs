@@ -2,7 +2,7 @@
 //!
 //! Owns changes of `config/access`, and the wait until every OSD obeys. Does not own the rules (core's `map::access`).
 
-use super::{Connection, image, pool_named};
+use super::{ATTEMPTS, Connection, Watch, image, pool_named};
 use crate::metadata::Metadata;
 use crate::output;
 use anyhow::{Context, Result, bail};
@@ -12,14 +12,7 @@ use ashlar_core::map::keys;
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
-use std::time::{Duration, Instant};
-
-/// Attempts to change the rules while others change them too.
-const ATTEMPTS: u32 = 10;
-/// How often the wait is looked at.
-const POLL: Duration = Duration::from_millis(50);
-/// Between two words about a wait that takes long.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+use std::time::Duration;
 
 /// Commands about clients.
 #[derive(Debug, Subcommand)]
@@ -158,7 +151,9 @@ impl Unfence {
             None => bail!("client {client} is not fenced off; `ashlar client list` shows who is"),
         };
         let revision = change(&self.connection.open().await?, lift).await?;
-        self.connection.output().print(&Done { client, revision }, |_| format!("client {client} may go on"))
+        self.connection.output().print(&Done { client, revision }, |_| {
+            format!("client {client} is not fenced off any more; one that ran meanwhile has to be started again")
+        })
     }
 }
 
@@ -267,23 +262,18 @@ async fn change(metadata: &Metadata, apply: impl Fn(&mut Access) -> Result<()>) 
 
 /// Waits until a change of the rules is complete, and says whom it waits for.
 async fn wait(metadata: &Metadata, revision: u64, patience: Wait) -> Result<()> {
-    let started = Instant::now();
-    let mut told = started;
+    let mut watch = Watch::new();
     loop {
         let waits = waits_for(&metadata.map().await?, revision);
         if waits.is_empty() {
             return Ok(());
         }
-        if started.elapsed() >= Duration::from_secs(patience.timeout) {
+        if watch.elapsed() >= Duration::from_secs(patience.timeout) {
             bail!(
                 "the rule is in force, but not obeyed everywhere yet; waiting for {}; run this again",
                 waits.join("; ")
             );
         }
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            eprintln!("waiting for {}", waits.join("; "));
-        }
-        tokio::time::sleep(POLL).await;
+        watch.pause(|| format!("waiting for {}", waits.join("; "))).await;
     }
 }

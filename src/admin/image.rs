@@ -1,6 +1,6 @@
 //! `ashlar image`: list, create, remove.
 
-use super::{Connection, access, pool_named};
+use super::{ATTEMPTS, Connection, Watch, access, pool_named};
 use crate::metadata::Metadata;
 use crate::{output, size};
 use anyhow::{Context, Result, bail};
@@ -11,15 +11,6 @@ use ashlar_core::map::{ClusterMap, Image, keys};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
-use std::time::{Duration, Instant};
-
-/// Attempts to take a number while others take numbers too.
-const ATTEMPTS: u32 = 10;
-
-/// How often a removal is looked at.
-const POLL: Duration = Duration::from_millis(50);
-/// Between two words about a removal that takes long.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Commands about images.
 #[derive(Debug, Subcommand)]
@@ -203,18 +194,17 @@ async fn try_mark(metadata: &Metadata, map: &ClusterMap, pool: PoolId, inode: In
 
 /// Waits, and says how far it is when it takes long.
 async fn wait_until_removed(metadata: &Metadata, pool: PoolId, inode: InodeId) -> Result<()> {
-    let mut told = Instant::now();
+    let mut watch = Watch::new();
     loop {
         let map = metadata.map().await?;
         if map.image(pool, inode).is_none() {
             return Ok(());
         }
-        if told.elapsed() > TELL_EVERY {
-            told = Instant::now();
+        let progress = || {
             let (done, all) = (map.removed_from(pool, inode).count(), map.pool(pool).map_or(0, |pool| pool.pg_count));
-            eprintln!("{done} of {all} placement groups are done; this command may be ended, the removal goes on");
-        }
-        tokio::time::sleep(POLL).await;
+            format!("{done} of {all} placement groups are done; this command may be ended, the removal goes on")
+        };
+        watch.pause(progress).await;
     }
 }
 

@@ -4,12 +4,15 @@
 //! cannot overwrite each other.
 
 pub mod access;
+pub mod config;
+pub mod doctor;
 pub mod image;
 pub mod init;
 pub mod osd;
 pub mod pg;
 pub mod pool;
 pub mod redundancy;
+mod room;
 pub mod status;
 
 use crate::metadata::Metadata;
@@ -18,6 +21,43 @@ use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
 use ashlar_core::map::{ClusterMap, Pool};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Attempts to change a key while others change it too.
+const ATTEMPTS: u32 = 10;
+
+/// Waiting for daemons to do something, with a word now and then when it takes long.
+struct Watch {
+    started: Instant,
+    told: Instant,
+}
+
+impl Watch {
+    /// How often what is waited for is looked at.
+    const POLL: Duration = Duration::from_millis(50);
+    /// Between two words.
+    const TELL_EVERY: Duration = Duration::from_secs(5);
+
+    /// Begins now.
+    fn new() -> Watch {
+        let now = Instant::now();
+        Watch { started: now, told: now }
+    }
+
+    /// Since the beginning.
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits until the next look; tells what is waited for, if it is time for that.
+    async fn pause(&mut self, what: impl FnOnce() -> String) {
+        if self.told.elapsed() >= Watch::TELL_EVERY {
+            self.told = Instant::now();
+            eprintln!("{}", what());
+        }
+        tokio::time::sleep(Watch::POLL).await;
+    }
+}
 
 /// Where the metadata store is, and how to print; the same for every command.
 #[derive(Debug, clap::Args)]

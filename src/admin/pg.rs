@@ -1,6 +1,7 @@
 //! `ashlar pg`: list placement groups, and have them scrubbed.
 
-use super::Connection;
+use super::{Connection, Watch, pool_named};
+use crate::metadata::Metadata;
 use crate::output;
 use anyhow::{Context, Result};
 use ashlar_core::id::{OsdId, PgId};
@@ -10,14 +11,13 @@ use ashlar_core::pg::Summary;
 use clap::Subcommand;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Commands about placement groups.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the groups.
     List(List),
-    /// Read all copies of a group's objects now, compare them, and repair those that are damaged.
+    /// Read all copies of the objects of groups now, compare them, and repair those that are damaged.
     Scrub(Scrub),
     /// The same, and make copies that differ although their checksums match equal to the primary's.
     Repair(Scrub),
@@ -26,8 +26,12 @@ pub enum Command {
 /// Arguments of `pg scrub` and `pg repair`.
 #[derive(Debug, clap::Args)]
 pub struct Scrub {
-    /// The group, as POOL/NUMBER.
-    pg: String,
+    /// Groups, as `pg list` names them.
+    #[arg(value_name = "PG", required_unless_present = "pool")]
+    pgs: Vec<String>,
+    /// All groups of this pool.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
     /// Come back when it is done, and say what was found.
     #[arg(long)]
     wait: bool,
@@ -101,32 +105,82 @@ pub async fn run(command: Command) -> Result<()> {
     }
 }
 
-/// Between two looks whether a scrub is done.
-const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// Orders in one transaction: well below what a metadata store takes.
+const ORDERS_PER_TRANSACTION: usize = 64;
+
+/// What scrubs of some groups found.
+#[derive(Debug, Default, Serialize)]
+struct Findings {
+    groups: usize,
+    damaged: u64,
+    outdated: u64,
+    inconsistent: u64,
+    objects: Vec<String>,
+}
 
 async fn scrub(args: Scrub, order: ScrubOrder) -> Result<()> {
     let metadata = args.connection.open().await?;
-    let map = metadata.map().await?;
-    let found = map.pg_maps().map(|(id, _)| id).find(|id| id.to_string() == args.pg);
-    let id = found.with_context(|| format!("there is no group '{}'; `ashlar pg list` shows them", args.pg))?;
+    let ids = chosen(&args, &metadata.map().await?)?;
     let value = serde_json::to_vec(&order).expect("a word has a JSON form");
-    let put = TxnOp::Put { key: keys::scrub_order(id), value, lease: 0 };
-    metadata.transact(Vec::new(), vec![put]).await?;
-    while args.wait && metadata.map().await?.scrub_order(id).is_some() {
-        tokio::time::sleep(LOOK_PERIOD).await;
+    let put = |id: &PgId| TxnOp::Put { key: keys::scrub_order(*id), value: value.clone(), lease: 0 };
+    for some in ids.chunks(ORDERS_PER_TRANSACTION) {
+        metadata.transact(Vec::new(), some.iter().map(put).collect()).await?;
     }
-    let report = metadata.group_states().await?.remove(&id).unwrap_or_default().scrub;
-    args.connection.output().print(&report, |report| match args.wait {
-        false => format!("ordered; `ashlar pg list` shows pg {id} as scrubbing until it is done"),
+    if args.wait {
+        wait(&metadata, &ids).await?;
+    }
+    let findings = findings(&ids, &metadata.group_states().await?);
+    args.connection.output().print(&findings, |findings| match args.wait {
+        false => format!("ordered for {} groups; `ashlar pg list` shows which are scrubbing", findings.groups),
         true => format!(
-            "pg {id}: {} damaged copies repaired, {} lost ones replaced since its primary started; {} objects with copies \
-             that differ {}",
-            report.damaged,
-            report.outdated,
-            report.inconsistent,
-            report.objects.join(", ")
+            "{} groups: {} damaged copies repaired, {} lost ones replaced since their primaries started; {} objects with \
+             copies that differ {}",
+            findings.groups,
+            findings.damaged,
+            findings.outdated,
+            findings.inconsistent,
+            findings.objects.join(", ")
         ),
     })
+}
+
+/// Waits until orders are carried out.
+async fn wait(metadata: &Metadata, ids: &[PgId]) -> Result<()> {
+    let mut watch = Watch::new();
+    loop {
+        let map = metadata.map().await?;
+        let left = ids.iter().filter(|id| map.scrub_order(**id).is_some()).count();
+        if left == 0 {
+            return Ok(());
+        }
+        let all = ids.len();
+        watch.pause(|| format!("{left} of {all} groups are not done; this command may be ended, scrubs go on")).await;
+    }
+}
+
+/// The groups that arguments name.
+fn chosen(args: &Scrub, map: &ClusterMap) -> Result<Vec<PgId>> {
+    let mut ids = Vec::new();
+    for name in &args.pgs {
+        let found = map.pg_maps().map(|(id, _)| id).find(|id| id.to_string() == *name);
+        ids.push(found.with_context(|| format!("there is no group '{name}'; `ashlar pg list` shows them"))?);
+    }
+    if let Some(name) = &args.pool {
+        let (pool, _) = pool_named(map, name)?;
+        ids.extend(map.pg_maps().map(|(id, _)| id).filter(|id| id.pool == pool));
+    }
+    Ok(ids)
+}
+
+fn findings(ids: &[PgId], states: &BTreeMap<PgId, Summary>) -> Findings {
+    let mut findings = Findings { groups: ids.len(), ..Findings::default() };
+    for report in ids.iter().filter_map(|id| states.get(id)).map(|summary| &summary.scrub) {
+        findings.damaged += report.damaged;
+        findings.outdated += report.outdated;
+        findings.inconsistent += report.inconsistent;
+        findings.objects.extend(report.objects.iter().cloned());
+    }
+    findings
 }
 
 async fn list(args: List) -> Result<()> {

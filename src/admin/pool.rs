@@ -1,7 +1,7 @@
 //! `ashlar pool`: list, create, modify.
 
-use super::Connection;
 use super::redundancy::Redundancy;
+use super::{ATTEMPTS, Connection, room};
 use crate::metadata::Metadata;
 use crate::output;
 use crate::size;
@@ -11,9 +11,6 @@ use ashlar_core::map::{ImmediateCommit, Pool, Pools, keys, parse};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
-
-/// Attempts to change the list of pools while others change it too.
-const ATTEMPTS: u32 = 10;
 
 /// Commands about pools.
 #[derive(Debug, Subcommand)]
@@ -53,6 +50,9 @@ pub struct Create {
     /// Seconds between two scrubs of a group, in which all copies are read and compared; 0: only when ordered.
     #[arg(long, value_name = "SECONDS", default_value_t = ashlar_core::map::default_scrub_interval_s())]
     scrub_interval: u64,
+    /// Even if there are too few OSDs: groups become whole when there are enough.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -77,12 +77,18 @@ pub struct Modify {
     /// Which acknowledged writes are durable at once: all, small or none.
     #[arg(long, value_name = "WHICH")]
     immediate_commit: Option<ImmediateCommit>,
+    /// Seconds between two scrubs of a group, in which all copies are read and compared; 0: only when ordered.
+    #[arg(long, value_name = "SECONDS")]
+    scrub_interval: Option<u64>,
     /// Number of placement groups; cannot change.
     #[arg(long)]
     pg_count: Option<u32>,
     /// Bytes of an object or chunk; cannot change.
     #[arg(long, value_parser = size::parse)]
     block_size: Option<u64>,
+    /// Even if there are too few OSDs for it: groups become whole when there are enough.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -124,7 +130,8 @@ async fn list(connection: &Connection) -> Result<()> {
 impl Create {
     async fn run(self) -> Result<()> {
         let metadata = self.connection.open().await?;
-        let osds = metadata.map().await?.osd_states().count();
+        let map = metadata.map().await?;
+        let osds = map.osd_states().count();
         let mut pool = self.scheme.pool(&self.name, u32::try_from(osds)?);
         pool.pg_minsize = self.pg_minsize.unwrap_or(pool.pg_minsize);
         pool.pg_count = self.pg_count.unwrap_or(pool.pg_count);
@@ -132,6 +139,9 @@ impl Create {
         pool.failure_domain = self.failure_domain.clone();
         pool.immediate_commit = self.immediate_commit;
         pool.scrub_interval_s = self.scrub_interval;
+        if !self.force {
+            room::check(&map, &pool)?;
+        }
         let id = create(&metadata, &pool).await?;
         self.connection.output().print(&Row { id, pool }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
     }
@@ -152,6 +162,9 @@ impl Modify {
                 .map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", self.name))?;
             if pools.0.iter().any(|(other, pool)| *other != id && pool.name == new.name) {
                 bail!("another pool has the name '{}' already; choose another", new.name);
+            }
+            if !self.force && places_anew(old, &new) {
+                room::check(&metadata.map().await?, &new)?;
             }
             pools.0.insert(id, new.clone());
             let compare = vec![Compare::ModRevision(keys::pools(), revision)];
@@ -181,12 +194,19 @@ impl Modify {
             pool.failure_domain.clone_from(level);
         }
         pool.immediate_commit = self.immediate_commit.unwrap_or(pool.immediate_commit);
+        pool.scrub_interval_s = self.scrub_interval.unwrap_or(pool.scrub_interval_s);
         pool.pg_count = self.pg_count.unwrap_or(pool.pg_count);
         if let Some(bytes) = self.block_size {
             pool.block_size = u32::try_from(bytes).context("--block-size is too large")?;
         }
         Ok(pool)
     }
+}
+
+/// Whether a change asks more, or something else, of placement.
+fn places_anew(old: &Pool, new: &Pool) -> bool {
+    let (before, after) = (&old.failure_domain, &new.failure_domain);
+    before != after || new.pg_size > old.pg_size || new.immediate_commit > old.immediate_commit
 }
 
 /// All pools, and the revision of the key that holds them.

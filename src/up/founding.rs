@@ -8,7 +8,7 @@ use crate::admin::redundancy::Redundancy;
 use crate::admin::{image, init, pg, pool};
 use crate::metadata::Metadata;
 use anyhow::{Context, Result, bail};
-use ashlar_core::map::ClusterMap;
+use ashlar_core::map::{ClusterMap, Pool};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -21,19 +21,20 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long a step may take: above any recovery of logs at start, below a person's patience.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Goes through all steps.
-pub async fn found(running: &Running, chosen: &Chosen) -> Result<()> {
+/// Goes through all steps; `expected` says how many OSDs can come up.
+pub async fn found(running: &Running, chosen: &Chosen, expected: impl Fn() -> u64) -> Result<()> {
     let metadata = Metadata::connect(std::slice::from_ref(&running.meta)).await?;
     let address = running.meta.trim_start_matches("http://");
     reachable(address).await.context("the metadata store does not answer; see log/mon.log")?;
     init::ensure(&metadata, Some(chosen.cluster))
         .await
         .context("mon/ holds another cluster's metadata; name another --dir")?;
-    until("all OSDs are up", &metadata, |map| map.osd_states().count() as u64 >= u64::from(chosen.osds)).await?;
+    until("all OSDs are up", &metadata, |map| map.osd_states().count() as u64 >= expected()).await?;
     let redundancy = Redundancy::from_str(&chosen.pool).map_err(anyhow::Error::msg)?;
     let map = metadata.map().await?;
     if !map.pools().any(|(_, pool)| pool.name == POOL) {
-        pool::create(&metadata, &redundancy.pool(POOL, chosen.osds)).await?;
+        let pool = Pool { immediate_commit: chosen.immediate_commit, ..redundancy.pool(POOL, chosen.osds) };
+        pool::create(&metadata, &pool).await?;
     }
     if !map.images().any(|(_, _, image)| image.name == IMAGE) {
         image::create(&metadata, POOL, IMAGE, chosen.image_bytes).await?;

@@ -5,7 +5,7 @@
 //! lock            locked by the supervisor that runs
 //! children.json   processes of the running supervisor, or left behind by a killed one
 //! running.json    where the running cluster listens
-//! mon/  osd-N.img  nbd.sock  log/NAME.log
+//! mon/  osd-N.img  osd-N.log.img  nbd.sock  log/NAME.log
 //! ```
 //! Owns: these files but those of the daemons. Invariant: a file is replaced whole or not at all; nothing is written
 //! before the lock is held.
@@ -13,6 +13,7 @@
 use crate::admin::redundancy::Redundancy;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::ClusterUuid;
+use ashlar_core::map::ImmediateCommit;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -36,6 +37,9 @@ pub struct Chosen {
     pub image_bytes: u64,
     /// Redundancy of the pool, as written.
     pub pool: String,
+    /// Which acknowledged writes are durable at once.
+    #[serde(default)]
+    pub immediate_commit: ImmediateCommit,
 }
 
 /// What the command line asks for; `None`: whatever there is, or the default.
@@ -49,6 +53,8 @@ pub struct Wanted {
     pub image_bytes: Option<u64>,
     /// Redundancy of the pool.
     pub pool: Option<Redundancy>,
+    /// Which acknowledged writes are durable at once.
+    pub immediate_commit: Option<ImmediateCommit>,
 }
 
 /// `running.json`.
@@ -73,6 +79,8 @@ pub struct Directory {
     path: PathBuf,
     /// Its contract with the past.
     pub chosen: Chosen,
+    /// Whether there was none before.
+    pub is_new: bool,
     _lock: File,
 }
 
@@ -84,11 +92,13 @@ impl Directory {
         refuse_foreign(&path)?;
         let lock = lock(&path)?;
         fs::create_dir_all(path.join("log"))?;
-        let chosen = match read::<Chosen>(&path.join("cluster.json"))? {
+        let before = read::<Chosen>(&path.join("cluster.json"))?;
+        let is_new = before.is_none();
+        let chosen = match before {
             Some(chosen) => grow(chosen, wanted, &path)?,
             None => choose(wanted)?,
         };
-        let directory = Directory { path, chosen, _lock: lock };
+        let directory = Directory { path, chosen, is_new, _lock: lock };
         directory.write("cluster.json", &directory.chosen)?;
         Ok(directory)
     }
@@ -190,7 +200,8 @@ fn choose(wanted: &Wanted) -> Result<Chosen> {
     let share = pool.raw_bytes(image_bytes) / u64::from(osds);
     let osd_bytes = wanted.osd_bytes.unwrap_or((share + share / 4 + (1 << 30)).next_multiple_of(1 << 20));
     let cluster = crate::admin::init::random()?;
-    Ok(Chosen { format: FORMAT, cluster, osds, osd_bytes, image_bytes, pool: pool.to_string() })
+    let immediate_commit = wanted.immediate_commit.unwrap_or_default();
+    Ok(Chosen { format: FORMAT, cluster, osds, osd_bytes, image_bytes, pool: pool.to_string(), immediate_commit })
 }
 
 fn refuse_too_few(osds: u32, pool: Redundancy) -> Result<()> {
@@ -223,6 +234,12 @@ fn grow(chosen: Chosen, wanted: &Wanted, path: &Path) -> Result<Chosen> {
         bail!(
             "the cluster in {path} has a pool that is {}, not {pool}; leave --pool out, or name another --dir",
             chosen.pool
+        );
+    }
+    if let Some(wanted) = wanted.immediate_commit.filter(|wanted| *wanted != chosen.immediate_commit) {
+        bail!(
+            "the cluster in {path} was made with --immediate-commit {}, not {wanted}; leave it out, or name another --dir",
+            chosen.immediate_commit
         );
     }
     Ok(Chosen { osds, ..chosen })
@@ -290,6 +307,7 @@ mod tests {
             (Wanted { image_bytes: Some(1 << 20), ..Wanted::default() }, "leave --size out"),
             (Wanted { osd_bytes: Some(1 << 20), ..Wanted::default() }, "leave --osd-size out"),
             (Wanted { pool: Some(Redundancy::copies(2)), ..Wanted::default() }, "leave --pool out"),
+            (Wanted { immediate_commit: Some(ImmediateCommit::None), ..Wanted::default() }, "leave it out"),
         ];
         for (wanted, hint) in cases {
             assert!(refusal(&scratch.0, &wanted).contains(hint), "{wanted:?}");

@@ -20,15 +20,21 @@ use crate::admin::redundancy::Redundancy;
 use crate::output::Output;
 use crate::size;
 use anyhow::{Context, Result, bail};
+use ashlar_core::map::ImmediateCommit;
 use children::{Children, Ended, Recipe};
 use layout::{Directory, Wanted};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Where a cluster lives unless told otherwise.
 pub const DEFAULT_DIR: &str = "ashlar-data";
+/// Size of an OSD's own log, where it has one.
+const LOG_BYTES: u64 = 256 << 20;
 /// Less than this, and not even logs can be written for long.
 const SPACE_MIN_BYTES: u64 = 256 << 20;
 
@@ -51,6 +57,10 @@ pub struct Args {
     /// Redundancy of the pool, such as replicated:2, ec:4+2 or xor:2+1 [default: replicated:3].
     #[arg(long)]
     pool: Option<Redundancy>,
+    /// Which acknowledged writes are durable at once: all; small ones; or none, until the client flushes [default: all].
+    /// For `none` OSDs leave their files' caches unflushed; for `small` they flush a log of their own.
+    #[arg(long, value_name = "WHICH")]
+    immediate_commit: Option<ImmediateCommit>,
     /// Port of the NBD server.
     #[arg(long, default_value_t = 10809)]
     port: u16,
@@ -84,7 +94,13 @@ impl Stop {
 pub async fn run(args: Args) -> Result<()> {
     let start = Instant::now();
     let mut stop = Stop::new()?;
-    let wanted = Wanted { osds: args.osds, osd_bytes: args.osd_size, image_bytes: args.size, pool: args.pool };
+    let wanted = Wanted {
+        osds: args.osds,
+        osd_bytes: args.osd_size,
+        image_bytes: args.size,
+        pool: args.pool,
+        immediate_commit: args.immediate_commit,
+    };
     let port = free_for_nbd(args.port);
     // Before the directory is made: a refusal leaves nothing. But that its cluster runs already says more.
     if running(&args.dir).is_none() {
@@ -104,6 +120,7 @@ pub async fn run(args: Args) -> Result<()> {
         children: Children::new(),
         restart: args.restart.map(Duration::from_secs_f64),
         recipes: Vec::new(),
+        missing: Missing::default(),
     };
     let outcome = tokio::select! {
         outcome = cluster.start_and_serve(start, args.output) => outcome,
@@ -164,7 +181,11 @@ struct Cluster {
     children: Children,
     restart: Option<Duration>,
     recipes: Vec<Recipe>,
+    missing: Missing,
 }
+
+/// OSDs that ended while the cluster started.
+type Missing = Rc<RefCell<BTreeSet<String>>>;
 
 impl Cluster {
     async fn start_and_serve(&mut self, start: Instant, output: Output) -> Result<()> {
@@ -172,7 +193,9 @@ impl Cluster {
         self.directory.write("running.json", &self.running)?;
         self.start_daemons()?;
         let (running, chosen) = (self.running.clone(), self.directory.chosen.clone());
-        self.unless_a_child_ends(founding::found(&running, &chosen)).await?;
+        let (missing, osds) = (Rc::clone(&self.missing), u64::from(chosen.osds));
+        let expected = move || osds - missing.borrow().len() as u64;
+        self.unless_a_child_ends(founding::found(&running, &chosen, expected)).await?;
         self.directory.remove("nbd.sock")?;
         self.launch("nbd", nbd_arguments(&self.running))?;
         let address = self.nbd_address().to_string();
@@ -200,18 +223,35 @@ impl Cluster {
         Ok(())
     }
 
-    /// Does `work`; a child that ends meanwhile is an error that shows its last words.
+    /// Does `work`; a child that ends meanwhile is an error that shows its last words. But a cluster that was there before
+    /// can do without some OSDs, whose disks may have failed.
     async fn unless_a_child_ends(&mut self, work: impl Future<Output = Result<()>>) -> Result<()> {
-        tokio::select! {
-            done = work => done,
-            ended = self.children.next_end() => {
-                bail!("{} ended at start ({})\n{}", ended.name, ended.status, children::last_lines(&self.directory, &ended.name))
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                ended = self.children.next_end() => self.do_without(&ended)?,
             }
         }
     }
 
+    fn do_without(&mut self, ended: &Ended) -> Result<()> {
+        if self.directory.is_new || !ended.name.starts_with("osd-") {
+            let words = children::last_lines(&self.directory, &ended.name);
+            bail!("{} ended at start ({})\n{words}", ended.name, ended.status);
+        }
+        self.report(ended);
+        self.missing.borrow_mut().insert(ended.name.clone());
+        Ok(())
+    }
+
     /// Watches over the children until none is left.
     async fn serve(&mut self) -> Result<()> {
+        if self.restart.is_some() {
+            for name in self.missing.take() {
+                self.start_again(&name)?;
+            }
+        }
         while !self.children.is_empty() {
             let ended = self.children.next_end().await;
             self.report(&ended);
@@ -262,9 +302,18 @@ fn mon_arguments(running: &Running, directory: &Directory) -> Vec<String> {
 }
 
 fn osd_arguments(osd: u32, running: &Running, directory: &Directory) -> Vec<String> {
+    let log = directory.join(&format!("osd-{osd}.log.img")).display().to_string();
+    let durability = match directory.chosen.immediate_commit {
+        ImmediateCommit::All => Vec::new(),
+        ImmediateCommit::Small => {
+            let (size, lazy) = (LOG_BYTES.to_string(), strings(["--durability", "lazy", "--log-durability", "flush"]));
+            [lazy, strings(["--log", &log, "--log-size", &size])].concat()
+        }
+        ImmediateCommit::None => strings(["--durability", "lazy"]),
+    };
     let (id, data) = (osd.to_string(), directory.join(&format!("osd-{osd}.img")).display().to_string());
     let (bytes, host) = (directory.chosen.osd_bytes.to_string(), format!("host-{osd}"));
-    strings([
+    let usual = strings([
         "osd",
         "run",
         "--id",
@@ -279,7 +328,8 @@ fn osd_arguments(osd: u32, running: &Running, directory: &Directory) -> Vec<Stri
         "127.0.0.1:0",
         "--host",
         &host,
-    ])
+    ]);
+    [usual, durability].concat()
 }
 
 /// Without names, it serves every image under its own.

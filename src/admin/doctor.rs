@@ -1,0 +1,91 @@
+//! `ashlar doctor`: what costs data or time later, and can be seen now.
+//!
+//! Owns the verdicts. Does not own the looks: [`machine`] at the kernel's word on devices, clocks and networks, [`cluster`]
+//! at pools, OSDs and the metadata store.
+
+mod cluster;
+mod machine;
+
+use super::Connection;
+use crate::output;
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Devices or files of OSDs on this machine; by default those of the cluster that `ashlar up` runs.
+    devices: Vec<PathBuf>,
+    /// Look at this machine only, not at a cluster.
+    #[arg(long)]
+    no_cluster: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    /// As it should be.
+    Good,
+    /// Works, with a cost or a risk that somebody should have chosen.
+    Warn,
+    /// Data or service are at stake.
+    Bad,
+}
+
+/// One look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    level: Level,
+    /// What was looked at.
+    about: String,
+    /// What was found, and what to do if that is not good.
+    text: String,
+}
+
+impl Finding {
+    fn new(level: Level, about: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding { level, about: about.into(), text: text.into() }
+    }
+}
+
+/// Looks at everything; an error if anything is bad.
+pub async fn run(args: Args) -> Result<()> {
+    let directory = args.connection.cluster_directory();
+    let devices = if args.devices.is_empty() { files_in(directory.as_deref()) } else { args.devices.clone() };
+    let mut findings = machine::findings(Path::new("/"));
+    for device in &devices {
+        findings.extend(machine::device(Path::new("/"), device)?);
+    }
+    if !args.no_cluster {
+        findings.extend(cluster::findings(&args.connection.open().await?).await?);
+    }
+    args.connection.output().print(&findings, |findings| {
+        let mut table = output::table(["", "WHAT", "FINDING"]);
+        for finding in findings {
+            let mark = match finding.level {
+                Level::Good => "good",
+                Level::Warn => "WARN",
+                Level::Bad => "BAD",
+            };
+            table.add_row([mark, &finding.about, &finding.text]);
+        }
+        table.to_string()
+    })?;
+    match findings.iter().filter(|finding| finding.level == Level::Bad).count() {
+        0 => Ok(()),
+        bad => bail!("{bad} findings are bad"),
+    }
+}
+
+/// The files of a cluster's OSDs.
+fn files_in(directory: Option<&Path>) -> Vec<PathBuf> {
+    let entries = directory.and_then(|path| std::fs::read_dir(path).ok()).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "img"));
+    files.sort();
+    files
+}

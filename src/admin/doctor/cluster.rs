@@ -1,0 +1,121 @@
+//! What the maps say of a cluster, and how fast its metadata store is.
+
+use super::{Finding, Level};
+use crate::admin::{osd, room};
+use crate::metadata::Metadata;
+use anyhow::Result;
+use ashlar_core::map::place::domains;
+use ashlar_core::map::{ClusterMap, ImmediateCommit, Pool, keys};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Requests that the store's speed is taken from.
+const REQUESTS: usize = 20;
+/// A fail-over takes a few requests one after the other: slower ones are felt.
+const SLOW: Duration = Duration::from_millis(50);
+/// Fuller than this, and what a lost OSD had finds no room elsewhere.
+const FULL_PERCENT: u64 = 80;
+
+/// All looks.
+pub async fn findings(metadata: &Metadata) -> Result<Vec<Finding>> {
+    let mut found = vec![latency(metadata).await?];
+    let map = metadata.map().await?;
+    found.extend(osds(&map));
+    found.extend(space(metadata).await?);
+    map.pools().for_each(|(_, pool)| found.extend(of_pool(&map, pool)));
+    Ok(found)
+}
+
+async fn latency(metadata: &Metadata) -> Result<Finding> {
+    let mut times = Vec::new();
+    for _ in 0..REQUESTS {
+        let start = Instant::now();
+        metadata.get(&keys::global()).await?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    let (median, worst) = (times[REQUESTS / 2], times[REQUESTS - 1]);
+    let text = format!("reads take {:.1} ms, {:.1} ms at worst", median.as_secs_f64() * 1e3, worst.as_secs_f64() * 1e3);
+    Ok(match worst > SLOW {
+        true => {
+            Finding::new(Level::Warn, "metadata store", format!("{text}: fail-overs wait for it; give it a fast disk"))
+        }
+        false => Finding::new(Level::Good, "metadata store", text),
+    })
+}
+
+fn osds(map: &ClusterMap) -> Vec<Finding> {
+    let rows = osd::rows(map);
+    let names = |chosen: &dyn Fn(&osd::Row) -> bool| {
+        let names: Vec<_> = rows.iter().filter(|row| chosen(row)).map(|row| row.id.to_string()).collect();
+        names.join(" ")
+    };
+    let looks: [(String, &str); 3] = [
+        (names(&|row| !row.up), "down"),
+        (names(&|row| row.is_damaged), "with a store that lost metadata; build it anew"),
+        (names(&|row| !row.unreachable_from.is_empty()), "unreachable from others; see their network"),
+    ];
+    let bad = looks.iter().filter(|(names, _)| !names.is_empty());
+    let mut found: Vec<_> =
+        bad.map(|(names, what)| Finding::new(Level::Bad, "osds", format!("{names}: {what}"))).collect();
+    if found.is_empty() {
+        found.push(Finding::new(Level::Good, "osds", format!("all {} up", rows.len())));
+    }
+    found
+}
+
+async fn space(metadata: &Metadata) -> Result<Option<Finding>> {
+    let statistics = metadata.statistics::<crate::admin::status::Statistics>().await?;
+    let fullest = statistics.iter().filter(|(_, figures)| figures.store.total_bytes > 0).map(|(osd, figures)| {
+        let used = figures.store.total_bytes - figures.store.free_bytes.min(figures.store.total_bytes);
+        (used * 100 / figures.store.total_bytes, osd)
+    });
+    Ok(fullest.max().map(|(percent, osd)| match percent > FULL_PERCENT {
+        true => {
+            Finding::new(Level::Bad, "space", format!("OSD {osd} is {percent} % full; add OSDs before one is lost"))
+        }
+        false => Finding::new(Level::Good, "space", format!("the fullest OSD is {osd}, {percent} %")),
+    }))
+}
+
+fn of_pool(map: &ClusterMap, pool: &Pool) -> Vec<Finding> {
+    let about = format!("pool {}", pool.name);
+    let mut found = Vec::new();
+    let mut tell = |level, text: String| found.push(Finding::new(level, about.as_str(), text));
+    match room::check(map, pool) {
+        Err(error) => tell(Level::Bad, format!("{error}")),
+        Ok(()) if domains_of(map, pool) == usize::from(pool.pg_size) => tell(
+            Level::Warn,
+            format!("as many failure domains as members ({}): a lost one cannot be replaced; add one", pool.pg_size),
+        ),
+        Ok(()) => tell(Level::Good, format!("{} failure domains for {} members", domains_of(map, pool), pool.pg_size)),
+    }
+    let needed = if pool.has_roles() { pool.data_chunks() } else { 1 };
+    if pool.pg_size == needed {
+        tell(Level::Bad, "no redundancy: what one disk loses is lost".into());
+    } else if pool.pg_minsize <= needed {
+        let text = format!(
+            "pg_minsize is {}: writes go on when no redundancy is left, and the next failure loses them",
+            pool.pg_minsize
+        );
+        tell(Level::Warn, text);
+    }
+    if pool.immediate_commit != ImmediateCommit::All {
+        tell(
+            Level::Warn,
+            format!("immediate_commit {}: only what clients flush survives a power cut", pool.immediate_commit),
+        );
+    }
+    if pool.scrub_interval_s == 0 {
+        tell(Level::Warn, "never scrubbed: rot is found when it is read; set --scrub-interval".into());
+    }
+    found
+}
+
+/// Failure domains with an OSD.
+fn domains_of(map: &ClusterMap, pool: &Pool) -> usize {
+    let domain = |(osd, state): (_, &ashlar_core::map::OsdState)| {
+        domains::domain(map.tree(), osd, &state.host, &pool.failure_domain)
+    };
+    map.osd_states().map(domain).collect::<BTreeSet<_>>().len()
+}
