@@ -1,5 +1,11 @@
 //! What is tried, each in a short and a long form.
 
+mod fence;
+mod map;
+mod power;
+mod rot;
+mod settings;
+
 use crate::cluster::{Cluster, free_port, is_alive};
 use crate::command::run;
 use crate::nbd::Nbd;
@@ -65,6 +71,32 @@ pub const ALL: &[Case] = &[
         name: "remove",
         shows: "an image removed while an OSD is down: nothing comes back with it, and its space is free",
         run: remove,
+    },
+    Case {
+        name: "map",
+        shows: "block status costs no reads; all images are listed; bad names are told",
+        run: map::run,
+    },
+    Case {
+        name: "blackout",
+        shows: "what was acknowledged survives power cuts that empty the caches of all disks",
+        run: power::blackout,
+    },
+    Case {
+        name: "lazy",
+        shows: "the same for pools that promise less, to which flushes and living clients hold them",
+        run: power::lazy,
+    },
+    Case {
+        name: "fence",
+        shows: "whoever lost its lock or was fenced off writes nothing any more, however late it wakes up",
+        run: fence::run,
+    },
+    Case { name: "rot", shows: "garbage on a disk is found by scrubs and reads, and repaired", run: rot::run },
+    Case {
+        name: "settings",
+        shows: "each parameter of a pool and of the cluster changes under load, or is refused with the reason",
+        run: settings::run,
     },
     Case {
         name: "modify",

@@ -112,9 +112,14 @@ impl Cluster {
 
     /// Runs an administration command and parses its JSON.
     pub fn admin(&self, arguments: &[&str]) -> Result<Value> {
+        self.admin_within(arguments, START_LIMIT)
+    }
+
+    /// The same, with more patience.
+    pub fn admin_within(&self, arguments: &[&str], patience: Duration) -> Result<Value> {
         let (program, dir) = (binary()?.display().to_string(), self.directory.display().to_string());
         let arguments: Vec<_> = arguments.iter().copied().chain(["--json", "--dir", &dir]).collect();
-        Ok(serde_json::from_str(&command::run(&program, &arguments, START_LIMIT)?)?)
+        Ok(serde_json::from_str(&command::run(&program, &arguments, patience)?)?)
     }
 
     /// Waits until every group is active and clean.

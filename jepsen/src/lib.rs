@@ -7,8 +7,11 @@
 pub mod cases;
 pub mod cluster;
 pub mod command;
+pub mod disks;
 pub mod nbd;
 pub mod nemesis;
 pub mod registers;
 pub mod scratch;
+pub mod server;
 pub mod tools;
+pub mod writers;

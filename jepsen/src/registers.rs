@@ -43,6 +43,14 @@ impl Registers {
         }
     }
 
+    /// A block's newest write was answered by a pool that answers only what is durable.
+    pub fn durable_now(&mut self, block: u64) {
+        let register = self.blocks.get_mut(&block).expect("a block that was written");
+        if let Some(newest) = register.later.pop() {
+            *register = Register { durable: newest, later: Vec::new() };
+        }
+    }
+
     /// Writes that a flush covers.
     pub fn durable(&self) -> usize {
         self.blocks.values().filter(|register| register.durable > 0).count()
@@ -123,6 +131,19 @@ mod tests {
         assert!(registers.check(7, &cut_off).is_err(), "a zombie");
         survived.check(7, &cut_off).expect("it survived");
         assert!(survived.check(7, &answered).is_err(), "lost after all");
+    }
+
+    #[test]
+    fn what_was_answered_as_durable_needs_no_flush() {
+        let mut registers = Registers::default();
+        let (old, other) = (registers.issue(7), registers.issue(8));
+        registers.durable_now(7);
+        let answered = registers.issue(7);
+        registers.durable_now(7);
+        assert!(registers.clone().check(7, &old).is_err(), "overwritten");
+        registers.check(7, &answered).expect("answered");
+        registers.clone().check(8, &[0; BLOCK_BYTES]).expect("not answered");
+        registers.check(8, &other).expect("not answered");
     }
 
     #[test]

@@ -29,4 +29,7 @@ macro_rules! cases {
     };
 }
 
-cases!(start, refusals, convert, fio, kills, pause, power, coded, remove, modify, orphans);
+cases!(
+    start, refusals, convert, fio, kills, pause, power, coded, remove, map, blackout, lazy, fence, rot, settings,
+    modify, orphans
+);
