@@ -34,12 +34,16 @@ enum Command {
     /// Proof that core needs nothing of an operating system.
     Purity,
     /// The same seeds twice must give the same histories.
-    Determinism,
+    Determinism {
+        /// Compares builds with and without optimisation, too.
+        #[arg(long)]
+        builds: bool,
+    },
     /// The simulator for a while, on fresh seeds.
     Campaign(campaign::Args),
     /// Whatever comes from outside, for a while: the wire, NBD clients, devices, the metadata store.
     Fuzz(fuzz::Args),
-    /// Benchmarks of a whole cluster on this machine, release build.
+    /// The simulator's speed, and benchmarks of a whole cluster on this machine, release builds.
     Bench {
         /// Passed on to `ashlar bench`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -69,7 +73,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test => verify::tests(),
         Command::Tidy => tidy::run(),
         Command::Purity => purity::run(),
-        Command::Determinism => campaign::determinism(),
+        Command::Determinism { builds } => {
+            campaign::determinism()?;
+            if builds { campaign::builds() } else { Ok(()) }
+        }
         Command::Campaign(args) => campaign::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench { arguments } => campaign::bench(&arguments),

@@ -1,7 +1,10 @@
 //! The only source of randomness in core: a seeded xoshiro256** generator (Blackman and Vigna, 2018).
 
+use serde::{Deserialize, Serialize};
+
 /// A deterministic generator; the same seed gives the same sequence on every platform.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Rng {
     state: [u64; 4],
 }

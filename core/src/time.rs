@@ -1,5 +1,7 @@
 //! Virtual or monotonic time: nanoseconds since an origin that only one node knows.
 
+use serde::{Deserialize, Serialize};
+
 use std::ops::{Add, Sub};
 
 /// A point of a node's own monotonic clock, in nanoseconds. Times of different nodes are not comparable.
@@ -7,7 +9,8 @@ use std::ops::{Add, Sub};
 pub struct Time(pub u64);
 
 /// A length of time in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Duration(pub u64);
 
 impl Duration {

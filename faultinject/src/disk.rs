@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of a sector.
 pub const SECTOR: usize = 512;
 const SECTORS_PER_PAGE: usize = UNIT_USIZE / SECTOR;
+/// Pages of longer writes are copied.
+const SHARED_BYTES: u32 = 4 * UNIT;
 /// Time between the end of a stall and the completion of what it held back.
 const AFTER_STALL: Duration = Duration::micros(10);
 
@@ -331,7 +333,13 @@ impl SimDisk {
             let part = (UNIT - start).min(data.len() - at);
             let page = position / u64::from(UNIT);
             let bytes = data.slice(at, part);
-            states.push((page, if part == UNIT { bytes } else { self.merged(page, start, &bytes, bufs) }));
+            let state = match part {
+                // A page that is kept for long shall not keep all of a large buffer.
+                UNIT if data.len() > SHARED_BYTES => bufs.copy_of(bytes.bytes()),
+                UNIT => bytes,
+                _ => self.merged(page, start, &bytes, bufs),
+            };
+            states.push((page, state));
             at += part;
         }
         states

@@ -5,14 +5,15 @@
 
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, mean $mean_ms:literal ms,)*) => {
         /// A kind of fault.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum FaultKind {
-            $($(#[$doc])* $variant,)*
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
         }
 
         impl FaultKind {
@@ -73,7 +74,8 @@ kinds! {
 }
 
 /// The mean interval of each kind of fault; absent kinds do not occur.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct FaultMix {
     means: Vec<(FaultKind, Duration)>,
 }

@@ -7,12 +7,19 @@
 //! command line.
 #![forbid(unsafe_code)]
 
+pub mod bench;
+pub mod case;
 pub mod check;
 pub mod cli;
 pub mod cluster;
+pub mod determinism;
+pub mod explain;
+pub mod marks;
+pub mod plan;
 #[cfg(feature = "planted")]
 pub mod plants;
 pub mod run;
 pub mod scenarios;
+pub mod shrink;
 
 pub mod world;

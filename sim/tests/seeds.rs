@@ -1,7 +1,8 @@
 //! Seeds that once failed must pass for ever; each scenario and a few seeds of the mix pass; runs are deterministic.
 
+use ashlar_sim::case::Case;
 use ashlar_sim::cluster::pool::{self, PoolChoice};
-use ashlar_sim::run::{Recording, Report, run};
+use ashlar_sim::run::{Recording, Report, run, run_case};
 use ashlar_sim::scenarios::{ALL, Scenario};
 
 fn pass(scenario: &Scenario, seed: u64, pool: Option<PoolChoice>) -> Report {
@@ -22,6 +23,18 @@ fn seeds_that_once_failed() {
         let seed = seed.parse().unwrap_or_else(|_| panic!("not a seed: {line}"));
         let pool = (pool != "-").then(|| pool.parse().unwrap_or_else(|error| panic!("{line}: {error}")));
         pass(scenario, seed, pool);
+    }
+}
+
+#[test]
+fn runs_of_files_that_once_failed() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/seeds");
+    let files = std::fs::read_dir(&folder).expect("the folder of seeds").map(|entry| entry.expect("readable").path());
+    for path in files.filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
+        let case = Case::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        let scenario = case.scenario().unwrap_or_else(|error| panic!("{error}"));
+        let report = run_case(&case, scenario, &Recording::default());
+        assert!(report.failure.is_none(), "{}: {:?}", path.display(), report.failure);
     }
 }
 

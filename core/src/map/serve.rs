@@ -11,6 +11,7 @@ use crate::io::{Effect, Env};
 use crate::map::Image;
 use crate::msg::{ImageInfo, MapMessage, MapUpdate, Message, OsdInfo, PgInfo, PoolInfo};
 use crate::time::{Duration, Time};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes that come closer together are sent together. The first of a burst is sent at once, so it adds nothing to a
@@ -77,6 +78,8 @@ pub struct MapServer {
     first_revision: Option<Revision>,
     not_before: Time,
     pending: bool,
+    /// The change as of which the indexes were last compared.
+    checked: Cell<u64>,
 }
 
 impl MapServer {
@@ -145,6 +148,9 @@ impl MapServer {
     /// Panics if the two indexes disagree.
     pub fn check(&self) {
         assert_eq!(self.stamps.len(), self.by_sequence.len(), "map server: indexes differ in size");
+        if self.checked.replace(self.sequence) == self.sequence {
+            return; // Nothing changes without a new number.
+        }
         for (item, stamp) in &self.stamps {
             let indexed = self.by_sequence.contains(&(stamp.sequence, *item));
             assert!(indexed, "map server: {item:?} at {} is not indexed", stamp.sequence);

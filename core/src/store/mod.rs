@@ -394,6 +394,11 @@ impl Digest {
         mix(mix(object.hash() ^ committed) ^ prepared.rotate_left(1))
     }
 
+    /// Whether it is that of no copies.
+    pub fn is_empty(&self) -> bool {
+        *self == Digest::default()
+    }
+
     /// Adds the copies of another range, or one more copy.
     pub fn add(&mut self, other: Digest) {
         self.count = self.count.wrapping_add(other.count);

@@ -4,6 +4,7 @@ use super::{ClientState, Cluster, Config, IMAGE, POOL, Process, Spec, StoreKind,
 use crate::check::history::{BLOCK, History};
 use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
+use crate::plan::{Decisions, Plan};
 use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::id::{ClusterUuid, InodeId, OsdId, StoreUuid};
 use ashlar_core::io::Device;
@@ -15,7 +16,7 @@ use ashlar_core::store::log::{Durability, Format, OpenConfig, format as format_s
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::{DiskModel, Latency};
 use ashlar_faultinject::link::{HostId, LinkModel};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const CLUSTER: ClusterUuid = ClusterUuid(0x0a51_1a20_0000_4000_8000_0000_0000_0001);
 /// The image's name and number.
@@ -29,11 +30,20 @@ const DISK_BYTES: u64 = 16 << 20;
 impl Cluster {
     /// Builds it and starts every process; nothing has happened yet.
     pub fn new(config: Config) -> Cluster {
-        Cluster::with_probe(config, |_, _| {})
+        Cluster::build(config, |_, _| {}, None)
     }
 
     /// The same, with somebody who looks on at every call into a node.
     pub fn with_probe(config: Config, probe: Probe) -> Cluster {
+        Cluster::build(config, probe, None)
+    }
+
+    /// The same, in which only that is decided which a plan contains.
+    pub fn with_plan(config: Config, plan: Option<Plan>) -> Cluster {
+        Cluster::build(config, |_, _| {}, plan)
+    }
+
+    fn build(config: Config, probe: Probe, plan: Option<Plan>) -> Cluster {
         let mut rng = Rng::new(config.seed);
         let options = Options {
             check_every: config.check_every,
@@ -42,7 +52,8 @@ impl Cluster {
             watch: |msg| matches!(msg, Message::Request(_) | Message::Reply(_)),
             probe,
         };
-        let world = World::new(rng.next_u64(), links(&config), meta_model(), options);
+        let jitter = plan.as_ref().map_or(0, |plan| plan.jitter);
+        let world = World::new(rng.next_u64() ^ jitter, links(&config), meta_model(), options);
         let mut cluster = Cluster {
             world,
             osds: Vec::new(),
@@ -59,6 +70,10 @@ impl Cluster {
             chaos_next: None,
             log: Vec::new(),
             stop_at: None,
+            maps: Default::default(),
+            decisions: Decisions::new(plan, config.load.clients),
+            left_out: BTreeSet::new(),
+            times: Vec::new(),
             refusals_expected: false,
             standing: 0,
             config,

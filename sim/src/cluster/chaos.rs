@@ -5,6 +5,7 @@
 //! takes the last copy of anything.
 
 use super::{CALL_FAULT, CALL_FAULTS_OFF, Cluster};
+use crate::plan::Fault;
 use crate::world::{META_HOST, MetaFaults, NodeId};
 use ashlar_core::id::OsdId;
 use ashlar_core::io::Device;
@@ -25,6 +26,10 @@ impl Chaos {
         Chaos { rng, on: false }
     }
 
+    pub(super) fn is_on(&self) -> bool {
+        self.on
+    }
+
     fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::millis(self.rng.between(low, high))
     }
@@ -39,6 +44,10 @@ impl Cluster {
     /// Begins with the faults of the configuration.
     pub fn start_faults(&mut self) {
         self.chaos.on = true;
+        if self.decisions.replays() {
+            let times = self.decisions.fault_times();
+            return times.into_iter().for_each(|at| self.world.call_at(at, CALL_FAULT));
+        }
         self.schedule_fault();
     }
 
@@ -55,9 +64,15 @@ impl Cluster {
 
     /// The time of a fault has come.
     pub(super) fn next_fault(&mut self) {
-        let Some(kind) = self.chaos_next.take() else { return };
-        if self.chaos.on {
-            self.world.note(|| format!("fault: {}", kind.name()));
+        if !self.chaos.on {
+            return;
+        }
+        if let Some(planned) = self.decisions.next_fault() {
+            self.chaos.rng = planned.draws;
+            self.inject(planned.kind);
+        } else if let Some(kind) = self.chaos_next.take() {
+            let at = self.world.now().0;
+            self.decisions.record_fault(Fault { at, kind, draws: self.chaos.rng.clone() });
             self.inject(kind);
             self.schedule_fault();
         }
@@ -65,7 +80,16 @@ impl Cluster {
 
     /// Lets a fault happen, on a target of its own choice.
     pub fn inject(&mut self, kind: FaultKind) {
+        self.world.note(|| format!("fault: {}", kind.name()));
         self.tally.faults += 1;
+        let in_script = self.decisions.leave_script();
+        self.let_happen(kind);
+        if in_script {
+            self.decisions.enter_script();
+        }
+    }
+
+    fn let_happen(&mut self, kind: FaultKind) {
         match kind {
             FaultKind::Crash => self.crash_something(),
             FaultKind::HostPower => self.cut_power_of_a_host(),

@@ -5,10 +5,12 @@ use ashlar_core::map::{ImmediateCommit, Scheme};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Which store the OSDs have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StoreKind {
     /// The reference store: protocol-only runs.
     Model,
@@ -24,7 +26,7 @@ pub enum StoreKind {
 }
 
 /// What clients do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadConfig {
     /// Number of clients.
     pub clients: u32,
@@ -45,7 +47,7 @@ pub struct LoadConfig {
 }
 
 /// A whole cluster, its load and its faults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Where it came from.
     pub seed: u64,

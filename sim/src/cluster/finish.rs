@@ -19,6 +19,7 @@ const READ_BACK_BLOCKS: u32 = 32;
 impl Cluster {
     /// Heals, waits until everything is whole, reads everything back and checks the whole history.
     pub fn finish(&mut self) -> Result<(), Finding> {
+        self.decisions.leave_script();
         self.heal_everything();
         if self.config.has_damage() {
             self.replace_the_damaged_disk()?;

@@ -3,6 +3,7 @@
 use super::bootstrap::IMAGE_NAME;
 use super::{CALL_LOAD, Cluster, IMAGE, Pending};
 use crate::check::history::{BLOCK, Block, Finding, What, fill};
+use crate::plan::Operation;
 use ashlar_core::buf::BufPool;
 use ashlar_core::client::ImageOp;
 use ashlar_core::msg::Message;
@@ -29,6 +30,18 @@ impl Cluster {
             self.clients[index].left = self.config.load.operations / clients;
             self.fill_depth(index);
         }
+        if self.decisions.replays() {
+            self.schedule_planned();
+        }
+    }
+
+    /// In place of drawn times, those of the plan.
+    fn schedule_planned(&mut self) {
+        for index in 0..self.clients.len() {
+            let times = self.decisions.operation_times(index);
+            self.clients[index].left = u32::try_from(times.len()).expect("bounded runs");
+            times.into_iter().for_each(|at| self.world.call_at(at, CALL_LOAD + index as u64));
+        }
     }
 
     /// No client starts anything new.
@@ -40,7 +53,8 @@ impl Cluster {
 
     /// Whether the load has been carried out.
     pub fn load_done(&self) -> bool {
-        self.clients.iter().all(|client| client.left == 0 && client.open.is_empty())
+        let done = self.clients.iter().all(|client| client.left == 0 && client.open.is_empty());
+        done && (self.decisions.faults_are_over() || !self.chaos.is_on())
     }
 
     /// Opens the image if need be.
@@ -59,10 +73,25 @@ impl Cluster {
     pub(super) fn pump(&mut self, index: usize) -> Result<(), Finding> {
         self.open_image(index);
         let client = &mut self.clients[index];
-        if client.image.is_none() || client.left == 0 || client.open.len() >= self.config.load.depth as usize {
+        if client.image.is_none() || client.left == 0 {
             return Ok(());
         }
-        client.left -= 1;
+        let (now, number) = (self.world.now(), u32::try_from(index).expect("few"));
+        if self.decisions.replays() {
+            while let Some(planned) = self.decisions.next_operation(index, now) {
+                self.clients[index].rng = planned.draws;
+                self.begin_operation(index)?;
+            }
+        } else if client.open.len() < self.config.load.depth as usize {
+            self.decisions.record_operation(Operation { at: now.0, client: number, draws: client.rng.clone() });
+            self.begin_operation(index)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the operation that the client's generator gives.
+    fn begin_operation(&mut self, index: usize) -> Result<(), Finding> {
+        self.clients[index].left -= 1;
         if self.config.is_lazy() && self.clients[index].rng.chance(1, 12) {
             return self.start_flush(index).map(drop);
         }
@@ -73,6 +102,9 @@ impl Cluster {
 
     /// After a pause the client starts its next operation.
     pub(super) fn think(&mut self, index: usize) {
+        if self.decisions.replays() {
+            return self.world.call_at(self.world.now(), CALL_LOAD + index as u64);
+        }
         let think = Duration(self.clients[index].rng.below(self.config.load.think.0.max(1)));
         self.world.call_at(self.world.now() + think, CALL_LOAD + index as u64);
     }
@@ -123,6 +155,7 @@ impl Cluster {
         let read = matches!(what, What::Read(_));
         let number = u32::try_from(index).expect("few");
         let op = self.history.call(number, place, blocks, what.clone());
+        self.times.push((self.world.now(), None));
         let offset = u64::from(first) * u64::from(BLOCK);
         let len = blocks * BLOCK;
         let request = match what {
@@ -139,10 +172,24 @@ impl Cluster {
         op
     }
 
+    /// Starts an operation of a script, unless a plan leaves it out: then it has failed before anybody heard of it.
+    pub(super) fn submit_scripted(&mut self, index: usize, first: u32, blocks: u32, what: What) -> u32 {
+        if self.decisions.allows_scripted() {
+            return self.submit(index, first, blocks, what);
+        }
+        let place = Block { image: IMAGE, index: first };
+        let op = self.history.call(u32::try_from(index).expect("few"), place, blocks, what);
+        self.times.push((self.world.now(), None));
+        self.history.failed(op);
+        self.left_out.insert(op);
+        op
+    }
+
     /// Starts a flush: an operation on no blocks.
     pub(super) fn start_flush(&mut self, index: usize) -> Result<u32, Finding> {
         let place = Block { image: IMAGE, index: 0 };
         let op = self.history.call(u32::try_from(index).expect("few"), place, 0, What::Write);
+        self.times.push((self.world.now(), None));
         self.world.note(|| format!("client {index} starts operation {op}: a flush"));
         self.hand_over(index, op, false, ImageOp::Flush);
         // Where nothing is unsynced, it is done already.

@@ -24,14 +24,16 @@ pub use store::SimStore;
 use crate::check::history::{Finding, History};
 use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
+use crate::plan::{Decisions, Plan};
 use crate::world::{NodeId, Stepped, World};
 use ashlar_core::client::{ImageId, OpError, OpId, Outcome};
-use ashlar_core::id::{ObjectId, PgId, PoolId, RequestId, Version};
+use ashlar_core::id::{ObjectId, PgId, PoolId, RequestId, Revision, Version};
 use ashlar_core::io::Level;
+use ashlar_core::map::PgMapChunk;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
 use ashlar_faultinject::mix::FaultKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The only pool.
 pub const POOL: PoolId = PoolId(1);
@@ -97,6 +99,14 @@ pub struct Cluster {
     chaos_next: Option<FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,
+    /// The maps of the groups, and the revision as of which they were read.
+    maps: (Revision, PgMapChunk),
+    /// What was decided, and what a plan leaves of it.
+    decisions: Decisions,
+    /// Operations of the script that a plan leaves out.
+    left_out: BTreeSet<u32>,
+    /// When each operation began and ended.
+    times: Vec<(Time, Option<Time>)>,
     /// Clients are fenced off, or images locked.
     refusals_expected: bool,
     /// Events since time last moved.
@@ -122,6 +132,21 @@ impl Cluster {
     /// What clients did and saw.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Everything that was decided.
+    pub fn plan(&self) -> &Plan {
+        self.decisions.recorded()
+    }
+
+    /// Whether a plan left the operation out.
+    pub fn is_left_out(&self, op: u32) -> bool {
+        self.left_out.contains(&op)
+    }
+
+    /// When an operation began, and when it ended with success or without.
+    pub fn time_of(&self, op: u32) -> (Time, Option<Time>) {
+        self.times[op as usize]
     }
 
     /// The OSDs' places.
@@ -240,6 +265,7 @@ impl Cluster {
     }
 
     fn settle(&mut self, pending: Pending, result: Result<Outcome, OpError>) -> Result<(), Finding> {
+        self.times[pending.op as usize].1 = Some(self.world.now());
         match result {
             Ok(Outcome::Read(pieces)) if pending.read => {
                 self.tally.done += 1;

@@ -1,6 +1,6 @@
 //! The processes of a cluster, behind one type.
 
-use super::store::{SimStore, SlowModel};
+use super::store::{SimStore, SlowModel, Watched};
 use crate::world::{Halt, Machine};
 use ashlar_core::client::{Client, ClientConfig};
 use ashlar_core::id::{ClientId, ClusterUuid, Incarnation, OsdId, StoreUuid};
@@ -203,6 +203,6 @@ pub(super) fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
             let fresh = || Box::new(SlowModel::new(uuid, (*rounds, *lazy), *round));
             SimStore::Model(kept.take().unwrap_or_else(fresh))
         }
-        StoreSpec::Log(config) => SimStore::Log(Box::new(LogStore::open(*config, env))),
+        StoreSpec::Log(config) => SimStore::Log(Box::new(Watched::new(LogStore::open(*config, env)))),
     }
 }

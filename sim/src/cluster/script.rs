@@ -41,22 +41,22 @@ impl Cluster {
 
     /// Starts a write of whole blocks; returns its number.
     pub fn start_write(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
-        self.submit(client, first, blocks, What::Write)
+        self.submit_scripted(client, first, blocks, What::Write)
     }
 
     /// Starts a read.
     pub fn start_read(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
-        self.submit(client, first, blocks, What::Read(Vec::new()))
+        self.submit_scripted(client, first, blocks, What::Read(Vec::new()))
     }
 
     /// Starts a discard.
     pub fn start_discard(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
-        self.submit(client, first, blocks, What::Discard)
+        self.submit_scripted(client, first, blocks, What::Discard)
     }
 
     /// Whether an operation has succeeded.
     pub fn is_done(&self, op: u32) -> bool {
-        self.history.records()[op as usize].end.is_some()
+        self.history.records()[op as usize].end.is_some() || self.is_left_out(op)
     }
 
     /// Waits for an operation; false if it takes longer.
@@ -126,11 +126,34 @@ impl Cluster {
         self.pg_of(ashlar_core::id::ObjectId { pool: POOL, inode, stripe })
     }
 
+    /// The object of a block, and its group, as events name them.
+    pub fn object_of_block(&self, block: u32) -> (String, String) {
+        let stripe = u64::from(block / self.config.object_blocks);
+        (format!("{}:1:{stripe}", POOL.0), format!("{:?}", self.pg_of_block(block)))
+    }
+
+    /// A node's name for people.
+    pub fn name_of(&self, node: NodeId) -> String {
+        if let Some(osd) = self.osd_id(node) {
+            return format!("{osd:?}");
+        }
+        let place = |nodes: &[NodeId]| nodes.iter().position(|other| *other == node);
+        match (place(&self.mons), self.clients.iter().position(|client| client.node == node)) {
+            (Some(mon), _) => format!("monitor {mon}"),
+            (_, Some(client)) => format!("client {client}"),
+            _ => format!("node {}", node.0),
+        }
+    }
+
     /// The map of a group, as the metadata store has it.
     pub fn pg_map(&mut self, pg: PgId) -> Option<PgMap> {
-        let chunks = self.world.meta_read(&keys::pg_map(POOL, 0));
-        let chunk: PgMapChunk = serde_json::from_slice(&chunks.first()?.1).ok()?;
-        chunk.0.get(&pg.number).cloned()
+        let revision = self.world.meta_revision();
+        if self.maps.0 != revision {
+            let chunks = self.world.meta_read(&keys::pg_map(POOL, 0));
+            let chunk = chunks.first().and_then(|(_, value)| serde_json::from_slice::<PgMapChunk>(value).ok());
+            self.maps = (revision, chunk.unwrap_or_default());
+        }
+        self.maps.1.0.get(&pg.number).cloned()
     }
 
     /// The history of a group, as the metadata store has it.
@@ -178,14 +201,34 @@ impl Cluster {
         serving.is_some() && self.pg_map(pg).map(|map| map.epoch) == serving
     }
 
+    /// Something rare happens; see [`crate::marks`].
+    pub(super) fn mark(&mut self, name: &'static str) {
+        *self.marks.entry(name).or_default() += 1;
+    }
+
     /// Kills a process.
     pub fn kill(&mut self, node: NodeId) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         self.world.kill(node);
         self.after_end(node);
     }
 
     /// Cuts a host's power.
     pub fn power_off(&mut self, host: HostId, outcome: Outcome) {
+        if self.decisions.allows_action() {
+            self.lose_power(host, outcome);
+        }
+    }
+
+    fn lose_power(&mut self, host: HostId, outcome: Outcome) {
+        for node in self.osds.clone() {
+            let pending = self.world.disk_mut(node, Device::Data).map_or(0, |disk| disk.pending());
+            if pending > 0 && self.world.host_of(node) == host && self.world.is_running(node) {
+                self.mark("sim: power is lost with disk requests or cached pages pending");
+            }
+        }
         self.world.power_off(host, outcome);
         for node in self.world.node_ids().collect::<Vec<_>>() {
             if self.world.host_of(node) == host {
@@ -196,10 +239,13 @@ impl Cluster {
 
     /// Cuts the power of everything that stores or decides; clients live on.
     pub fn power_off_everything(&mut self, outcome: Outcome) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         let nodes: Vec<NodeId> = self.osds.iter().chain(&self.mons).copied().collect();
         for node in nodes {
             let host = self.world.host_of(node);
-            self.power_off(host, outcome);
+            self.lose_power(host, outcome);
         }
     }
 
@@ -225,6 +271,10 @@ impl Cluster {
 
     /// A process ended: what its client had open has an unknown outcome, what it served is served no more.
     pub(super) fn after_end(&mut self, node: NodeId) {
+        let pending = self.clients.iter().map(|client| client.open.len()).sum::<usize>();
+        if pending > 0 && self.osds.contains(&node) {
+            self.mark("sim: an OSD ends while operations are under way");
+        }
         self.serving.ended(node.0);
         if let Some(client) = self.clients.iter_mut().find(|client| client.node == node) {
             (client.image, client.opening) = (None, false);
@@ -253,6 +303,9 @@ impl Cluster {
 
     /// Cuts every path between two groups of processes.
     pub fn partition(&mut self, one: &[NodeId], other: &[NodeId]) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         let hosts = |nodes: &[NodeId], world: &World<Process>| -> Vec<HostId> {
             nodes.iter().map(|node| world.host_of(*node)).collect()
         };
@@ -262,18 +315,27 @@ impl Cluster {
 
     /// What one process sends to another vanishes.
     pub fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         let (from, to) = (self.world.host_of(from), self.world.host_of(to));
         self.world.change_fabric(|fabric| fabric.cut_one_way(from, to));
     }
 
     /// The process does not reach the metadata store.
     pub fn cut_from_meta(&mut self, node: NodeId) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         let host = self.world.host_of(node);
         self.world.change_fabric(|fabric| fabric.cut(host, crate::world::META_HOST));
     }
 
     /// An OSD's session in the metadata store ends, though it lives.
     pub fn end_session(&mut self, node: NodeId) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         let osd = self.osd_id(node).expect("an OSD's place");
         self.world.expire_lease_of(&keys::osd_state(osd));
     }
@@ -285,6 +347,9 @@ impl Cluster {
 
     /// Changes the share of an OSD's size that placement uses.
     pub fn reweight(&mut self, osd: OsdId, reweight: f64) {
+        if !self.decisions.allows_action() {
+            return;
+        }
         self.put(keys::osd_config(osd), &OsdConfig { reweight, noout: false });
     }
 

@@ -11,6 +11,7 @@ use ashlar_core::store::{
     Bitmap, Completion, CopyInfo, Digest, ObjectStore, StoreError, StoreOp, StoreState, StoreStats,
 };
 use ashlar_core::time::{Duration, Time};
+use std::cell::Cell;
 
 /// The reference store, made slow: each operation takes a few rounds of about this length to be durable.
 #[derive(Clone, Debug)]
@@ -60,13 +61,49 @@ impl SlowModel {
     }
 }
 
+/// The real store, which knows whether anything may have changed since it was last checked: most inputs of an OSD do not
+/// concern its store, and to check it again would find what was found before.
+#[derive(Clone)]
+pub struct Watched {
+    inner: LogStore,
+    changed: Cell<bool>,
+}
+
+impl Watched {
+    /// Watches a store from its beginning.
+    pub fn new(inner: LogStore) -> Self {
+        Watched { inner, changed: Cell::new(true) }
+    }
+
+    /// The store, to be asked for something.
+    fn asked(&mut self) -> &mut LogStore {
+        self.changed.set(true);
+        &mut self.inner
+    }
+
+    /// Lets time do what is due.
+    fn pass(&mut self, time: impl FnOnce(&mut LogStore)) {
+        let before = self.inner.is_quiet();
+        time(&mut self.inner);
+        if !before || !self.inner.is_quiet() {
+            self.changed.set(true);
+        }
+    }
+
+    fn check(&self) {
+        if self.changed.replace(false) {
+            self.inner.check();
+        }
+    }
+}
+
 /// The store of one simulated OSD.
 #[derive(Clone)]
 pub enum SimStore {
     /// The reference one.
     Model(Box<SlowModel>),
     /// The real one.
-    Log(Box<LogStore>),
+    Log(Box<Watched>),
 }
 
 macro_rules! each {
@@ -77,7 +114,7 @@ macro_rules! each {
                 $call
             }
             SimStore::Log(log) => {
-                let $store = log.as_ref();
+                let $store = &log.inner;
                 $call
             }
         }
@@ -88,21 +125,21 @@ impl ObjectStore for SimStore {
     fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
         match self {
             SimStore::Model(model) => model.submit(env, token, op),
-            SimStore::Log(log) => log.submit(env, token, op),
+            SimStore::Log(log) => log.asked().submit(env, token, op),
         }
     }
 
     fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
         match self {
             SimStore::Model(model) => model.inner.handle_io(env, id, done),
-            SimStore::Log(log) => log.handle_io(env, id, done),
+            SimStore::Log(log) => log.asked().handle_io(env, id, done),
         }
     }
 
     fn tick(&mut self, env: &mut Env<'_>) {
         match self {
             SimStore::Model(model) => model.tick(env),
-            SimStore::Log(log) => log.tick(env),
+            SimStore::Log(log) => log.pass(|log| log.tick(env)),
         }
     }
 
@@ -110,13 +147,13 @@ impl ObjectStore for SimStore {
         match self {
             // Its rounds are its own: durability takes time, whatever happens around it.
             SimStore::Model(_) => {}
-            SimStore::Log(log) => log.end_of_round(env),
+            SimStore::Log(log) => log.pass(|log| log.end_of_round(env)),
         }
     }
 
     fn close(&mut self, env: &mut Env<'_>) {
         if let SimStore::Log(log) = self {
-            log.close(env);
+            log.asked().close(env);
         }
     }
 
@@ -127,14 +164,14 @@ impl ObjectStore for SimStore {
     fn next_deadline(&self) -> Option<Time> {
         match self {
             SimStore::Model(model) => model.due,
-            SimStore::Log(log) => log.next_deadline(),
+            SimStore::Log(log) => log.inner.next_deadline(),
         }
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
         match self {
             SimStore::Model(model) => model.inner.next_completion(),
-            SimStore::Log(log) => log.next_completion(),
+            SimStore::Log(log) => log.inner.next_completion(),
         }
     }
 
@@ -183,6 +220,9 @@ impl ObjectStore for SimStore {
     }
 
     fn check(&self) {
-        each!(self, store => store.check());
+        match self {
+            SimStore::Model(model) => model.inner.check(),
+            SimStore::Log(log) => log.check(),
+        }
     }
 }

@@ -11,12 +11,14 @@ mod clock;
 mod meta;
 mod net;
 mod power;
+mod story;
 mod trace;
 
 pub use clock::Clock;
 pub use meta::{META_HOST, MetaFaults, MetaModel};
 pub use net::ConnId;
-pub use trace::{Line, Recorder, TraceHash};
+pub use story::{Passage, Scene, Story};
+pub use trace::{CHECKPOINT_EVENTS, Line, Recorder, TraceHash};
 
 use ashlar_core::buf::BufPool;
 use ashlar_core::id::Incarnation;
@@ -189,7 +191,10 @@ pub struct World<M: Machine> {
     options: Options,
     observed: Vec<Observed>,
     trace: TraceHash,
+    /// The hash after every so many events.
+    checkpoints: Vec<u64>,
     recorder: Option<Recorder>,
+    story: Option<Box<Story>>,
     inputs: u64,
 }
 
@@ -213,7 +218,9 @@ impl<M: Machine> World<M> {
             options,
             observed: Vec::new(),
             trace: TraceHash::default(),
+            checkpoints: Vec::new(),
             recorder: None,
+            story: None,
             inputs: 0,
         }
     }
@@ -321,9 +328,31 @@ impl<M: Machine> World<M> {
 
     /// Adds a line to the recorder.
     pub fn note(&mut self, text: impl FnOnce() -> String) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.push(self.trace.events(), self.now, text());
+        if self.recorder.is_none() && self.story.is_none() {
+            return;
         }
+        let (event, text) = (self.trace.events(), text());
+        if let Some(story) = &mut self.story {
+            story.happened(event, self.now, text.clone());
+        }
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.wants(event)) {
+            recorder.push(event, self.now, text);
+        }
+    }
+
+    /// The hash after each [`CHECKPOINT_EVENTS`] events.
+    pub fn checkpoints(&self) -> &[u64] {
+        &self.checkpoints
+    }
+
+    /// Keeps everything that happens from now on, for people.
+    pub fn tell_story(&mut self) {
+        self.story = Some(Box::default());
+    }
+
+    /// What happened, if it was kept.
+    pub fn story(&self) -> Option<&Story> {
+        self.story.as_deref()
     }
 
     /// What was seen since the last call.
@@ -377,7 +406,27 @@ impl<M: Machine> World<M> {
         let what = self.happenings[place as usize].take().expect("each place is scheduled once");
         self.free.push(place);
         self.now = at;
+        self.begin_event();
         Some(self.happen(what))
+    }
+
+    fn begin_event(&mut self) {
+        self.trace.begin();
+        if self.trace.events().is_multiple_of(CHECKPOINT_EVENTS) {
+            self.checkpoints.push(self.trace.value());
+        }
+        if self.recorder.is_some() {
+            let (number, hash) = (self.trace.events(), self.trace.value());
+            self.record_hash(number, hash);
+        }
+    }
+
+    /// In a window, the hash before each event is a line of its own: what the text does not show differs, too.
+    fn record_hash(&mut self, number: u64, hash: u64) {
+        let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.is_window()) else { return };
+        if recorder.wants(number) {
+            recorder.push(number, self.now, format!("hash {hash:016x}"));
+        }
     }
 
     fn happen(&mut self, what: Happening) -> Stepped {
@@ -461,8 +510,9 @@ impl<M: Machine> World<M> {
 
     /// Gives a node an input.
     fn input(&mut self, node: NodeId, input: Input) -> Stepped {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.push(self.trace.events(), self.now, format!("{} <- {input:?}", recorder_name(node)));
+        let event = self.trace.events();
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.wants(event)) {
+            recorder.push(event, self.now, format!("{} <- {input:?}", recorder_name(node)));
         }
         self.with(node, |machine, env| machine.handle(env, input));
         Stepped::Node(node)
@@ -554,8 +604,12 @@ impl<M: Machine> World<M> {
     }
 
     fn record_effect(&mut self, node: NodeId, effect: &Effect) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.push(self.trace.events(), self.now, format!("{} -> {effect:?}", recorder_name(node)));
+        let event = self.trace.events();
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.wants(event)) {
+            recorder.push(event, self.now, format!("{} -> {effect:?}", recorder_name(node)));
+        }
+        if let (Some(story), Effect::Observe(told)) = (&mut self.story, effect) {
+            story.happened(event, self.now, format!("{} {told:?}", recorder_name(node)));
         }
     }
 

@@ -31,7 +31,8 @@ enum Packet {
     Welcome(PeerId),
     /// Nobody listens.
     Refuse,
-    Message(Box<Message>),
+    /// With its number in the story, if that is told.
+    Message(Box<Message>, Option<usize>),
     /// The other end is no more; nothing follows.
     End,
 }
@@ -130,7 +131,7 @@ impl<M: Machine> World<M> {
     /// Puts a packet on its way.
     fn push(&mut self, conn: ConnId, from: usize, packet: Packet) {
         let bytes = match &packet {
-            Packet::Message(msg) => weight(msg),
+            Packet::Message(msg, _) => weight(msg),
             _ => 0,
         };
         let delay = self.net.model.delay(&mut self.net.rng, bytes);
@@ -154,7 +155,11 @@ impl<M: Machine> World<M> {
         if (self.options.watch)(&msg) {
             self.observe(node, Sight::Sent { to, msg: msg.clone() });
         }
-        self.push(conn, end, Packet::Message(Box::new(msg)));
+        let there = self.net.conns[&conn].ends[1 - end].node;
+        let event = self.trace.events();
+        let story = self.story.as_mut();
+        let number = story.map(|story| story.sent(event, self.now, (node, there), format!("{msg:?}")));
+        self.push(conn, end, Packet::Message(Box::new(msg), number));
     }
 
     /// The process closes a connection: what it sent before still arrives.
@@ -198,7 +203,7 @@ impl<M: Machine> World<M> {
             Packet::Hello(peer) => self.arrive_hello(conn, peer),
             Packet::Welcome(peer) => self.arrive_welcome(conn, peer),
             Packet::Refuse => self.fail_opening(conn, true),
-            Packet::Message(msg) => self.arrive_message(conn, end, *msg),
+            Packet::Message(msg, number) => self.arrive_message(conn, end, *msg, number),
             Packet::End => self.end_one(conn, end),
         }
     }
@@ -235,12 +240,15 @@ impl<M: Machine> World<M> {
         self.input(node, Input::Link(LinkEvent::Up { link: link_id(conn, 0), peer, opened: Some(target) }))
     }
 
-    fn arrive_message(&mut self, conn: ConnId, end: usize, msg: Message) -> Stepped {
+    fn arrive_message(&mut self, conn: ConnId, end: usize, msg: Message, number: Option<usize>) -> Stepped {
         let there = &self.net.conns[&conn].ends[end];
         if there.state != EndState::Up || !alive(&self.nodes, there) {
             return self.answer_with_end(conn, end);
         }
         let node = there.node;
+        if let (Some(story), Some(number)) = (&mut self.story, number) {
+            story.arrived(number, self.now);
+        }
         self.input(node, Input::Message { from: link_id(conn, end), msg })
     }
 
@@ -422,7 +430,7 @@ fn packet_code(packet: &Packet) -> u64 {
         Packet::Welcome(_) => 2,
         Packet::Refuse => 3,
         Packet::End => 4,
-        Packet::Message(msg) => 16 + message_code(msg),
+        Packet::Message(msg, _) => 16 + message_code(msg),
     }
 }
 

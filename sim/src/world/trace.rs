@@ -2,6 +2,10 @@
 
 use ashlar_core::time::Time;
 use std::collections::VecDeque;
+use std::ops::Range;
+
+/// Events from one checkpoint of the hash to the next.
+pub const CHECKPOINT_EVENTS: u64 = 1000;
 
 /// Rolling hash; two runs that agree on it had the same events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +21,16 @@ impl Default for TraceHash {
 }
 
 impl TraceHash {
-    /// Takes an event in.
+    /// An event begins.
+    pub fn begin(&mut self) {
+        self.events += 1;
+    }
+
+    /// Takes in what an event was.
     pub fn mix(&mut self, words: &[u64]) {
         for word in words {
             self.hash = (self.hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
-        self.events += 1;
     }
 
     /// Events so far.
@@ -41,13 +49,15 @@ impl TraceHash {
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     capacity: usize,
+    /// Only these events.
+    window: Option<Range<u64>>,
     words: Vec<String>,
     last: VecDeque<Line>,
     chosen: VecDeque<Line>,
 }
 
 /// A recorded event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// Its number.
     pub event: u64,
@@ -60,7 +70,22 @@ pub struct Line {
 impl Recorder {
     /// Keeps `capacity` events, and as many that contain one of `words`.
     pub fn new(capacity: usize, words: Vec<String>) -> Self {
-        Recorder { capacity, words, last: VecDeque::new(), chosen: VecDeque::new() }
+        Recorder { capacity, words, ..Recorder::default() }
+    }
+
+    /// Keeps everything of these events, and nothing else.
+    pub fn of_window(window: Range<u64>) -> Self {
+        Recorder { capacity: usize::MAX, window: Some(window), ..Recorder::default() }
+    }
+
+    /// Whether it keeps a window.
+    pub fn is_window(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Whether anything of this event is kept.
+    pub fn wants(&self, event: u64) -> bool {
+        self.window.as_ref().is_none_or(|window| window.contains(&event))
     }
 
     /// Adds an event.

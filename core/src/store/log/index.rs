@@ -119,6 +119,11 @@ impl Objects {
         (0..).zip(&self.places).filter_map(|(place, object)| Some((place, object.as_ref()?)))
     }
 
+    /// All objects, in the order of pools, roles and hashes.
+    pub fn in_order(&self) -> impl Iterator<Item = &Object> {
+        self.index.values().map(|place| self.at(*place))
+    }
+
     /// Places of the copies of a pool and role in a range of hashes, behind `after`.
     pub fn range(
         &self,

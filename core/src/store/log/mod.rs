@@ -95,6 +95,11 @@ impl LogStore {
         self.running().map_or(0, |store| store.superblock().block_size)
     }
 
+    /// Whether nothing is under way: between two moments at which this holds only a request can have changed anything.
+    pub fn is_quiet(&self) -> bool {
+        self.running().is_some_and(Running::is_quiet)
+    }
+
     #[cfg(test)]
     fn describe(&self) -> String {
         self.running().map_or(String::new(), Running::describe)

@@ -341,7 +341,8 @@ impl Versions {
         for state in states {
             let empty = state.bitmap.words.is_empty();
             assert_ne!(state.bitmap.words.last(), Some(&0), "{copy:?}: bitmap is not trimmed");
-            assert!(state.bitmap.units().all(|unit| unit < units), "{copy:?}: written beyond the block");
+            let end = usize::try_from(state.bitmap.end() * SECTOR_BYTES).expect("inside of a block");
+            assert!(end <= units * UNIT_USIZE, "{copy:?}: written beyond the block");
             if state.on_top {
                 assert!(state.block == NO_BLOCK && self.committed.is_some(), "{copy:?}: on top of nothing");
                 continue;

@@ -16,7 +16,7 @@ use super::ops::{Actives, Base, DataStage, DataWrite, Op, Stage};
 use super::page::Sequence;
 use super::read::{Captured, ReadOp};
 use super::record::{NO_BLOCK, UnitData};
-use super::summary::{Share, Summary};
+use super::summary::Summary;
 use super::superblock::Superblock;
 use crate::buf::Buf;
 use crate::id::{CopyId, HashRange, PoolId, Role};
@@ -243,9 +243,13 @@ impl Running {
     /// Whether closing is over.
     pub fn is_closed(&self) -> bool {
         let flushed = |flusher: &Flusher| !flusher.is_busy();
-        let quiet = self.ops.is_empty() && self.ios.is_empty() && self.moves.is_empty() && !self.journal.is_busy();
         let durable = flushed(&self.data_flush) && self.log_flush.as_ref().is_none_or(flushed);
-        self.is_read_only() || (self.closing && quiet && durable && !self.journal.needs_voucher())
+        self.is_read_only() || (self.closing && self.is_quiet() && durable && !self.journal.needs_voucher())
+    }
+
+    /// Whether nothing is under way: until it is asked for something, time alone may only begin requests.
+    pub fn is_quiet(&self) -> bool {
+        self.ops.is_empty() && self.ios.is_empty() && self.moves.is_empty() && !self.journal.is_busy()
     }
 
     /// Why it stopped, if it did.
@@ -830,19 +834,19 @@ impl Running {
             self.journal.check();
         }
         let units = super::object::units_of(self.superblock.block_size);
-        let (mut snapshots, mut overlays, mut prepared, mut summary) = (0, 0, 0, Summary::default());
+        let (mut snapshots, mut overlays, mut prepared) = (0, 0, 0);
         for (_, object) in self.objects.iter() {
             object.versions.check(object.copy, units);
             snapshots += object.snapshot_bytes;
             overlays += object.versions.overlays() as u64;
             prepared += object.versions.prepared_overlays();
-            summary.change(object.copy, Share::default(), object.versions.share(object.copy.object));
             let listed = object.base == NONE || self.journal.segments[object.base as usize].live > 0;
             assert!(listed, "{:?}: base in segment {}", object.copy, object.base);
         }
         let sums = (self.snapshot_bytes, self.overlays, self.prepared_overlays);
         assert_eq!((snapshots, overlays, prepared), sums, "sums over all objects");
-        self.summary.check(&summary);
+        let share = |object: &super::index::Object| object.versions.share(object.copy.object);
+        self.summary.check(self.objects.in_order().map(|object| (object.copy, share(object))));
         if self.is_read_only() {
             return;
         }

@@ -39,7 +39,31 @@ pub struct Summary {
     objects: u64,
     tombstones: u64,
     damaged: u64,
-    digests: BTreeMap<(PoolId, Role), Vec<Digest>>,
+    digests: BTreeMap<(PoolId, Role), Buckets>,
+}
+
+/// Sums of a pool and role, by the first bits of the hash.
+#[derive(Clone, Debug)]
+struct Buckets {
+    sums: Vec<Digest>,
+    /// Those that are not empty.
+    filled: usize,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Buckets { sums: vec![Digest::default(); 1 << BITS], filled: 0 }
+    }
+}
+
+impl Buckets {
+    fn change(&mut self, bucket: usize, before: Digest, after: Digest) {
+        let sum = &mut self.sums[bucket];
+        let was_empty = sum.is_empty();
+        sum.remove(before);
+        sum.add(after);
+        self.filled = self.filled + usize::from(was_empty) - usize::from(sum.is_empty());
+    }
 }
 
 fn bucket(hash: u64) -> usize {
@@ -65,17 +89,19 @@ impl Summary {
         if before == after {
             return;
         }
+        self.number(before, after);
+        let ObjectId { pool, .. } = copy.object;
+        let buckets = self.digests.entry((pool, copy.role)).or_default();
+        buckets.change(bucket(copy.object.hash()), before.digest(), after.digest());
+    }
+
+    fn number(&mut self, before: Share, after: Share) {
         let count = |total: &mut u64, before: bool, after: bool| {
             *total = *total + u64::from(after) - u64::from(before);
         };
         count(&mut self.objects, before.kind == Kind::Data, after.kind == Kind::Data);
         count(&mut self.tombstones, before.kind == Kind::Tombstone, after.kind == Kind::Tombstone);
         count(&mut self.damaged, before.damaged, after.damaged);
-        let ObjectId { pool, .. } = copy.object;
-        let buckets = self.digests.entry((pool, copy.role)).or_insert_with(|| vec![Digest::default(); 1 << BITS]);
-        let digest = &mut buckets[bucket(copy.object.hash())];
-        digest.remove(before.digest());
-        digest.add(after.digest());
     }
 
     /// Digest of a range; `edge` gives it for a part of a bucket.
@@ -83,7 +109,7 @@ impl Summary {
         let Some(buckets) = self.digests.get(&(pool, role)) else { return Digest::default() };
         let mut digest = Digest::default();
         let inside = bucket(range.first)..=bucket(range.last);
-        for (at, sum) in inside.clone().zip(&buckets[inside]) {
+        for (at, sum) in inside.clone().zip(&buckets.sums[inside]) {
             let all = hashes(at);
             let part = HashRange { first: all.first.max(range.first), last: all.last.min(range.last) };
             digest.add(if part == all { *sum } else { edge(part) });
@@ -96,14 +122,32 @@ impl Summary {
         (stats.objects, stats.tombstones, stats.damaged) = (self.objects, self.tombstones, self.damaged);
     }
 
-    /// Panics unless it is what was counted anew.
-    pub fn check(&self, anew: &Summary) {
-        let numbers = |summary: &Summary| (summary.objects, summary.tombstones, summary.damaged);
-        assert_eq!(numbers(self), numbers(anew), "numbers of objects");
-        for (key, buckets) in &self.digests {
-            let empty = || buckets.iter().all(|digest| *digest == Digest::default());
-            assert!(anew.digests.get(key).map_or_else(empty, |other| other == buckets), "digests of {key:?}");
+    /// Panics unless it is what the objects, given in the order of pools, roles and hashes, add up to.
+    pub fn check(&self, objects: impl Iterator<Item = (CopyId, Share)>) {
+        let mut anew = Summary::default();
+        let mut filled: BTreeMap<(PoolId, Role), usize> = BTreeMap::new();
+        let with_digest = objects.filter(|(_, share)| {
+            anew.number(Share::default(), *share);
+            share.kind != Kind::Nothing
+        });
+        let mut with_digest = with_digest.peekable();
+        while let Some((copy, share)) = with_digest.next() {
+            let place = |copy: CopyId| ((copy.object.pool, copy.role), bucket(copy.object.hash()));
+            let (key, at) = place(copy);
+            let mut sum = share.digest();
+            while let Some((_, more)) = with_digest.next_if(|(other, _)| place(*other) == (key, at)) {
+                sum.add(more.digest());
+            }
+            let buckets = self.digests.get(&key).unwrap_or_else(|| panic!("digests of {key:?} are missing"));
+            assert_eq!(buckets.sums[at], sum, "digest of {key:?}, bucket {at}");
+            *filled.entry(key).or_default() += 1;
         }
-        assert!(anew.digests.keys().all(|key| self.digests.contains_key(key)), "digests are missing");
+        drop(with_digest);
+        let numbers = |summary: &Summary| (summary.objects, summary.tombstones, summary.damaged);
+        assert_eq!(numbers(self), numbers(&anew), "numbers of objects");
+        for (key, buckets) in &self.digests {
+            let counted = filled.get(key).copied().unwrap_or(0);
+            assert_eq!(buckets.filled, counted, "digests of {key:?}: buckets that are not empty");
+        }
     }
 }

@@ -1,0 +1,102 @@
+//! `repro`: one run again, and on one screen what was broken and what led to it.
+
+use super::Which;
+use crate::run::{Failure, Recording, Report, run_case};
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Widest line that is printed.
+const WIDTH: usize = 200;
+/// Lines of what was broken: some findings describe the whole cluster.
+const BROKEN_LINES: usize = 16;
+
+#[derive(Parser)]
+pub struct ReproArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Stop at this event, as if something had been broken there.
+    #[arg(long)]
+    until: Option<u64>,
+    /// Events to show.
+    #[arg(long, default_value_t = 12)]
+    lines: usize,
+    /// Show events that contain this word, in place of those about the block.
+    #[arg(long)]
+    word: Vec<String>,
+    /// Write the run with its whole configuration to this file, for `--config`.
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+impl ReproArgs {
+    #[cfg(test)]
+    pub fn which(&self) -> &Which {
+        &self.which
+    }
+}
+
+/// Repeats a run.
+pub fn repro(args: &ReproArgs) -> Result<ExitCode, String> {
+    let (mut case, scenario) = args.which.case()?;
+    let mut words = args.word.clone();
+    if words.is_empty() {
+        let first = run_case(&case, scenario, &Recording { until: args.until, ..Recording::default() });
+        words = first.failure.iter().flat_map(words_of).collect();
+    }
+    let recording = Recording { lines: args.lines, words, until: args.until, ..Recording::default() };
+    let report = run_case(&case, scenario, &recording);
+    if let Some(path) = &args.write {
+        case.broken = report.failure.as_ref().map_or(String::new(), |failure| failure.what.clone());
+        case.write(path)?;
+    }
+    print(&report);
+    let Some(failure) = &report.failure else {
+        println!("no promise was broken");
+        return Ok(ExitCode::SUCCESS);
+    };
+    show(failure);
+    println!("-- next: ashlar-sim shrink {0}; ashlar-sim explain {0} --html out.html", args.which.words());
+    Ok(ExitCode::FAILURE)
+}
+
+/// What events about the failure contain: the object of the block, or the operations.
+fn words_of(failure: &Failure) -> Vec<String> {
+    match &failure.object {
+        Some((object, _)) => vec![format!("{object},"), format!("{object} "), format!("{object}#")],
+        None => failure.ops.iter().map(|op| format!("operation {op}:")).collect(),
+    }
+}
+
+fn print(report: &Report) {
+    println!("{}", report.config);
+    println!(
+        "  {} events, {:.3} simulated seconds, {} operations, {} faults, hash {:016x}",
+        report.events,
+        report.simulated_ns as f64 / 1e9,
+        report.tally.done,
+        report.tally.faults,
+        report.trace
+    );
+}
+
+fn show(failure: &Failure) {
+    let section = |title: &str, lines: &[String]| {
+        if !lines.is_empty() {
+            println!("-- {title}");
+            lines.iter().for_each(|line| println!("{}", line.chars().take(WIDTH).collect::<String>()));
+        }
+    };
+    let warnings = &failure.warnings[failure.warnings.len().saturating_sub(6)..];
+    section("last warnings of nodes", warnings);
+    section("last events of interest", &failure.chosen);
+    if failure.chosen.is_empty() {
+        section("last events", &failure.last);
+    }
+    section("operations that show it", &failure.operations);
+    let broken: Vec<&str> = failure.what.lines().take(BROKEN_LINES).collect();
+    println!("-- broken: {}", broken.join("\n   "));
+    if let (Some(block), Some((object, pg))) = (failure.block, &failure.object) {
+        println!("   block {block}: object {object}, {pg}");
+    }
+}
