@@ -126,6 +126,22 @@ bugs! {
     StoreMoveDoneEarly = "store-move-done-early",
     /// The cleaner drops a segment although objects live in it.
     StoreCleanLive = "store-clean-live",
+    /// Data go in place before their record is in the log.
+    StoreIntentEarly = "store-intent-early",
+    /// Data go in place under an overlay, which is compacted on top of them.
+    StoreIntentOverOverlay = "store-intent-over-overlay",
+    /// Data go in place beyond what the device writes atomically.
+    StoreIntentTorn = "store-intent-torn",
+    /// Data go in place while the units are read.
+    StoreIntentUnderRead = "store-intent-under-read",
+    /// Data go in place while a compaction of the object is under way.
+    StoreIntentOverCompaction = "store-intent-over-compaction",
+    /// Opening goes back past an intent, whose data were durable before those of the next record.
+    StoreFallBackFar = "store-fall-back-far",
+    /// The cleaner snapshots objects whose data are on their way.
+    StoreSnapshotUndone = "store-snapshot-undone",
+    /// Pages name a tail that is not in the log.
+    StoreTailInFlight = "store-tail-in-flight",
 }
 
 impl Bug {

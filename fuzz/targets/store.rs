@@ -76,6 +76,7 @@ impl World {
             log_device_bytes: None,
             durability: Durability::Flush,
             log_durability: Durability::Flush,
+            overwrites: Default::default(),
         };
         let mut store = LogStore::open(config, env!(self));
         self.settle(&mut store);

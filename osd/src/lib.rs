@@ -59,6 +59,13 @@ pub struct Args {
     /// writes are durable at once (immediate_commit "small"); with a lazy log, none are ("none")
     #[arg(long, value_enum, requires = "log")]
     pub log_durability: Option<Durability>,
+    /// What the data device writes wholly or not at all, even through a power loss: 4K, say; 0: nothing. Default: what the
+    /// kernel states. Only an operator can vouch for more; if that is wrong, a power loss tears data
+    #[arg(long, value_name = "BYTES", value_parser = atomic_bytes)]
+    pub atomic_bytes: Option<u32>,
+    /// How overwrites of a part of an object are written; all but auto are for measurements
+    #[arg(long, value_enum, default_value_t = Way::Auto)]
+    pub overwrites: Way,
     /// Build a new store even if something else is on the device
     #[arg(long)]
     pub format: bool,
@@ -81,6 +88,28 @@ pub enum Durability {
     Flush,
     /// Nothing until a sync: a power loss may take the last second of acknowledged writes
     Lazy,
+}
+
+/// How overwrites of a part of an object are written.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In place while the device is busy and writes atomically, else in the log
+    Auto,
+    /// The whole object, to another place
+    Redirect,
+    /// In the log first, in place later
+    Inline,
+    /// In place wherever the device writes atomically
+    Intent,
+}
+
+/// An atomic unit on the command line.
+fn atomic_bytes(text: &str) -> Result<u32, String> {
+    let bytes = u32::try_from(size::parse(text)?).map_err(|_| "no device has so large an atomic unit".to_string())?;
+    if bytes == 0 || (bytes.is_power_of_two() && bytes >= 4096) {
+        return Ok(bytes);
+    }
+    Err("an atomic unit is a power of two of at least 4096 bytes, or 0".to_string())
 }
 
 /// Runs an OSD until SIGTERM, SIGINT or its own end.

@@ -1,11 +1,11 @@
 //! Whether to build a store on the device, and how to open it.
 
-use crate::{Args, Durability};
+use crate::{Args, Durability, Way};
 use anyhow::{Context, anyhow, bail};
 use ashlar_core::buf::{BufPool, UNIT_USIZE};
 use ashlar_core::id::{ClusterUuid, OsdId, StoreUuid};
 use ashlar_core::io::{Device, DiskOp};
-use ashlar_core::store::log::{self, Format, Inspect, OpenConfig};
+use ashlar_core::store::log::{self, Format, Inspect, OpenConfig, Overwrites};
 use ashlar_runtime::os;
 use ashlar_runtime::ring::{self, DeviceFile};
 use std::os::unix::fs::FileExt;
@@ -37,7 +37,19 @@ pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::
             args.log_durability.unwrap_or(args.durability),
             devices.log.as_ref().unwrap_or(&devices.data),
         ),
+        overwrites: overwrites(args, &devices.data),
     })
+}
+
+/// How overwrites go to the device: by what the kernel states of it, unless the operator vouches for something else.
+fn overwrites(args: &Args, data: &DeviceFile) -> Overwrites {
+    let way = match args.overwrites {
+        Way::Auto => log::Way::Auto,
+        Way::Redirect => log::Way::Redirect,
+        Way::Inline => log::Way::Inline,
+        Way::Intent => log::Way::Intent,
+    };
+    Overwrites { way, atomic_bytes: args.atomic_bytes.unwrap_or(data.atomic_bytes) }
 }
 
 fn inspect(data: &DeviceFile, bufs: &mut BufPool) -> anyhow::Result<Inspect> {

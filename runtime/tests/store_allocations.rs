@@ -8,7 +8,7 @@ use ashlar_core::id::{
 };
 use ashlar_core::io::{DiskDone, DiskOp, Effect, Effects, Env, IoId};
 use ashlar_core::rng::Rng;
-use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, format};
+use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, format};
 use ashlar_core::store::{Data, Mode, ObjectStore, StoreOp, StoreState};
 use ashlar_core::time::{Duration, Time};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -77,8 +77,15 @@ impl World {
             }
         }
         let durability = Durability::Plp;
-        let config =
-            OpenConfig { cluster, osd, data_bytes, log_device_bytes: None, durability, log_durability: durability };
+        let config = OpenConfig {
+            cluster,
+            osd,
+            data_bytes,
+            log_device_bytes: None,
+            durability,
+            log_durability: durability,
+            overwrites: Overwrites { atomic_bytes: 4096, ..Overwrites::default() },
+        };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);
         let (small, large) = (bufs.copy_of(&[3; 4096]), bufs.copy_of(&vec![5; BLOCK as usize]));

@@ -49,6 +49,9 @@ pub struct DeviceFile {
     pub access: Access,
     /// What the kernel says of its cache.
     pub durability: Durability,
+    /// Bytes that the kernel says it writes wholly or not at all, through a power loss, on a multiple of their number:
+    /// a power of two; 0 if it says nothing.
+    pub atomic_bytes: u32,
 }
 
 /// Why a device cannot be used. The text says what to do.
@@ -101,7 +104,13 @@ impl DeviceFile {
         let access = if inline { Access::Inline } else { Access::Ring };
         let durability = if in_memory || write_through(&file) { Durability::Completed } else { Durability::Flushed };
         let size_bytes = end - end % u64::from(BLOCK_MAX_BYTES);
-        Ok(DeviceFile { file, path: path.to_owned(), size_bytes, block_bytes, access, durability })
+        let atomic_bytes = atomic_bytes(&file);
+        Ok(DeviceFile { file, path: path.to_owned(), size_bytes, block_bytes, access, durability, atomic_bytes })
+    }
+
+    /// Whether the kernel can be asked to do this write wholly or not at all.
+    pub(super) fn writes_atomically(&self, offset: u64, len: u32) -> bool {
+        len.is_power_of_two() && len <= self.atomic_bytes && offset.is_multiple_of(u64::from(len))
     }
 
     /// Creates a file of a size, if there is none yet; says whether it did. Its space is not reserved: a file of the
@@ -150,13 +159,8 @@ impl fmt::Display for DeviceFile {
             Durability::Completed => "durable when completed",
             Durability::Flushed => "volatile cache, flushed",
         };
-        write!(
-            f,
-            "{}: {} bytes, blocks of {}, {access}, {durability}",
-            self.path.display(),
-            self.size_bytes,
-            self.block_bytes
-        )
+        let (path, size, block, atomic) = (self.path.display(), self.size_bytes, self.block_bytes, self.atomic_bytes);
+        write!(f, "{path}: {size} bytes, blocks of {block}, {access}, {durability}, atomic unit {atomic}")
     }
 }
 
@@ -187,12 +191,34 @@ fn open_direct(path: &Path, is_block_device: bool) -> io::Result<File> {
 
 /// Whether the kernel says that a block device has no volatile cache. A file's is not known.
 fn write_through(file: &File) -> bool {
-    let says = |directory: &Path| std::fs::read_to_string(directory.join("queue/write_cache"));
+    queue_says(file, "write_cache").is_some_and(|text| text == "write through")
+}
+
+/// What the kernel says of the queue of a block device; nothing of a file.
+fn queue_says(file: &File, what: &str) -> Option<String> {
     let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-    let Some(directory) = os::sys_directory(file).ok().filter(|_| is_device) else { return false };
+    let directory = os::sys_directory(file).ok().filter(|_| is_device)?;
+    let says = |directory: &Path| std::fs::read_to_string(directory.join("queue").join(what));
     // A partition has no queue of its own; its parent directory is the disk.
-    let answer = says(&directory).or_else(|_| says(&directory.join("..")));
-    answer.is_ok_and(|text| text.trim() == "write through")
+    let answer = says(&directory).or_else(|_| says(&directory.join(".."))).ok()?;
+    Some(answer.trim().to_owned())
+}
+
+/// What a block device writes atomically. A partition may begin where the disk's atomic units do not.
+fn atomic_bytes(file: &File) -> u32 {
+    let stated = queue_says(file, "atomic_write_unit_max_bytes").and_then(|text| text.parse::<u32>().ok());
+    let start =
+        os::sys_directory(file).ok().and_then(|directory| std::fs::read_to_string(directory.join("start")).ok());
+    let start_sectors = start.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    aligned_unit(stated.unwrap_or(0), start_sectors * 512)
+}
+
+/// The largest power of two up to `stated` that divides where the partition begins, if it is a page or more.
+fn aligned_unit(stated: u32, start_bytes: u64) -> u32 {
+    let unit = stated.checked_ilog2().map_or(0, |log| 1 << log);
+    let alignment = if start_bytes == 0 { 31 } else { start_bytes.trailing_zeros().min(31) };
+    let unit = unit.min(1u32 << alignment);
+    if unit < 4096 { 0 } else { unit }
 }
 
 #[cfg(test)]
@@ -214,6 +240,15 @@ mod tests {
         drop(first);
         assert!(DeviceFile::open(&path).is_ok());
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_atomic_unit_is_whole_pages_on_their_multiple() {
+        let cases = [(0, 0, 0), (512, 0, 0), (4096, 0, 4096), (65_536, 1 << 20, 65_536), (6000, 0, 4096)];
+        let shifted = [(65_536, 16_384, 16_384), (16_384, 63 * 512, 0)];
+        for (stated, start, unit) in cases.into_iter().chain(shifted) {
+            assert_eq!(aligned_unit(stated, start), unit, "{stated} from {start}");
+        }
     }
 
     #[test]

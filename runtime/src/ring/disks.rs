@@ -53,7 +53,8 @@ impl Disks {
         let operation = match op {
             DiskOp::Read { offset, len, .. } => Operation::Read { offset, buf: bufs.alloc(len), done: 0 },
             DiskOp::Write { offset, data, .. } => {
-                Operation::Write { offset, buf: aligned(bufs, data, device.block_bytes), done: 0 }
+                let atomic = device.writes_atomically(offset, data.len());
+                Operation::Write { offset, buf: aligned(bufs, data, device.block_bytes), done: 0, atomic }
             }
             DiskOp::Flush { .. } => Operation::Flush,
             DiskOp::Discard { offset, len, .. } => Operation::Discard { offset, len },
@@ -114,10 +115,14 @@ fn advance(operation: Operation, result: io::Result<u32>) -> Next {
             _ if count == 0 => Next::Read(Err(DiskError::Io)),
             done => Next::Again(Operation::Read { offset, buf, done }),
         },
-        (Operation::Write { offset, buf, done }, Ok(count)) => match done + count {
+        // What the device states holds without the flag, too, as long as nobody between splits the write.
+        (Operation::Write { offset, buf, done, atomic: true }, Err(error)) if is_unsupported(&error) => {
+            Next::Again(Operation::Write { offset, buf, done, atomic: false })
+        }
+        (Operation::Write { offset, buf, done, atomic }, Ok(count)) => match done + count {
             all if all == buf.len() => Next::Done(Ok(())),
             _ if count == 0 => Next::Done(Err(DiskError::Io)),
-            done => Next::Again(Operation::Write { offset, buf, done }),
+            done => Next::Again(Operation::Write { offset, buf, done, atomic: atomic && count == 0 }),
         },
         (Operation::Discard { .. }, Err(error)) if is_unsupported(&error) => Next::Done(Ok(())),
         (_, Ok(_)) => Next::Done(Ok(())),

@@ -13,6 +13,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
+/// `RWF_ATOMIC` of linux/fs.h: the write is done wholly or not at all, also through a power loss.
+const RWF_ATOMIC: i32 = 0x40;
+
 /// Places for submissions of one enter; more are submitted in pieces.
 const SUBMISSIONS: u32 = 1024;
 /// Places for completions: more operations can be in flight (the kernel keeps the excess), but rarely are.
@@ -70,6 +73,8 @@ pub enum Operation {
         buf: Buf,
         /// Bytes that were written.
         done: u32,
+        /// Whether the kernel is to refuse it rather than split it.
+        atomic: bool,
     },
     /// Make durable.
     Flush,
@@ -258,9 +263,11 @@ fn entry(fd: RawFd, operation: &mut Operation) -> squeue::Entry {
             let rest = &mut buf.bytes_mut()[*done as usize..];
             opcode::Read::new(fd, rest.as_mut_ptr(), len_of(rest)).offset(*offset + u64::from(*done)).build()
         }
-        Operation::Write { offset, buf, done } => {
+        Operation::Write { offset, buf, done, atomic } => {
             let rest = &buf.bytes()[*done as usize..];
-            opcode::Write::new(fd, rest.as_ptr(), len_of(rest)).offset(*offset + u64::from(*done)).build()
+            let flags = if *atomic { RWF_ATOMIC } else { 0 };
+            let write = opcode::Write::new(fd, rest.as_ptr(), len_of(rest)).offset(*offset + u64::from(*done));
+            write.rw_flags(flags).build()
         }
         Operation::Flush => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
         Operation::Discard { offset, len } => {

@@ -154,6 +154,11 @@ impl Blocks {
         self.free() > before
     }
 
+    /// Whether reads or writes of it are under way.
+    pub fn is_pinned(&self, block: u32) -> bool {
+        self.pins[block as usize] > 0
+    }
+
     /// A read or write of the block began.
     pub fn pin(&mut self, block: u32) {
         if block != NO_BLOCK {

@@ -91,7 +91,8 @@ impl Running {
         }
     }
 
-    fn choose(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
+    /// Has a snapshot of the object made, as soon as that is possible.
+    pub(super) fn choose(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         let active = self.activate(place);
         // Its base moves on without a snapshot, or it is chosen already.
         if self.actives.at_mut(active).cleaning || self.is_base_moving(active) {
@@ -112,7 +113,8 @@ impl Running {
     pub(super) fn clean_step(&mut self, env: &mut Env<'_>, place: ObjectIndex) {
         let object = self.objects.at(place);
         let Some(active) = self.actives.get(object.active) else { return };
-        if !active.cleaning || active.is_block_busy() || self.is_read_only() {
+        let busy = active.is_block_busy() && !planted(Bug::StoreSnapshotUndone);
+        if !active.cleaning || busy || self.is_read_only() {
             return;
         }
         if active.fetching {
@@ -137,6 +139,7 @@ impl Running {
         let prepared = versions.prepared.clone().filter(|_| !planted(Bug::StoreSnapshotDropsPrepared));
         let body = Body::Snapshot { committed: versions.committed.clone(), prepared };
         let base = if versions.is_empty() { Base::Ends } else { Base::Is };
+        self.snapshots += 1;
         let key = self.enqueue(Op { object: place, ..Op::new(None, None, Sums::new()) });
         let active = self.actives.at_mut(self.objects.at(place).active);
         active.ops.pop_back();

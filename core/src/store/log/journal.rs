@@ -13,7 +13,7 @@
 
 use super::index::{NONE, ObjectIndex};
 use super::page::{HEADER_BYTES, Header, Sequence};
-use super::record::Record;
+use super::record::{Body, Record};
 use super::superblock::Superblock;
 use crate::buf::{Buf, BufMut, BufPool, UNIT};
 use crate::planted::{Bug, planted};
@@ -49,6 +49,7 @@ struct Building<T> {
     used: usize,
     records: u16,
     voids: bool,
+    intents: u32,
     owners: Vec<T>,
 }
 
@@ -255,7 +256,9 @@ impl<T: Copy> Journal<T> {
         let owners = self.spare.pop().unwrap_or_default();
         let buf = pool.alloc(self.superblock.page_max());
         let used = HEADER_BYTES;
-        self.open = Some(Building { sequence, segment, unit, capacity, buf, used, records: 0, voids: false, owners });
+        let (records, voids, intents) = (0, false, 0);
+        let page = Building { sequence, segment, unit, capacity, buf, used, records, voids, intents, owners };
+        self.open = Some(page);
         let place = &mut self.segments[segment as usize];
         if place.first == 0 {
             place.first = sequence;
@@ -286,7 +289,8 @@ impl<T: Copy> Journal<T> {
         record.encode(&mut page.buf.bytes_mut()[page.used..]);
         page.used += bytes;
         page.records += 1;
-        page.voids |= matches!(record.body, super::record::Body::Void(_));
+        page.voids |= matches!(record.body, Body::Void(_));
+        page.intents += u32::from(matches!(record.body, Body::Intent { .. }));
         if let Some(owner) = owner {
             page.owners.push(owner);
             self.segments[page.segment as usize].unsettled += 1;
@@ -315,6 +319,12 @@ impl<T: Copy> Journal<T> {
     fn done_upto(&self, limit: Sequence) -> Sequence {
         let undone = self.undone.front().filter(|_| !planted(Bug::StoreDoneTooFar));
         undone.map_or(limit, |(page, _)| (*page - 1).min(limit))
+    }
+
+    /// If a page that holds nothing but intents is what would be written next: how many.
+    pub fn only_intents(&self) -> Option<u32> {
+        let next = self.open.as_ref().filter(|_| self.writing.is_none() && self.ready.is_empty())?;
+        (next.intents == u32::from(next.records)).then_some(next.intents)
     }
 
     /// Whether a page is being filled or is on its way.
@@ -426,7 +436,7 @@ impl<T: Copy> Journal<T> {
                 && segment.unsettled == 0
                 && segment.last <= self.durable;
             // A tail names a page that is in the log.
-            if !free || next_first > self.durable {
+            if !free || (next_first > self.durable && !planted(Bug::StoreTailInFlight)) {
                 break;
             }
             self.segments[self.tail as usize].objects.clear();

@@ -9,6 +9,7 @@
 //! | `object`, `versions` | what a record, and an operation, does to an object |
 //! | `index`, `blocks`, `journal`, `flush` | objects by hash, free blocks, the ring of the log, durability |
 //! | `running`, `ops`, `write`, `read` | operations of an open store |
+//! | `intent` | data in place: when that is safe, and when it pays |
 //! | `compact`, `clean`, `moves` | overlays into blocks, old segments free, data away from blocks that are refused |
 //! | `summary` | sums over all objects |
 //! | `open`, `replay`, `verify` | opening after a crash at any point |
@@ -20,6 +21,7 @@ mod compact;
 mod crc;
 mod flush;
 mod index;
+mod intent;
 mod journal;
 mod moves;
 mod object;
@@ -40,6 +42,7 @@ mod write;
 mod tests;
 
 pub use flush::Durability;
+pub use intent::{Overwrites, Way, Ways};
 pub use superblock::{Format, Inspect, format, inspect};
 
 use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, ObjectStore};
@@ -69,6 +72,8 @@ pub struct OpenConfig {
     pub durability: Durability,
     /// Of the separate log device.
     pub log_durability: Durability,
+    /// How overwrites of a part of an object go to the device.
+    pub overwrites: Overwrites,
 }
 
 #[derive(Clone)]
@@ -98,6 +103,11 @@ impl LogStore {
     /// Whether nothing is under way: between two moments at which this holds only a request can have changed anything.
     pub fn is_quiet(&self) -> bool {
         self.running().is_some_and(Running::is_quiet)
+    }
+
+    /// How many writes of data went which way since it was opened.
+    pub fn ways(&self) -> Ways {
+        self.running().map_or(Ways::default(), |store| store.ways)
     }
 
     #[cfg(test)]

@@ -3,7 +3,8 @@
 //! ```text
 //! data of an operation ------------------------------+
 //!                                                    v
-//! a compaction -> Reading (what else the block has) -> Placing -> Writing -> Recording -> Logged -> over
+//! a compaction,
+//! an intent    -> Reading (what else the block has) -> Placing -> Writing -> Recording -> Logged -> over
 //!                                                        ^           | refused again          ^
 //!                                                        +-----------+                        |
 //!                                        nothing is left in the block: no record -------------+
@@ -14,6 +15,7 @@
 //! data are done only after it is in the log; a refused block is owned by nobody afterwards.
 
 use super::index::ObjectIndex;
+use super::object::{unit_of, units_of};
 use super::ops::{DataStage, DataWrite, Op, Stage};
 use super::page::Sequence;
 use super::record::{Body, NO_BLOCK, Record};
@@ -69,8 +71,15 @@ impl Running {
         let op = self.ops.get_mut(key).expect("waits for its data");
         let (object, from) = (op.object, std::mem::replace(&mut op.block, NO_BLOCK));
         let data = op.body.take().expect("kept until its write completes");
+        let in_place = op.in_place;
         self.blocks.unpin(from);
-        self.begin_move(env, Move { op: Some(key), ..Move::new(object, from, data) }, error);
+        let state = Move { op: Some(key), ..Move::new(object, from, data) };
+        if let Some(key) = self.begin_move(env, state, error) {
+            match in_place {
+                true => self.read_around(env, key),
+                false => self.step_move(env, key),
+            }
+        }
     }
 
     /// The device refused a part of a compaction; no part of it is on its way any more.
@@ -84,18 +93,16 @@ impl Running {
         self.blocks.unpin(from);
         self.compactions -= 1;
         let nothing = (0, env.bufs.alloc(0).freeze());
-        self.begin_move(env, Move::new(object, from, nothing), error);
+        if let Some(key) = self.begin_move(env, Move::new(object, from, nothing), error) {
+            self.read_rest(env, key);
+        }
     }
 
-    fn begin_move(&mut self, env: &mut Env<'_>, state: Move, error: DiskError) {
-        let (object, from, reads) = (state.object, state.from, state.op.is_none());
+    /// The move, unless the device counts as failing.
+    fn begin_move(&mut self, env: &mut Env<'_>, state: Move, error: DiskError) -> Option<Key<Move>> {
+        let (object, from) = (state.object, state.from);
         let key = self.moves.insert(state);
-        if self.refused(env, object, from, error) {
-            match reads {
-                true => self.read_rest(env, key),
-                false => self.step_move(env, key),
-            }
-        }
+        self.refused(env, object, from, error).then_some(key)
     }
 
     /// Notes a refused block. False if there are too many: the device is failing.
@@ -137,6 +144,26 @@ impl Running {
         }
     }
 
+    /// Reads what the block of an intent holds around its data: all of it, for reads that were captured may want what
+    /// overlays hide by now.
+    fn read_around(&mut self, env: &mut Env<'_>, key: Key<Move>) {
+        let mut buf = env.bufs.zeroed(self.superblock.block_size);
+        let state = self.moves.get_mut(key).expect("just begun");
+        let (first, data) = std::mem::replace(&mut state.data, (0, env.bufs.alloc(0).freeze()));
+        let own = first..first + unit_of(data.len());
+        buf.bytes_mut()[first * UNIT_USIZE..own.end * UNIT_USIZE].copy_from_slice(data.bytes());
+        let units = units_of(self.superblock.block_size);
+        let others = u32::try_from(units - own.len()).expect("units of one object");
+        let from = state.from;
+        state.progress = Progress::Reading(buf, others);
+        for unit in (0..units).filter(|unit| !own.contains(unit)) {
+            self.read_block(env, from, unit, UNIT, Io::MoveRead(key, unit));
+        }
+        if others == 0 {
+            self.rest_read(env, key);
+        }
+    }
+
     /// A unit arrived, or cannot be read: its checksum will say so.
     pub(super) fn rest_unit_read(
         &mut self,
@@ -154,7 +181,8 @@ impl Running {
             buf.bytes_mut()[at..at + UNIT_USIZE].copy_from_slice(read.bytes());
         }
         let committed = self.objects.at(object).versions.committed.as_ref().filter(|state| state.block == from);
-        let expected = committed.and_then(|state| Some((state.version(), *state.sums.get(unit)?)));
+        let visible = committed.filter(|state| state.bitmap.unit(unit) != 0 && state.overlay(unit).is_none());
+        let expected = visible.and_then(|state| Some((state.version(), *state.sums.get(unit)?)));
         if let Some((version, sum)) = expected
             && !result.is_ok_and(|read| read.crc() == sum)
         {

@@ -275,7 +275,7 @@ impl Versions {
     }
 
     fn intent(&mut self, label: &Label, first_unit: u16, set: Sectors, sums: &Sums) {
-        let Some(state) = self.committed.as_mut() else { return };
+        let Some(state) = self.committed.as_mut().filter(|state| !state.sums.is_empty()) else { return };
         state.label = label.clone();
         state.bitmap.set(set.first.into(), set.count.into(), true);
         let units = usize::from(first_unit)..usize::from(first_unit) + sums.len();

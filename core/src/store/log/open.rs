@@ -418,7 +418,14 @@ impl Opening {
         let separate = superblock.log_device() == Device::Log;
         let log = separate.then(|| Flusher::new(self.config.log_durability, durable));
         let flushers = (Flusher::new(self.config.durability, durable), log);
-        Outcome::Open(Box::new(Running::new(Found { superblock, trusted, objects, journal, flushers })))
+        Outcome::Open(Box::new(Running::new(Found {
+            superblock,
+            trusted,
+            objects,
+            journal,
+            flushers,
+            overwrites: self.config.overwrites,
+        })))
     }
 }
 

@@ -26,6 +26,8 @@ pub enum DataWrite {
 /// How far the data of an operation are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum DataStage {
+    /// Until the record is in the log.
+    Waiting,
     /// On their way to the device.
     Writing,
     /// The device has them.
@@ -95,6 +97,8 @@ pub struct Op {
     pub block: u32,
     /// Its data and their first unit, until the device has them.
     pub body: Option<(usize, Buf)>,
+    /// Whether its data go over others of the same block.
+    pub in_place: bool,
     /// Blocks that it superseded.
     pub frees: SmallVec<[u32; 2]>,
     /// What its record is for the object.
@@ -118,6 +122,7 @@ impl Op {
             data: DataStage::Durable,
             block: NONE,
             body: None,
+            in_place: false,
             frees: SmallVec::new(),
             base: Base::Builds,
             acknowledged: false,

@@ -172,11 +172,11 @@ impl Replay {
             Body::Snapshot { .. } => {
                 self.pasts.remove(&place);
             }
-            Body::Intent { .. } if undone => {
-                self.pasts.insert(place, vec![past]);
-            }
-            Body::Intent { .. } => {
+            Body::Intent { .. } if !planted(Bug::StoreFallBackFar) => {
                 self.pasts.remove(&place);
+                if undone {
+                    self.pasts.insert(place, vec![past]);
+                }
             }
             _ if undone => self.pasts.entry(place).or_default().push(past),
             _ => {

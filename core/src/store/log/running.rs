@@ -9,6 +9,7 @@ use super::blocks::Blocks;
 use super::clean::Cleaner;
 use super::flush::Flusher;
 use super::index::{NONE, ObjectIndex, Objects};
+use super::intent::{Hold, Overwrites, Ways};
 use super::journal::Journal;
 use super::moves::Move;
 use super::object::Spare;
@@ -68,6 +69,9 @@ struct Sync {
 pub struct Running {
     pub(super) superblock: Superblock,
     pub(super) trusted: bool,
+    pub(super) overwrites: Overwrites,
+    pub(super) ways: Ways,
+    pub(super) hold: Hold,
     pub(super) failed: Option<String>,
     pub(super) objects: Objects,
     pub(super) actives: Actives,
@@ -106,6 +110,10 @@ pub struct Running {
     pub(super) counters: StoreStats,
     next_number: u64,
     unsettled: u64,
+    /// Of them, the cleaner's.
+    pub(super) snapshots: usize,
+    /// Operations that were under way in the last rounds, the older ones counting less.
+    pub(super) depth: usize,
     voucher_at: Option<Time>,
     pub(super) units: Vec<UnitData>,
     durable_writes: Vec<DataWrite>,
@@ -123,17 +131,22 @@ pub struct Found {
     pub journal: Journal<Key<Op>>,
     /// Flushes of the data device, and of the log's if it has one.
     pub flushers: (Flusher, Option<Flusher>),
+    /// How overwrites go to the device.
+    pub overwrites: Overwrites,
 }
 
 impl Running {
     /// A store that serves from now on.
     pub fn new(found: Found) -> Self {
-        let Found { superblock, trusted, objects, journal, flushers } = found;
+        let Found { superblock, trusted, objects, journal, flushers, overwrites } = found;
         let owned = objects.iter().flat_map(|(_, object)| object.versions.blocks()).filter(|block| *block != NO_BLOCK);
         let blocks = Blocks::new(superblock.blocks, owned);
         let mut store = Running {
             superblock,
             trusted,
+            overwrites,
+            ways: Ways::default(),
+            hold: Hold::default(),
             failed: None,
             objects,
             actives: Actives::default(),
@@ -162,6 +175,8 @@ impl Running {
             counters: StoreStats::default(),
             next_number: 1,
             unsettled: 0,
+            snapshots: 0,
+            depth: 0,
             voucher_at: None,
             units: Vec::new(),
             durable_writes: Vec::new(),
@@ -483,6 +498,7 @@ impl Running {
         active.applied -= 1;
         let op = self.ops.remove(key).expect("listed operations live");
         self.unsettled -= 1;
+        self.snapshots -= usize::from(op.token.is_none());
         for sync in &mut self.syncs {
             sync.outstanding -= u64::from(op.number < sync.before);
         }
@@ -594,6 +610,7 @@ impl Running {
         let room = self.journal.free_segments();
         while let Some(page) = self.journal.pop_durable(upto) {
             for key in &page.owners {
+                self.record_in_log(env, *key);
                 self.settle_owner(env, *key);
             }
             self.journal.recycle(page.owners);
@@ -687,13 +704,15 @@ impl Running {
         if self.is_read_only() {
             return;
         }
+        self.note_depth();
         self.retry_stalled(env);
         self.step_moves(env);
         self.clean(env);
         self.compact(env);
         self.discard(env);
         self.vouch(env);
-        if let Some((offset, data)) = self.journal.next_write(env.bufs) {
+        let held = self.holds_page(env.now, self.is_pressed());
+        if !held && let Some((offset, data)) = self.journal.next_write(env.bufs) {
             let device = self.superblock.log_device();
             self.emit(env, Io::Page, DiskOp::Write { device, offset, data });
         }
@@ -748,7 +767,7 @@ impl Running {
             return None;
         }
         let log = self.log_flush.as_ref().and_then(Flusher::deadline);
-        [self.voucher_at, self.data_flush.deadline(), log].into_iter().flatten().min()
+        [self.voucher_at, self.hold.deadline(), self.data_flush.deadline(), log].into_iter().flatten().min()
     }
 
     /// Everything that is going on, for people who look for why it does not go on.

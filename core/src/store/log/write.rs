@@ -1,13 +1,14 @@
 //! Carrying out one operation: decides how its data go to the device, and writes its record.
 //!
-//! Three ways (the third, in place, is in the format only): *redirect* writes a free block and a `Put` at once;
-//! *inline* carries the data in the log, as overlays. A write that does not cover whole units is widened to them with
+//! Three ways: *redirect* writes a free block and a `Put` at once; *inline* carries the data in the log, as overlays;
+//! *intent* logs that they will be in place ([`super::intent`]). A write that does not cover whole units is widened to them with
 //! what was there, read first if need be.
 //!
 //! Invariant: when this returns `Applied`, memory and the log under construction agree; otherwise nothing changed.
 
 use super::crc;
 use super::index::{OVERLAY_BYTES, ObjectIndex};
+use super::intent::{Candidate, Way};
 use super::object::{Sums, Versions, sectors, unit_of, units_of};
 use super::ops::{Base, DataStage, Op, Stage};
 use super::read::{Captured, Source};
@@ -239,7 +240,8 @@ impl Running {
         }
         match planned? {
             Planned::Done(body, data) => {
-                let base = if data.is_some() && *mode == Mode::Plain { Base::Is } else { Base::Builds };
+                let replaces_all = matches!(body, Body::Put { .. }) && *mode == Mode::Plain;
+                let base = if replaces_all { Base::Is } else { Base::Builds };
                 self.record(env, key, place, body, base, data);
                 Ok(Next::Applied)
             }
@@ -258,7 +260,7 @@ impl Running {
         bitmap.set(range.first.into(), range.count.into(), true);
         let (first, end) = (unit_of(write.offset), (write.offset + write.data.len()).div_ceil(UNIT) as usize);
         let covers = bitmap.units().all(|unit| (first..end).contains(&unit));
-        let large = write.data.len() * 2 > self.superblock.block_size;
+        let large = write.data.len() * 2 > self.superblock.block_size || self.overwrites.way == Way::Redirect;
         let active = self.actives.get(self.objects.at(place).active).expect("has an operation");
         let (undone, busy) = (active.undone && !planted(Bug::StoreTwoUndone), active.is_block_busy());
         let crowded = write.join.mode == Mode::Prepare && self.prepared_full() && self.blocks.has_free();
@@ -273,7 +275,24 @@ impl Running {
                 return if self.blocks_are_coming() { Ok(Planned::Stall) } else { Err(StoreError::NoSpace) };
             }
         }
+        let candidate = Candidate { mode: write.join.mode, offset: write.offset, len: write.data.len() };
+        if self.takes_intent(place, &candidate) {
+            return Ok(self.plan_intent(place, write, first));
+        }
         self.plan_inline(env, place, write, (first, end), busy)
+    }
+
+    /// The data go into the object's block, once the record is in the log.
+    fn plan_intent(&self, place: ObjectIndex, write: &Write<'_>, first: usize) -> Planned {
+        let block = self.objects.at(place).versions.newest_block();
+        let body = Body::Intent {
+            label: write.label.clone(),
+            block,
+            first_unit: u16::try_from(first).expect("units of one object"),
+            set: sectors(write.offset, write.data.len()),
+            sums: write.sums.clone(),
+        };
+        Planned::Done(body, Some((block, first, write.data.buf.clone())))
     }
 
     /// Whether blocks will be free soon: superseded, but not for good yet.
@@ -295,7 +314,7 @@ impl Running {
     }
 
     /// Whether one more operation with data may be under way.
-    fn may_be_undone(&self) -> bool {
+    pub(super) fn may_be_undone(&self) -> bool {
         self.undone < UNDONE_MAX.min((self.superblock.page_max() - UNIT) / VOID_BYTES)
     }
 
@@ -553,6 +572,8 @@ impl Running {
         } else {
             op.frees.extend(before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block)));
         }
+        op.in_place = matches!(record.body, Body::Intent { .. });
+        self.ways.count(&record.body);
         self.actives.at_mut(active).fetching = false;
         if let Body::Inline { units, .. } = record.body {
             self.counters.written_bytes += units.len() as u64 * u64::from(UNIT);
@@ -566,7 +587,8 @@ impl Running {
 
     fn send_data(&mut self, env: &mut Env<'_>, key: Key<Op>, active: u32, (block, unit, buf): BlockData) {
         let op = self.ops.get_mut(key).expect("listed");
-        (op.data, op.block) = (DataStage::Writing, block);
+        let waits = op.in_place && !planted(Bug::StoreIntentEarly);
+        (op.data, op.block) = (if waits { DataStage::Waiting } else { DataStage::Writing }, block);
         self.journal.data_begin(op.page);
         self.undone += 1;
         self.blocks.pin(block);
@@ -574,7 +596,9 @@ impl Running {
         op.body = Some((unit, buf.clone()));
         let bytes = u64::from(buf.len());
         self.counters.written_bytes += bytes;
-        self.write_block(env, block, unit, buf, Io::Data(key, bytes));
+        if !waits {
+            self.write_block(env, block, unit, buf, Io::Data(key, bytes));
+        }
     }
 }
 

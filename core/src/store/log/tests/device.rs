@@ -41,6 +41,8 @@ pub struct Device {
     writes: Vec<Write>,
     requests: Vec<Request>,
     volatile: bool,
+    /// Writes of a power of two of bytes up to this, on a multiple of their length, arrive wholly or not at all.
+    pub atomic: usize,
     pub writes_done: u64,
     pub reads_done: u64,
     pub refused: u64,
@@ -61,6 +63,7 @@ impl Device {
             writes: Vec::new(),
             requests: Vec::new(),
             volatile,
+            atomic: 0,
             writes_done: 0,
             reads_done: 0,
             refused: 0,
@@ -121,7 +124,8 @@ impl Device {
             return false;
         }
         let write = self.writes.remove(place);
-        apply(&mut self.media, &write, |_| rng.chance(1, 2));
+        let all = self.is_atomic(&write).then(|| rng.chance(1, 2));
+        apply(&mut self.media, &write, |_| all.unwrap_or_else(|| rng.chance(1, 2)));
         self.refused += 1;
         true
     }
@@ -169,6 +173,11 @@ impl Device {
         }
     }
 
+    fn is_atomic(&self, write: &Write) -> bool {
+        let len = write.data.len() as usize;
+        len.is_power_of_two() && len <= self.atomic && write.offset.is_multiple_of(len)
+    }
+
     /// What a read sees: writes that are on their way are not there yet.
     fn view(&self) -> std::borrow::Cow<'_, [u8]> {
         if self.writes.iter().all(|write| !write.completed) {
@@ -185,6 +194,7 @@ impl Device {
     pub fn crash_keeping(&mut self, survives: impl Fn(usize) -> bool) {
         self.requests.clear();
         for write in std::mem::take(&mut self.writes) {
+            assert!(!self.is_atomic(&write), "is not torn");
             apply(&mut self.media, &write, &survives);
         }
     }
@@ -208,7 +218,7 @@ impl Device {
         }
         for write in std::mem::take(&mut self.writes) {
             // Often all or nothing, so that deep states are reached.
-            let all = rng.below(6);
+            let all = rng.below(if self.is_atomic(&write) { 2 } else { 6 });
             apply(&mut self.media, &write, |sector| match all {
                 0 => true,
                 1 => false,

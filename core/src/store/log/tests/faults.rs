@@ -52,7 +52,7 @@ fn run(world: &mut World, op: StoreOp) -> Option<Result<StoreReply, StoreError>>
     settle(world).pop().map(|completion| completion.result)
 }
 
-fn reopen(world: &mut World, config: OpenConfig) -> StoreState {
+pub fn reopen(world: &mut World, config: OpenConfig) -> StoreState {
     world.crash_devices(Loss::Power);
     let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
     world.store = LogStore::open(config, env);
@@ -455,4 +455,56 @@ pub fn a_torn_page_is_void_for_ever() {
         assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
         assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(1));
     }
+}
+
+/// Two intents; both are answered, but no page says so yet, for data of another object are on their way. What rots of
+/// them is damage, no reason to take both back.
+#[test]
+pub fn rot_under_an_intent_takes_nothing_back() {
+    let shape = Shape { overwrites: super::intents(4096), ..SHAPE };
+    let mut world = World::new(shape, 1);
+    let StoreOp::Write { version: first, predecessor, offset, data, mode, commits_predecessor, requests, .. } =
+        write(&mut world, 1, 0, BLOCK)
+    else {
+        unreachable!()
+    };
+    let other = copy(1);
+    world.submit(StoreOp::Write {
+        copy: other,
+        version: first,
+        predecessor,
+        offset,
+        data,
+        mode,
+        commits_predecessor,
+        requests,
+    });
+    world.dispatch();
+    for seq in 1..=3 {
+        let (offset, len) = if seq == 1 { (0, BLOCK) } else { (4096 * u32::try_from(seq - 1).unwrap(), 4096) };
+        let op = write(&mut world, seq, offset, len);
+        world.submit(op);
+        let mut done = 0;
+        while done == 0 {
+            world.now = world.now + crate::time::Duration::millis(1);
+            let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+            world.store.end_of_round(env);
+            world.dispatch();
+            if world.data.outstanding() > 1 {
+                // The newest request: never the other object's data, which are the oldest.
+                let (id, result) = world.data.complete_at(world.data.outstanding() - 1, &mut world.bufs);
+                let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+                world.store.handle_io(env, id, result);
+            }
+            done += std::iter::from_fn(|| world.store.next_completion()).count();
+        }
+    }
+    assert_eq!(world.store.ways().intents, 2);
+    for seq in [2, 3] {
+        let at = world.data.media.windows(4096).position(|unit| unit == [seq; 4096]).unwrap();
+        world.data.media[at + 5] ^= 1;
+    }
+    assert_eq!(reopen(&mut world, open_config(&shape)), StoreState::Open { trusted: true });
+    let found = world.store.lookup(copy(0)).unwrap().committed.unwrap();
+    assert_eq!((found.version, found.damaged), (version(3), true));
 }

@@ -8,7 +8,7 @@ use crate::id::{
 };
 use crate::io::{DiskOp, Effect, Effects, Env};
 use crate::rng::Rng;
-use crate::store::log::{Durability, Format, LogStore, OpenConfig, format};
+use crate::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
 use crate::store::{Data, Mode, ObjectStore, StoreOp, StoreReply, StoreState, StoreStats};
 use crate::time::{Duration, Time};
 
@@ -28,7 +28,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(objects: usize, durability: Durability) -> Bench {
+    pub fn new(objects: usize, durability: Durability, atomic_bytes: u32) -> Bench {
         let data_bytes = objects as u64 * u64::from(BLOCK) * 11 / 10 + (4 << 20);
         let wanted = Format {
             cluster: ClusterUuid(1),
@@ -48,7 +48,9 @@ impl Bench {
             }
         }
         let (cluster, osd, log_durability) = (wanted.cluster, wanted.osd, durability);
-        let config = OpenConfig { cluster, osd, data_bytes, log_device_bytes: None, durability, log_durability };
+        let overwrites = Overwrites { way: Way::Auto, atomic_bytes };
+        let config =
+            OpenConfig { cluster, osd, data_bytes, log_device_bytes: None, durability, log_durability, overwrites };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);
         let body = [4096, BLOCK].map(|len| bufs.copy_of(&vec![7; len as usize])).to_vec();
@@ -157,9 +159,15 @@ impl Bench {
 
 #[test]
 fn device_bytes_for_each_client_byte() {
-    let mut bench = Bench::new(800, Durability::Plp);
+    let mut bench = Bench::new(800, Durability::Plp, 0);
     bench.amplification(1, 300, 1, 1.04);
     bench.amplification(8, 600, 1, 1.01);
     bench.amplification(1, 6000, 0, 3.5);
     bench.amplification(32, 20_000, 0, 2.3);
+    assert_eq!(bench.store.ways().intents, 0, "the device promises nothing");
+    let mut bench = Bench::new(800, Durability::Plp, 4096);
+    bench.amplification(1, 6000, 0, 3.5);
+    assert_eq!(bench.store.ways().intents, 0, "an idle device is for latency");
+    bench.amplification(32, 40_000, 0, 1.1);
+    bench.amplification(16, 40_000, 0, 1.1);
 }

@@ -1,6 +1,8 @@
 //! Tests of the whole store on a simulated device, beside the reference model.
 
+mod damage;
 mod device;
+mod exhaustive;
 mod faults;
 mod figures;
 mod format;
@@ -8,7 +10,7 @@ mod format;
 mod planted;
 mod world;
 
-use super::Durability;
+use super::{Durability, Overwrites, Way};
 use world::{Shape, World};
 
 const SHAPE: Shape = Shape {
@@ -20,7 +22,13 @@ const SHAPE: Shape = Shape {
     depth: 3,
     crashes: 2,
     flaky: 0,
+    overwrites: Overwrites { way: Way::Auto, atomic_bytes: 0 },
 };
+
+/// Overwrites in place wherever that is safe, on a device that writes so many bytes atomically.
+const fn intents(atomic_bytes: u32) -> Overwrites {
+    Overwrites { way: Way::Intent, atomic_bytes }
+}
 
 /// Runs `steps` random steps for each seed; `STORE_SEEDS` runs more, `STORE_SEED` one of them.
 fn campaign(shape: Shape, seeds: u64, steps: u64) {
@@ -93,4 +101,49 @@ fn random_operations_and_crashes_with_many_objects() {
 #[test]
 fn random_operations_and_crashes_of_one_object() {
     campaign(Shape { objects: 1, blocks: 4, depth: 6, ..SHAPE }, 10, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_with_intents() {
+    for atomic_bytes in [4096, 8192] {
+        let shape = Shape { overwrites: intents(atomic_bytes), prepares: false, ..SHAPE };
+        campaign(shape, 10, 2000);
+        campaign(Shape { objects: 1, blocks: 4, depth: 6, crashes: 6, ..shape }, 10, 2000);
+        campaign(Shape { prepares: true, objects: 20, blocks: 40, ..shape }, 5, 3000);
+    }
+}
+
+#[test]
+fn random_operations_and_crashes_with_intents_and_a_separate_log() {
+    let shape = Shape { overwrites: intents(4096), prepares: false, ..SHAPE };
+    campaign(Shape { separate_log: true, depth: 6, ..shape }, 10, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_with_intents_that_the_device_refuses() {
+    let shape = Shape { overwrites: intents(4096), blocks: 60, flaky: 60, ..SHAPE };
+    campaign(shape, 10, 2000);
+    campaign(Shape { prepares: false, depth: 6, ..shape }, 10, 2000);
+}
+
+#[test]
+fn random_operations_and_crashes_with_every_overwrite_in_a_new_block() {
+    let overwrites = Overwrites { way: Way::Redirect, atomic_bytes: 0 };
+    campaign(Shape { overwrites, ..SHAPE }, 10, 2000);
+}
+
+#[test]
+fn intents_are_taken_where_they_are_safe_and_nowhere_else() {
+    let taken = |shape: Shape| {
+        let mut world = World::new(Shape { crashes: 0, ..shape }, 1);
+        (0..4000).for_each(|_| world.step());
+        world.drain();
+        world.store.ways().intents
+    };
+    let shape = Shape { overwrites: intents(4096), prepares: false, ..SHAPE };
+    assert!(taken(shape) > 100, "{}", taken(shape));
+    for durability in [Durability::Flush, Durability::Lazy] {
+        assert_eq!(taken(Shape { durability, ..shape }), 0, "a volatile cache");
+    }
+    assert_eq!(taken(Shape { overwrites: intents(0), ..shape }), 0, "nothing is atomic");
 }

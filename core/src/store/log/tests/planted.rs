@@ -1,14 +1,14 @@
 //! Tests of the tests: each planted mistake of the store is found.
 
 use super::world::{Shape, World};
-use super::{Durability, SHAPE};
+use super::{Durability, SHAPE, intents};
 use crate::planted::{Bug, plant};
 use std::panic::catch_unwind;
 
 /// Seeds of each shape within which a bug must be found.
 const SEEDS: u64 = 200;
 
-fn shapes() -> [Shape; 7] {
+fn shapes() -> [Shape; 10] {
     let flush = Shape { durability: Durability::Flush, ..SHAPE };
     [
         Shape { crashes: 6, ..SHAPE },
@@ -18,17 +18,29 @@ fn shapes() -> [Shape; 7] {
         Shape { objects: 8, blocks: 40, depth: 6, crashes: 2, ..SHAPE },
         Shape { objects: 1, blocks: 4, prepares: false, crashes: 3, ..SHAPE },
         Shape { blocks: 60, flaky: 30, crashes: 6, ..SHAPE },
+        Shape { overwrites: intents(4096), prepares: false, crashes: 6, ..SHAPE },
+        Shape { overwrites: intents(4096), prepares: false, objects: 1, blocks: 4, depth: 6, crashes: 3, ..SHAPE },
+        Shape { overwrites: intents(4096), objects: 12, blocks: 24, depth: 2, crashes: 6, ..SHAPE },
     ]
 }
 
 /// Runs until something is wrong: how many seeds it took.
 fn hunt(bug: Option<Bug>, range: u64) -> Option<u64> {
     let mut seeds = 0;
-    plant(bug);
-    let directed = catch_unwind(super::faults::a_torn_page_is_void_for_ever);
-    plant(None);
-    if directed.is_err() {
-        return Some(0);
+    let directed: [fn(); 5] = [
+        super::faults::a_torn_page_is_void_for_ever,
+        super::faults::rot_under_an_intent_takes_nothing_back,
+        super::exhaustive::a_snapshot_waits_for_an_intent,
+        super::exhaustive::a_tail_is_named_only_once_it_is_in_the_log,
+        super::exhaustive::an_overwrite_comes_behind_a_compaction_of_its_unit,
+    ];
+    for directed in directed {
+        plant(bug);
+        let run = catch_unwind(directed);
+        plant(None);
+        if run.is_err() {
+            return Some(0);
+        }
     }
     for seed in 0..range {
         for shape in shapes() {

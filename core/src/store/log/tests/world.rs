@@ -8,7 +8,7 @@ use crate::id::{
 };
 use crate::io::{self, Effect, Effects, Env};
 use crate::rng::Rng;
-use crate::store::log::{Durability, Format, LogStore, OpenConfig, format};
+use crate::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
 use crate::store::model::ModelStore;
 use crate::store::{
     Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState,
@@ -34,18 +34,26 @@ pub struct Shape {
     pub crashes: u64,
     /// One of so many writes of data fails; 0: none.
     pub flaky: u64,
+    pub overwrites: Overwrites,
 }
 
 /// Everything that a reader can see of a copy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub info: Option<CopyInfo>,
-    contents: Vec<(Vec<u8>, Bitmap)>,
-    written: Vec<Result<Bitmap, StoreError>>,
+    pub contents: Vec<(Vec<u8>, Bitmap)>,
+    pub written: Vec<Result<Bitmap, StoreError>>,
+}
+
+impl Seen {
+    /// Of a copy that does not exist.
+    pub fn nothing() -> Seen {
+        Seen { info: None, contents: Vec::new(), written: vec![Ok(Bitmap::default())] }
+    }
 }
 
 /// What a store says is written, of each version and of the committed one.
-fn written(store: &impl ObjectStore, copy: CopyId, info: Option<&CopyInfo>) -> Vec<Result<Bitmap, StoreError>> {
+pub fn written(store: &impl ObjectStore, copy: CopyId, info: Option<&CopyInfo>) -> Vec<Result<Bitmap, StoreError>> {
     let versions = versions(info).into_iter().map(Some).chain([None]);
     let trimmed = |mut bitmap: Bitmap| {
         while bitmap.words.last() == Some(&0) {
@@ -110,6 +118,7 @@ pub fn open_config(shape: &Shape) -> OpenConfig {
         log_device_bytes: format.log_device_bytes,
         durability: shape.durability,
         log_durability: shape.durability,
+        overwrites: shape.overwrites,
     }
 }
 
@@ -132,6 +141,7 @@ impl World {
             wanted.log_bytes.map_or(0, |log| if shape.separate_log { 128 << 10 } else { (128 << 10) + log as usize }),
             shape.flaky,
         );
+        data.atomic = shape.overwrites.atomic_bytes as usize;
         let mut log = wanted.log_device_bytes.map(|bytes| Device::new(bytes as usize, volatile));
         let mut bufs = BufPool::new();
         for op in format(&wanted, &mut bufs).unwrap() {
@@ -163,7 +173,7 @@ impl World {
             known: BTreeMap::new(),
         };
         for stripe in 0..shape.objects {
-            let nothing = Seen { info: None, contents: Vec::new(), written: vec![Ok(Bitmap::default())] };
+            let nothing = Seen::nothing();
             let track = Track { pending: VecDeque::new(), states: vec![nothing] };
             world.tracks.insert(copy(stripe), track);
         }
@@ -269,20 +279,6 @@ impl World {
 
     // ---- the oracle
 
-    fn see_model(model: &ModelStore, copy: CopyId) -> Seen {
-        let mut world = (Rng::new(0), BufPool::new(), Effects::default());
-        let mut model = model.clone();
-        let env = &mut Env { now: Time(0), rng: &mut world.0, bufs: &mut world.1, out: &mut world.2 };
-        let info = model.lookup(copy);
-        let mut contents = Vec::new();
-        for version in versions(info.as_ref()) {
-            model.submit(env, 0, StoreOp::ReadAll { copy, version: Some(version) });
-            contents.push(content(model.next_completion().unwrap()));
-        }
-        let written = written(&model, copy, info.as_ref());
-        Seen { info, contents, written }
-    }
-
     /// What the store shows of a copy; needs a store at rest.
     pub fn see_store(&mut self, copy: CopyId) -> Seen {
         let info = self.store.lookup(copy);
@@ -359,7 +355,7 @@ impl World {
         let durable = !lazy || result == Ok(StoreReply::Done);
         let result = if lazy && result == Ok(StoreReply::Applied) { Ok(StoreReply::Done) } else { result };
         assert_eq!(result, expected, "answer of {op:?}");
-        let seen = Self::see_model(&self.model, copy);
+        let seen = see_model(&self.model, copy);
         if let Some(info) = &seen.info {
             let infos = info.committed.iter().chain(&info.prepared);
             for (info, content) in infos.zip(&seen.contents) {
@@ -419,7 +415,7 @@ impl World {
         // An operation that was refused without our hearing of it: the states without it are allowed, too.
         for (_, op) in &pending {
             let _ = run_model(&mut model, op.clone());
-            allowed.push(Self::see_model(&model, copy));
+            allowed.push(see_model(&model, copy));
         }
         if !allowed.contains(&seen) {
             for state in &allowed {
@@ -482,6 +478,36 @@ impl World {
         seen
     }
 
+    /// Ends what is under way, and the log with a page that vouches for all of it.
+    pub fn rest(&mut self) {
+        self.drain();
+        for _ in 0..4 {
+            self.pass_time();
+            self.end_of_round();
+            while self.outstanding() > 0 {
+                self.complete_one();
+            }
+        }
+    }
+
+    /// Every copy shows what the model does, but for damage that it reports: how many versions do. They are of one copy.
+    pub fn check_current(&mut self, what: &str) -> usize {
+        let mut damaged = Vec::new();
+        for copy in self.tracks.keys().copied().collect::<Vec<_>>() {
+            let (shown, meant) = (self.store.lookup(copy), self.model.lookup(copy));
+            assert_eq!(versions(shown.as_ref()), versions(meant.as_ref()), "{what}: {copy:?}");
+            let good = self.see_store_or_damage(copy);
+            for (info, content) in &good {
+                let known = self.known.get(&(copy, info.version, info.tombstone));
+                assert_eq!(known, Some(content), "{what}: {copy:?} {info:?}");
+            }
+            let bad = versions(shown.as_ref()).len() - good.len();
+            damaged.extend(std::iter::repeat_n(copy, bad));
+        }
+        assert!(damaged.windows(2).all(|pair| pair[0] == pair[1]), "{what}: damage to {damaged:?}");
+        damaged.len()
+    }
+
     /// Lists and digests say the same as the model.
     pub fn check_listing(&mut self) {
         let busy = self.tracks.values().any(|track| !track.pending.is_empty());
@@ -520,6 +546,7 @@ impl World {
         let sectors = u64::from(BLOCK / 512);
         let number = |x: u64| u32::try_from(x).unwrap();
         match self.rng.below(4) {
+            0 | 3 if self.shape.overwrites.way == Way::Intent => (number(self.rng.below(units)) * 4096, 4096),
             0 => (0, BLOCK),
             1 => (number(self.rng.below(units)) * 4096, 4096),
             2 => {
@@ -691,17 +718,32 @@ impl World {
         self.drain();
         self.check_listing();
         for copy in self.tracks.keys().copied().collect::<Vec<_>>() {
-            assert_eq!(self.see_store(copy), Self::see_model(&self.model, copy), "{copy:?}");
+            assert_eq!(self.see_store(copy), see_model(&self.model, copy), "{copy:?}");
         }
     }
 }
 
-fn versions(info: Option<&CopyInfo>) -> Vec<Version> {
+/// What the model shows of a copy.
+pub fn see_model(model: &ModelStore, copy: CopyId) -> Seen {
+    let mut world = (Rng::new(0), BufPool::new(), Effects::default());
+    let mut model = model.clone();
+    let env = &mut Env { now: Time(0), rng: &mut world.0, bufs: &mut world.1, out: &mut world.2 };
+    let info = model.lookup(copy);
+    let mut contents = Vec::new();
+    for version in versions(info.as_ref()) {
+        model.submit(env, 0, StoreOp::ReadAll { copy, version: Some(version) });
+        contents.push(content(model.next_completion().unwrap()));
+    }
+    let written = written(&model, copy, info.as_ref());
+    Seen { info, contents, written }
+}
+
+pub fn versions(info: Option<&CopyInfo>) -> Vec<Version> {
     let Some(info) = info else { return Vec::new() };
     info.committed.iter().chain(&info.prepared).map(|info| info.version).collect()
 }
 
-fn content(completion: Completion) -> (Vec<u8>, Bitmap) {
+pub fn content(completion: Completion) -> (Vec<u8>, Bitmap) {
     match completion.result {
         Ok(StoreReply::Whole { content: Content::Data { data, mut bitmap }, .. }) => {
             assert!(data.verify());
@@ -739,7 +781,7 @@ fn brief(seen: &Seen) -> String {
 }
 
 /// Runs an operation on a model without delay.
-fn run_model(model: &mut ModelStore, op: StoreOp) -> Result<StoreReply, StoreError> {
+pub fn run_model(model: &mut ModelStore, op: StoreOp) -> Result<StoreReply, StoreError> {
     let mut world = (Rng::new(0), BufPool::new(), Effects::default());
     let env = &mut Env { now: Time(0), rng: &mut world.0, bufs: &mut world.1, out: &mut world.2 };
     model.submit(env, 0, op);
