@@ -56,6 +56,11 @@ impl Buf {
         self.len == 0
     }
 
+    /// Bytes of memory that it keeps: those of the buffer that it is a part of.
+    pub fn kept(&self) -> usize {
+        self.run.bytes().len()
+    }
+
     /// Part of this buffer; shares its memory. Panics if the range lies outside.
     pub fn slice(&self, offset: u32, len: u32) -> Buf {
         assert!(u64::from(offset) + u64::from(len) <= u64::from(self.len), "slice {offset}+{len} of {}", self.len);

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of a sector.
 pub const SECTOR: usize = 512;
 const SECTORS_PER_PAGE: usize = UNIT_USIZE / SECTOR;
-/// Pages of longer writes are copied.
-const SHARED_BYTES: u32 = 4 * UNIT;
+/// Pages out of larger buffers are copied.
+const KEPT_BYTES: usize = 2 * UNIT_USIZE;
 /// Time between the end of a stall and the completion of what it held back.
 const AFTER_STALL: Duration = Duration::micros(10);
 
@@ -335,7 +335,7 @@ impl SimDisk {
             let bytes = data.slice(at, part);
             let state = match part {
                 // A page that is kept for long shall not keep all of a large buffer.
-                UNIT if data.len() > SHARED_BYTES => bufs.copy_of(bytes.bytes()),
+                UNIT if data.kept() > KEPT_BYTES => bufs.copy_of(bytes.bytes()),
                 UNIT => bytes,
                 _ => self.merged(page, start, &bytes, bufs),
             };

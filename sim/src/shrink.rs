@@ -10,8 +10,10 @@ use crate::plan::Plan;
 use crate::run::{FailureKind, Recording, Report, run_case};
 use crate::scenarios::Scenario;
 
-/// Other delays that a try may have until it fails.
-const CHANCES: u64 = 6;
+/// Delays that a try may have until it fails.
+const CHANCES: u64 = 5;
+/// The same if it leaves out a quarter of a part or more: there is much to be gained, and what is rare takes many tries.
+const CHANCES_OF_LARGE: u64 = 24;
 
 /// A reduced failure.
 pub struct Shrunk {
@@ -30,8 +32,7 @@ pub fn shrink(case: &Case, scenario: &Scenario, runs: u64, told: impl FnMut(usiz
     let kind = report.failure.as_ref()?.kind();
     let plan = case.plan.clone().unwrap_or_else(|| report.plan.clone());
     let mut search = Search { case: case.clone(), scenario, kind, runs: 1, limit: runs, best: None, told };
-    let whole = search.tries(&plan)?;
-    let mut plan = whole;
+    let mut plan = search.tries(&plan, CHANCES_OF_LARGE)?;
     loop {
         let before = plan.operation_count() + plan.fault_count();
         for part in [Part::Faults, Part::Actions, Part::Operations, Part::Scripted] {
@@ -98,8 +99,8 @@ impl<F: FnMut(usize, usize, u64)> Search<'_, F> {
     }
 
     /// The plan, with delays by which it fails, if some are found.
-    fn tries(&mut self, plan: &Plan) -> Option<Plan> {
-        for chance in 0..CHANCES {
+    fn tries(&mut self, plan: &Plan, chances: u64) -> Option<Plan> {
+        for chance in 0..chances {
             if self.is_over() {
                 return None;
             }
@@ -118,13 +119,14 @@ impl<F: FnMut(usize, usize, u64)> Search<'_, F> {
 
     /// Leaves out what can be left out of one part.
     fn reduce(&mut self, mut plan: Plan, part: Part) -> Plan {
-        let mut size = part.len(&plan);
+        let (whole, mut size) = (part.len(&plan), part.len(&plan));
         while size > 0 && !self.is_over() {
             // From the end: what came after the failure goes at once.
             let mut end = part.len(&plan);
             while end > 0 && !self.is_over() {
                 let from = end.saturating_sub(size);
-                if let Some(smaller) = self.tries(&part.without(&plan, from, end - from)) {
+                let chances = if 4 * size >= whole && whole > 4 { CHANCES_OF_LARGE } else { CHANCES };
+                if let Some(smaller) = self.tries(&part.without(&plan, from, end - from), chances) {
                     plan = smaller;
                 }
                 end = from;

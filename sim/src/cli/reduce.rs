@@ -13,7 +13,7 @@ pub struct ShrinkArgs {
     #[command(flatten)]
     which: Which,
     /// Give up after so many runs, with what was reached by then.
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 3000)]
     runs: u64,
     /// The file to write; without it one beside the other failures.
     #[arg(long)]
