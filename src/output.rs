@@ -2,6 +2,7 @@
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use std::io::{self, Write};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -14,12 +15,12 @@ pub struct Output {
 impl Output {
     /// Prints a value: as JSON, or as what `text` makes of it.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string(value)?);
-        } else {
-            println!("{}", text(value).trim_end());
+        let line = if self.json { serde_json::to_string(value)? } else { text(value).trim_end().to_string() };
+        match writeln!(io::stdout(), "{line}") {
+            // Who reads has seen enough, such as `head`.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use ashlar_core::pg::Summary;
 use clap::Subcommand;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Commands about placement groups.
 #[derive(Debug, Subcommand)]
@@ -108,6 +109,9 @@ pub async fn run(command: Command) -> Result<()> {
 /// Orders in one transaction: well below what a metadata store takes.
 const ORDERS_PER_TRANSACTION: usize = 64;
 
+/// A primary's state follows the end of its scrub by one transaction.
+const PUBLICATION: Duration = Duration::from_millis(500);
+
 /// What scrubs of some groups found.
 #[derive(Debug, Default, Serialize)]
 struct Findings {
@@ -151,10 +155,21 @@ async fn wait(metadata: &Metadata, ids: &[PgId]) -> Result<()> {
         let map = metadata.map().await?;
         let left = ids.iter().filter(|id| map.scrub_order(**id).is_some()).count();
         if left == 0 {
-            return Ok(());
+            break;
         }
         let all = ids.len();
         watch.pause(|| format!("{left} of {all} groups are not done; this command may be ended, scrubs go on")).await;
+    }
+    // What was found is published by itself, a moment later.
+    tokio::time::sleep(PUBLICATION).await;
+    let is_running = |states: &BTreeMap<PgId, Summary>| {
+        ids.iter().filter_map(|id| states.get(id)).filter(|summary| summary.scrub.running).count()
+    };
+    loop {
+        match is_running(&metadata.group_states().await?) {
+            0 => return Ok(()),
+            left => watch.pause(|| format!("{left} groups have not told what they found")).await,
+        }
     }
 }
 

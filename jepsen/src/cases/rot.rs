@@ -17,6 +17,12 @@ const WRITE_BYTES: usize = 1 << 20;
 const PLACES: usize = 12;
 /// Bytes of garbage in each.
 const GARBAGE_BYTES: usize = 600;
+/// Where the log is, in its first part.
+const LOG_PLACES: std::ops::Range<u64> = 128 << 10..9 << 20;
+/// Where all copies of the superblock are.
+const SUPERBLOCK_PLACES: std::ops::Range<u64> = 0..128 << 10;
+/// Between two pieces of garbage there: no page of the log is spared.
+const GARBAGE_STEP: usize = 4096;
 /// For scrubs of all groups.
 const SCRUB_LIMIT: Duration = Duration::from_secs(180);
 const LIMIT: Duration = Duration::from_secs(120);
@@ -58,12 +64,39 @@ pub fn run(scale: Scale) -> Result<String> {
         cluster.wait_clean(LIMIT)?;
     }
     read_back(&cluster, writes)?;
+    cluster.stop()?;
+    let devices = devices(&scratch, writes)?;
     Ok(format!(
         "{running} places damaged while OSDs ran and {stopped} while they did not: {} copies repaired by scrubs, the rest \
-         by reads; every byte as written ({} pieces of garbage lie in space that is free now)",
+         by reads; every byte as written ({} pieces of garbage lie in space that is free now); {devices}",
         found.damaged,
         left.into_iter().sum::<Result<usize>>()?
     ))
+}
+
+/// The log of one OSD is spoilt, then the superblocks of another: each time the cluster starts without, and with a new
+/// store afterwards.
+fn devices(scratch: &Scratch, writes: usize) -> Result<String> {
+    let mut seen = Vec::new();
+    for (osd, places) in [(3, LOG_PLACES), (4, SUPERBLOCK_PLACES)] {
+        let path = scratch.join(&format!("cluster/osd-{osd}.img"));
+        let file = File::options().write(true).open(&path)?;
+        places.step_by(GARBAGE_STEP).try_for_each(|at| file.write_all_at(&[0xEE; GARBAGE_BYTES], at))?;
+        file.sync_all()?;
+        let cluster = Cluster::start(scratch, &[])?;
+        read_back(&cluster, writes)?;
+        let rows = cluster.admin(&["osd", "list"])?;
+        let row = rows.as_array().into_iter().flatten().find(|row| row["id"] == osd).context("the OSD is listed")?;
+        ensure!(row["up"] == false || row["is_damaged"] == true, "OSD {osd} serves after that: {row}");
+        seen.push(if row["up"] == false { "refused to start" } else { "was told as damaged" });
+        cluster.stop()?;
+        std::fs::remove_file(&path)?;
+        let cluster = Cluster::start(scratch, &[])?;
+        cluster.wait_clean(LIMIT)?;
+        read_back(&cluster, writes)?;
+        cluster.stop()?;
+    }
+    Ok(format!("an OSD with a spoilt log {}, one without superblocks {}; both were built anew", seen[0], seen[1]))
 }
 
 fn contents(write: usize, block: usize) -> Vec<u8> {
