@@ -84,7 +84,7 @@ fn show(failure: &Failure) {
     let section = |title: &str, lines: &[String]| {
         if !lines.is_empty() {
             println!("-- {title}");
-            lines.iter().for_each(|line| println!("{}", line.chars().take(WIDTH).collect::<String>()));
+            lines.iter().for_each(|line| println!("{}", brief(line).chars().take(WIDTH).collect::<String>()));
         }
     };
     let warnings = &failure.warnings[failure.warnings.len().saturating_sub(6)..];
@@ -98,5 +98,54 @@ fn show(failure: &Failure) {
     println!("-- broken: {}", broken.join("\n   "));
     if let (Some(block), Some((object, pg))) = (failure.block, &failure.object) {
         println!("   block {block}: object {object}, {pg}");
+    }
+}
+
+/// An event without what is rarely looked for: one line is to say what happens to what.
+fn brief(line: &str) -> String {
+    let mut text = line.to_string();
+    for field in ["attempt: attempt ", "call: ", "lease: ", "sent: "] {
+        text = without(&text, field);
+    }
+    named_requests(&text)
+}
+
+/// Without the fields of this beginning, up to the next comma.
+fn without(text: &str, field: &str) -> String {
+    let mut parts = text.split(field);
+    let mut left = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        match part.split_once(", ") {
+            Some((_, rest)) => left += rest,
+            None => left += part,
+        }
+    }
+    left
+}
+
+/// With `request 1.27` in place of a request's whole identity.
+fn named_requests(text: &str) -> String {
+    let mut parts = text.split("RequestId { session: Session { client: client ");
+    let mut left = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let mut numbers = part.splitn(3, "number: ").skip(1);
+        let session = numbers.next().and_then(|rest| rest.split(' ').next()).unwrap_or("?");
+        let (number, rest) = numbers.next().and_then(|rest| rest.split_once(" }")).unwrap_or(("?", part));
+        left += &format!("request {session}.{number}{rest}");
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_told_briefly() {
+        let line = "node 1 <- Pg(SubOp { pg: pg 1/0, attempt: attempt 3.1.15e1, call: 4, op: Write { id: RequestId { session: \
+                    Session { client: client 11174, number: 1 }, number: 27 }, object: 1:1:7 } })";
+        let told = "node 1 <- Pg(SubOp { pg: pg 1/0, op: Write { id: request 1.27, object: 1:1:7 } })";
+        assert_eq!(brief(line), told);
+        assert_eq!(brief("node 3 <- Tick"), "node 3 <- Tick");
     }
 }
