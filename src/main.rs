@@ -6,6 +6,7 @@
 
 mod admin;
 mod bench;
+mod disk;
 mod metadata;
 mod output;
 mod size;
@@ -54,6 +55,9 @@ enum Command {
     Pg(admin::pg::Command),
     /// Measure the cluster: rates, latencies, what an operation costs, and the bare disk beside it.
     Bench(bench::Args),
+    /// Stores on devices that no OSD has open: build, look at, verify, read out.
+    #[command(subcommand)]
+    Disk(disk::Command),
     /// Run a monitor.
     Mon(ashlar_mon::Args),
     /// Serve images over NBD.
@@ -93,7 +97,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config(command) => wait(admin::config::run(command)),
         Command::Client(command) => wait(admin::access::run(command)),
         Command::Pg(command) => wait(admin::pg::run(command)),
-        Command::Bench(args) => wait(bench::run(args)),
+        Command::Bench(args) => match args.alone() {
+            Some(args) => bench::store::run(args),
+            None => wait(bench::run(args)),
+        },
+        Command::Disk(command) => disk::run(command),
         Command::Mon(args) => daemon(|| ashlar_mon::run(args)),
         Command::Nbd(args) => daemon(|| ashlar_client::run_nbd(args)),
     }

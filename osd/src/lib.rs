@@ -10,6 +10,8 @@ mod signals;
 mod size;
 mod store;
 
+pub use store::{Devices, build};
+
 use anyhow::{Context, anyhow, bail};
 use ashlar_core::id::{ClusterUuid, Incarnation, OsdId};
 use ashlar_core::io::PeerId;

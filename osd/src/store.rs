@@ -25,7 +25,7 @@ pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::
     let mut bufs = BufPool::new();
     let found = inspect(&devices.data, &mut bufs)?;
     if must_build(args, cluster, devices, found)? {
-        build(args, cluster, devices, &mut bufs).inspect_err(|_| remove_if_new(devices))?;
+        build(&wanted(args, cluster, devices)?, devices)?;
     }
     Ok(OpenConfig {
         cluster,
@@ -82,8 +82,8 @@ fn must_build(args: &Args, cluster: ClusterUuid, devices: &Devices, found: Inspe
     }
 }
 
-fn build(args: &Args, cluster: ClusterUuid, devices: &Devices, bufs: &mut BufPool) -> anyhow::Result<()> {
-    let format = Format {
+fn wanted(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::Result<Format> {
+    Ok(Format {
         cluster,
         osd: OsdId(args.id),
         store: StoreUuid(u128::from(os::random_u64()?) << 64 | u128::from(os::random_u64()?)),
@@ -92,14 +92,21 @@ fn build(args: &Args, cluster: ClusterUuid, devices: &Devices, bufs: &mut BufPoo
         log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
         log_bytes: None,
         segment_bytes: None,
-    };
+    })
+}
+
+/// Builds an empty store, over whatever is there.
+pub fn build(format: &Format, devices: &Devices) -> anyhow::Result<()> {
     let path = devices.data.path.display();
-    let ops = log::format(&format, bufs).map_err(|reason| anyhow!("cannot build a store on {path}: {reason}"))?;
-    for op in &ops {
-        execute(devices, op).with_context(|| format!("cannot build a store on {path}"))?;
-    }
-    tracing::info!("built store {} for osd.{} on {path}", format.store, args.id);
+    let built = write(format, devices).with_context(|| format!("cannot build a store on {path}"));
+    built.inspect_err(|_| remove_if_new(devices))?;
+    tracing::info!("built store {} for {:?} on {path}", format.store, format.osd);
     Ok(())
+}
+
+fn write(format: &Format, devices: &Devices) -> anyhow::Result<()> {
+    let ops = log::format(format, &mut BufPool::new()).map_err(|reason| anyhow!(reason))?;
+    ops.iter().try_for_each(|op| execute(devices, op))
 }
 
 fn execute(devices: &Devices, op: &DiskOp) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //! Counts come from what OSDs publish; a load's figures are read once all OSDs published after its end.
 
 mod raw;
+pub mod store;
 
 use crate::admin::Connection;
 use crate::admin::image;
@@ -26,7 +27,10 @@ const SCRATCH_IMAGE: &str = "bench";
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Image to overwrite; made for the purpose by default.
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
@@ -41,6 +45,20 @@ pub struct Args {
     raw: Option<PathBuf>,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// What else can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// One store alone, on a file or device, beside the bare device.
+    Store(store::Args),
+}
+
+impl Args {
+    /// If a store is to be measured alone: how.
+    pub fn alone(&self) -> Option<&store::Args> {
+        self.what.as_ref().map(|What::Store(args)| args)
+    }
 }
 
 /// A line of the result.

@@ -6,6 +6,7 @@
 //! connection that got something; one enter submits everything and waits for what comes next. Between rounds the loop
 //! sleeps in that enter, until the node's next deadline at the latest: an idle node uses no CPU.
 
+mod alone;
 mod device;
 mod disks;
 mod links;
@@ -16,6 +17,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+pub use alone::Alone;
 pub use device::{Access, DeviceFile, Durability, OpenError};
 
 use crate::counters::Counters;

@@ -38,16 +38,17 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// All blocks of a device, except those that `owned` names.
-    pub fn new(total: u32, owned: impl Iterator<Item = u32>) -> Self {
+    /// All blocks of a device, except those that `owned` names; an error names one that is owned twice.
+    pub fn new(total: u32, owned: impl Iterator<Item = u32>) -> Result<Self, u32> {
         let mut taken = vec![false; total as usize];
         for block in owned {
-            assert!(!taken[block as usize], "block {block} has two owners");
-            taken[block as usize] = true;
+            if std::mem::replace(&mut taken[block as usize], true) {
+                return Err(block);
+            }
         }
         let free = (0..total).rev().filter(|block| !taken[*block as usize]).collect();
         let pins = vec![0; total as usize];
-        Blocks { total, free, pins, ..Blocks::default() }
+        Ok(Blocks { total, free, pins, ..Blocks::default() })
     }
 
     /// The device refused to write it: it is never free again.

@@ -6,6 +6,7 @@
 //! | part | owns |
 //! | --- | --- |
 //! | `superblock`, `page`, `record`, `bytes` | the format |
+//! | `signature` | what else a device may hold |
 //! | `object`, `versions` | what a record, and an operation, does to an object |
 //! | `index`, `blocks`, `journal`, `flush` | objects by hash, free blocks, the ring of the log, durability |
 //! | `running`, `ops`, `write`, `read` | operations of an open store |
@@ -32,6 +33,7 @@ mod read;
 mod record;
 mod replay;
 mod running;
+mod signature;
 mod summary;
 mod superblock;
 mod verify;
@@ -43,7 +45,8 @@ mod tests;
 
 pub use flush::Durability;
 pub use intent::{Overwrites, Way, Ways};
-pub use superblock::{Format, Inspect, format, inspect};
+pub use signature::{SIGNATURE_BYTES, signature};
+pub use superblock::{COPIES_AT, Format, Inspect, Layout, format, inspect, layout};
 
 use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, ObjectStore};
 use super::{StoreError, StoreOp, StoreState, StoreStats};
@@ -103,6 +106,12 @@ impl LogStore {
     /// Whether nothing is under way: between two moments at which this holds only a request can have changed anything.
     pub fn is_quiet(&self) -> bool {
         self.running().is_some_and(Running::is_quiet)
+    }
+
+    /// All copies, in no order that means anything; for tools.
+    pub fn copies(&self) -> impl Iterator<Item = CopyInfo> + '_ {
+        let store = self.running();
+        store.into_iter().flat_map(|store| store.objects.iter().filter_map(move |(place, _)| store.info(place)))
     }
 
     /// How many writes of data went which way since it was opened.

@@ -418,14 +418,11 @@ impl Opening {
         let separate = superblock.log_device() == Device::Log;
         let log = separate.then(|| Flusher::new(self.config.log_durability, durable));
         let flushers = (Flusher::new(self.config.durability, durable), log);
-        Outcome::Open(Box::new(Running::new(Found {
-            superblock,
-            trusted,
-            objects,
-            journal,
-            flushers,
-            overwrites: self.config.overwrites,
-        })))
+        let overwrites = self.config.overwrites;
+        match Running::new(Found { superblock, trusted, objects, journal, flushers, overwrites }) {
+            Ok(store) => Outcome::Open(Box::new(store)),
+            Err(reason) => Outcome::Refused(reason),
+        }
     }
 }
 

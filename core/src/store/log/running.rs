@@ -136,11 +136,12 @@ pub struct Found {
 }
 
 impl Running {
-    /// A store that serves from now on.
-    pub fn new(found: Found) -> Self {
+    /// A store that serves from now on; or why its metadata cannot be true.
+    pub fn new(found: Found) -> Result<Self, String> {
         let Found { superblock, trusted, objects, journal, flushers, overwrites } = found;
         let owned = objects.iter().flat_map(|(_, object)| object.versions.blocks()).filter(|block| *block != NO_BLOCK);
-        let blocks = Blocks::new(superblock.blocks, owned);
+        let blocks = Blocks::new(superblock.blocks, owned)
+            .map_err(|block| format!("the log contradicts itself: block {block} has two owners"))?;
         let mut store = Running {
             superblock,
             trusted,
@@ -182,7 +183,7 @@ impl Running {
             durable_writes: Vec::new(),
         };
         store.count_all();
-        store
+        Ok(store)
     }
 
     fn count_all(&mut self) {

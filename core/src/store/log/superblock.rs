@@ -252,6 +252,44 @@ pub fn inspect(bytes: &[u8]) -> Inspect {
     }
 }
 
+/// What a superblock says, for tools.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The store.
+    pub store: StoreUuid,
+    /// Its cluster.
+    pub cluster: ClusterUuid,
+    /// Its OSD.
+    pub osd: OsdId,
+    /// Counts updates of the superblock.
+    pub generation: u64,
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// Number of blocks.
+    pub blocks: u32,
+    /// Number of segments of the log.
+    pub segments: u32,
+    /// Bytes of a segment.
+    pub segment_size: u32,
+    /// Whether the log is on a device of its own.
+    pub separate_log: bool,
+}
+
+/// What a copy of a superblock says, or why it says nothing.
+pub fn layout(bytes: &[u8]) -> Result<Layout, String> {
+    let superblock = Superblock::decode(bytes).map_err(|unusable| match unusable {
+        Unusable::Blank => "there is no store: nothing but zeroes".to_string(),
+        Unusable::Foreign => "there is no store: it holds something else".to_string(),
+        Unusable::Damaged => "a superblock of a store, but damaged".to_string(),
+        Unusable::Newer(format) => format!("a store of format {format}, which this version does not know"),
+        Unusable::Features(bits) => format!("a store with features {bits:#x}, which this version does not know"),
+    })?;
+    let Superblock { store, cluster, osd, generation, block_size, blocks, segments, segment_size, place, .. } =
+        superblock;
+    let separate_log = place != Place::Whole;
+    Ok(Layout { store, cluster, osd, generation, block_size, blocks, segments, segment_size, separate_log })
+}
+
 /// What a new store shall be.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
@@ -427,6 +465,8 @@ mod tests {
         assert_eq!(changed(60, 1), Err(Unusable::Damaged));
         assert_eq!(changed(0, b'B'), Err(Unusable::Foreign));
         assert_eq!(Superblock::decode(&vec![0; UNIT_USIZE]), Err(Unusable::Blank));
+        assert_eq!(layout(&bytes).map(|layout| (layout.osd, layout.blocks)), Ok((OsdId(7), 8110)));
+        assert!(layout(&[0; 4096]).is_err_and(|reason| reason.contains("no store")));
         assert!(matches!(inspect(&bytes), Inspect::Store { osd: OsdId(7), block_size: 131_072, .. }));
     }
 

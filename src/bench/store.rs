@@ -1,0 +1,184 @@
+//! `ashlar bench store`: one store alone, on a file or device: what it writes, how often, and at what rate, beside the
+//! bare device in the same run and beside what it is meant to reach.
+//!
+//! Owns: the series and the table. The device is driven through the ring that OSDs use, by one thread.
+
+pub mod driver;
+mod memory;
+
+use crate::disk::refuse_what_is_taken;
+use crate::output::{self, Output};
+use crate::size;
+use anyhow::Result;
+use ashlar_core::store::log;
+use ashlar_runtime::ring::{self, DeviceFile};
+use driver::{Driver, Figures, Work};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Share of the blocks that is filled: overwrites of a full store are what wears a device.
+const FULL_PERCENT: u64 = 90;
+
+/// Arguments of `bench store`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The file or device; what is on it is lost.
+    path: PathBuf,
+    /// Create the file with this size, if it does not exist, and remove it afterwards.
+    #[arg(long, value_name = "BYTES", value_parser = size::parse)]
+    size: Option<u64>,
+    /// Seconds for each load.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Objects of the measurement in memory: bytes of each, time to open; 0 leaves it out.
+    #[arg(long, default_value_t = 1_000_000)]
+    objects: u64,
+    /// Seconds of random overwrites of a store that is 90 % full.
+    #[arg(long, value_name = "SECONDS")]
+    sustained: Option<u64>,
+    /// What makes a write durable; default: as the kernel says.
+    #[arg(long, value_enum)]
+    durability: Option<Durability>,
+    /// What the device writes wholly or not at all; default: as the kernel says.
+    #[arg(long, value_name = "BYTES")]
+    atomic_bytes: Option<u32>,
+    /// Overwrite whatever is on the device, for good.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What makes a write durable.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Durability {
+    /// Its completion.
+    Plp,
+    /// A flush after it.
+    Flush,
+    /// Nothing until a sync.
+    Lazy,
+}
+
+/// A line of the table.
+#[derive(Serialize)]
+pub struct Line {
+    what: String,
+    value: String,
+    goal: String,
+}
+
+impl Line {
+    /// A figure, and what it is meant to be.
+    pub fn new(what: impl Into<String>, value: impl Into<String>, goal: impl Into<String>) -> Line {
+        Line { what: what.into(), value: value.into(), goal: goal.into() }
+    }
+}
+
+/// Measures and prints.
+pub fn run(args: &Args) -> Result<()> {
+    let is_new = match args.size {
+        Some(size) => DeviceFile::create(&args.path, size)?,
+        None => false,
+    };
+    let lines = measure(args, is_new);
+    if is_new {
+        std::fs::remove_file(&args.path)?;
+    }
+    args.output.print(&lines?, |lines| text(lines))
+}
+
+fn text(lines: &[Line]) -> String {
+    let mut table = output::table(["what", "measured", "goal"]);
+    for line in lines {
+        table.add_row([&line.what, &line.value, &line.goal]);
+    }
+    table.to_string()
+}
+
+fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
+    let device = DeviceFile::open(&args.path)?;
+    refuse_what_is_taken(&device, args.force || is_new)?;
+    eprintln!("{device}");
+    let atomic = args.atomic_bytes.unwrap_or(device.atomic_bytes);
+    let durability = match (args.durability, device.durability) {
+        (Some(Durability::Plp), _) | (None, ring::Durability::Completed) => log::Durability::Plp,
+        (Some(Durability::Flush), _) | (None, ring::Durability::Flushed) => log::Durability::Flush,
+        (Some(Durability::Lazy), _) => log::Durability::Lazy,
+    };
+    let time = Duration::from_secs(args.seconds);
+    let mut driver = Driver::new(device, durability, atomic)?;
+    eprintln!("filling {FULL_PERCENT} %");
+    driver.fill(FULL_PERCENT)?;
+    let mut lines = Vec::new();
+    let mut raw = [0.0; 2];
+    for (rate, depth) in raw.iter_mut().zip([1, 32]) {
+        *rate = driver.raw(depth, time)?;
+        lines.push(Line::new(format!("bare device, 4 KiB writes, depth {depth}: a second"), format!("{rate:.0}"), "-"));
+    }
+    let intents = atomic >= 4096 && durability == log::Durability::Plp;
+    for work in series(intents) {
+        eprintln!("measuring {}", work.name);
+        let figures = driver.measure(&work, time)?;
+        lines.extend(table_of(&work, &figures, raw[usize::from(work.depth > 1)]));
+    }
+    if let Some(seconds) = args.sustained {
+        lines.extend(sustained(&mut driver, intents, Duration::from_secs(seconds))?);
+    }
+    drop(driver);
+    if args.objects > 0 {
+        lines.extend(memory::measure(args.objects)?);
+    }
+    Ok(lines)
+}
+
+/// The loads, with the device bytes for each client byte that they are meant to reach at most.
+fn series(intents: bool) -> Vec<Work> {
+    use log::Way::{Auto, Inline, Intent};
+    let work = |name, bytes, depth, way, goal| Work { name, bytes, depth, way, prepares: false, goal };
+    let mut all = vec![
+        work("4 KiB overwrites, depth 1", 4096, 1, Auto, Some(3.5)),
+        work("4 KiB overwrites, depth 32", 4096, 32, Auto, Some(if intents { 1.1 } else { 2.3 })),
+        work("4 KiB overwrites, depth 32, all in the log", 4096, 32, Inline, Some(2.3)),
+        work("16 KiB overwrites, depth 1", 16 << 10, 1, Auto, None),
+        work("16 KiB overwrites, depth 32", 16 << 10, 32, Auto, None),
+        work("128 KiB overwrites, depth 1", 128 << 10, 1, Auto, Some(1.04)),
+        work("128 KiB overwrites, depth 8", 128 << 10, 8, Auto, Some(1.01)),
+        Work { prepares: true, ..work("4 KiB prepared and committed, depth 32", 4096, 32, Auto, Some(2.3)) },
+    ];
+    if intents {
+        all.insert(1, work("4 KiB overwrites, depth 1, all in place", 4096, 1, Intent, Some(2.2)));
+    }
+    all
+}
+
+fn table_of(work: &Work, figures: &Figures, raw: f64) -> Vec<Line> {
+    let line = |what: &str, value: String, goal: &str| Line::new(format!("{}: {what}", work.name), value, goal);
+    let goal = work.goal.map_or("-".to_string(), |goal| format!("<= {goal}"));
+    let mut lines = vec![line("device bytes a byte", format!("{:.3}", figures.amplification), &goal)];
+    if work.depth == 1 {
+        let most = if work.way == log::Way::Intent { "2" } else { "1" };
+        lines.push(line("device writes one after the other", figures.waves.to_string(), most));
+    }
+    lines.push(line("device writes each", format!("{:.2}", figures.writes_each), "-"));
+    lines.push(line("flushes each", format!("{:.2}", figures.flushes_each), "-"));
+    lines.push(line("CPU each, with the ring", format!("{:.1} us", figures.cpu_us), "-"));
+    let of_raw = if work.bytes == 4096 { format!(", bare device {raw:.0}") } else { String::new() };
+    lines.push(line("a second", format!("{:.0}{of_raw}", figures.rate), "-"));
+    let [median, high, most] = figures.latency_us;
+    lines.push(line("latency p50, p99, most", format!("{median:.0}, {high:.0}, {most:.0} us"), "-"));
+    lines
+}
+
+fn sustained(driver: &mut Driver, intents: bool, time: Duration) -> Result<Vec<Line>> {
+    let goal = Some(if intents { 1.1 } else { 2.3 });
+    let name = "sustained 4 KiB overwrites, depth 32";
+    let work = Work { name, bytes: 4096, depth: 32, way: log::Way::Auto, prepares: false, goal };
+    eprintln!("measuring {name}");
+    let figures = driver.measure(&work, time)?;
+    let mut lines = table_of(&work, &figures, 0.0);
+    let stall = figures.latency_us[2] / figures.latency_us[0];
+    lines.push(Line::new(format!("{name}: longest stall, in medians"), format!("{stall:.1}"), "<= 10"));
+    Ok(lines)
+}
