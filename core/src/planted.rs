@@ -82,6 +82,10 @@ bugs! {
     CommitAfterApplied = "commit-after-applied",
     /// A change of access counts as complete at once.
     FenceWithoutWaiting = "fence-without-waiting",
+    /// A member says what changed since a version without looking whether its notes begin there.
+    PatchAnyBase = "patch-any-base",
+    /// A member does not note which range a write changed.
+    ForgetChange = "forget-change",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

@@ -39,7 +39,8 @@ pub struct Latency {
 impl Latency {
     /// Draws a latency.
     pub fn draw(&self, rng: &mut Rng) -> Duration {
-        let usual = self.base.0 + rng.below(self.base.0.max(1));
+        // A longest latency that is no longer than the shortest makes it constant.
+        let usual = self.base.0 + rng.below(self.base.0.max(1)).min(self.tail.0.saturating_sub(self.base.0));
         if self.tail_ppm > 0 && rng.chance(self.tail_ppm, 1_000_000) {
             return Duration(rng.between(usual, self.tail.0.max(usual)));
         }
@@ -163,6 +164,11 @@ impl SimDisk {
             zeroes: bufs.freeze(zeroes),
             counters: DiskCounters::default(),
         }
+    }
+
+    /// From now on every request takes as long as these say.
+    pub fn set_latencies(&mut self, read: Latency, write: Latency, flush: Latency) {
+        (self.model.read, self.model.write, self.model.flush) = (read, write, flush);
     }
 
     /// What kind of device it is.

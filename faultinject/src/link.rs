@@ -32,7 +32,9 @@ pub struct LinkModel {
 impl LinkModel {
     /// Draws the delay of a message of so many bytes.
     pub fn delay(&self, rng: &mut Rng, bytes: u64) -> Duration {
-        let usual = self.base.0 + rng.below(self.base.0.max(1)) + self.per_kib.0 * (bytes / 1024);
+        // A longest delay that is no longer than the shortest makes it constant.
+        let spread = rng.below(self.base.0.max(1)).min(self.tail.0.saturating_sub(self.base.0));
+        let usual = self.base.0 + spread + self.per_kib.0 * (bytes / 1024);
         if self.tail_ppm > 0 && rng.chance(self.tail_ppm, 1_000_000) {
             return Duration(rng.between(usual, self.tail.0.max(usual)));
         }

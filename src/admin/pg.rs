@@ -79,6 +79,7 @@ impl Row {
             (summary.degraded > 0, "degraded"),
             (summary.misplaced > 0 || self.is_moving(), "misplaced"),
             (summary.unfound > 0, "unfound"),
+            (!summary.full.is_empty(), "full"),
             (summary.scrub.running, "scrubbing"),
             (summary.scrub.inconsistent > 0, "inconsistent"),
         ];

@@ -5,6 +5,7 @@ use crate::metadata::Metadata;
 use crate::size;
 use anyhow::Result;
 use ashlar_core::id::ClusterUuid;
+use ashlar_core::map::default_near_full_percent;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -99,6 +100,10 @@ struct Status {
     unfound_objects: u64,
     inconsistent_objects: u64,
     waits_for: BTreeMap<String, u64>,
+    /// Groups whose recovery waits for space, by OSD.
+    full: BTreeMap<String, u64>,
+    /// OSDs that are nearly full, in percent.
+    near_full: BTreeMap<u32, u64>,
     rates: Option<Rates>,
     problems: Vec<String>,
 }
@@ -119,12 +124,14 @@ pub async fn run(args: Args) -> Result<()> {
 
 async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
     let map = metadata.map().await?;
+    let statistics = metadata.statistics().await?;
+    let near = map.global().map_or_else(default_near_full_percent, |global| global.near_full_percent);
     let groups = pg::rows(&map, &metadata.group_states().await?);
     let mut status = Status {
         cluster: map.global().map(|global| global.cluster),
         monitor: map.leader().map(|(leader, _)| leader.address.clone()),
         osds: osd::rows(&map),
-        space: space(&metadata.statistics().await?),
+        space: space(&statistics),
         pools: map.pools().count(),
         images: map.images().count(),
         images_removing: map.images().filter(|(.., image)| image.removing).count(),
@@ -134,11 +141,23 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         unfound_objects: 0,
         inconsistent_objects: 0,
         waits_for: BTreeMap::new(),
+        full: BTreeMap::new(),
+        near_full: near_full(&statistics, near.into()),
         rates,
         problems: map.errors().map(ToString::to_string).collect(),
     };
     groups.iter().for_each(|group| status.count(group));
     Ok(status)
+}
+
+/// OSDs that are fuller than so many percent.
+fn near_full(statistics: &BTreeMap<u32, Statistics>, percent: u64) -> BTreeMap<u32, u64> {
+    let used = |store: &StoreFigures| {
+        let used = u128::from(store.total_bytes.saturating_sub(store.free_bytes)) * 100;
+        used.checked_div(store.total_bytes.into()).and_then(|percent| u64::try_from(percent).ok()).unwrap_or(0)
+    };
+    let used = statistics.iter().map(|(osd, statistics)| (*osd, used(&statistics.store)));
+    used.filter(|(_, used)| *used > percent).collect()
 }
 
 fn space(statistics: &BTreeMap<u32, Statistics>) -> StoreFigures {
@@ -186,6 +205,9 @@ impl Status {
         for whom in &summary.waits_for {
             *self.waits_for.entry(whom.clone()).or_default() += 1;
         }
+        for osd in &summary.full {
+            *self.full.entry(format!("osd.{}", osd.0)).or_default() += 1;
+        }
     }
 
     fn text(&self) -> String {
@@ -204,6 +226,12 @@ impl Status {
         }
         for (whom, groups) in &self.waits_for {
             line("waiting", format!("{groups} placement groups for {whom}"));
+        }
+        for (osd, groups) in &self.full {
+            line("FULL", format!("{groups} placement groups cannot recover on {osd}: delete images, or add OSDs"));
+        }
+        for (osd, percent) in &self.near_full {
+            line("space", format!("osd.{osd} is {percent} % full"));
         }
         self.problems.iter().for_each(|problem| line("PROBLEM", problem.clone()));
         text
@@ -297,6 +325,16 @@ mod tests {
         assert_eq!(Rates::between(&figures(1_000, 10), &figures(1_000, 10)).write_ops, 0.0);
         assert_eq!(Rates::between(&figures(1_000, 1_000), &figures(2_000, 10)).write_ops, 0.0);
         assert_eq!(Rates::between(&BTreeMap::new(), &figures(2_000, 10)).write_ops, 0.0);
+    }
+
+    #[test]
+    fn osds_above_the_limit_are_nearly_full() {
+        let store = |total_bytes, free_bytes| Statistics {
+            store: StoreFigures { total_bytes, free_bytes, ..Default::default() },
+            ..Default::default()
+        };
+        let all = BTreeMap::from([(1, store(1000, 140)), (2, store(1000, 150)), (3, store(0, 0)), (4, store(1000, 0))]);
+        assert_eq!(near_full(&all, 85), BTreeMap::from([(1, 86), (4, 100)]));
     }
 
     #[test]

@@ -46,6 +46,12 @@ pub struct Global {
     /// Latency of clients' operations during recovery, in percent of what it is without: recovery slows down to keep it.
     #[serde(default = "default_recovery_latency_percent")]
     pub recovery_latency_percent: u32,
+    /// OSDs fuller than this are named in the status.
+    #[serde(default = "default_near_full_percent")]
+    pub near_full_percent: u32,
+    /// An OSD fuller than this takes no more copies by recovery, but for those that a client waits for.
+    #[serde(default = "default_recovery_full_percent")]
+    pub recovery_full_percent: u32,
 }
 
 /// Reads stop for at most this long at a failover; half of it is the renewal period.
@@ -72,6 +78,15 @@ pub(crate) fn default_recovery_objects() -> u32 {
 /// Noticed by a database, not by its users.
 pub(crate) fn default_recovery_latency_percent() -> u32 {
     200
+}
+
+/// Early enough to buy disks.
+pub fn default_near_full_percent() -> u32 {
+    85
+}
+/// What is left is for clients, until somebody makes room.
+pub(crate) fn default_recovery_full_percent() -> u32 {
+    95
 }
 
 /// Redundancy of a pool.

@@ -220,7 +220,9 @@ fn check_global(global: &Global) -> Result<(), String> {
     bounds("session_ttl_s", global.session_ttl_s, SESSION_MIN_S, SESSION_MAX_S, 10)?;
     bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)?;
     bounds("recovery_objects", global.recovery_objects.into(), 1, RECOVERY_OBJECTS_MAX, 32)?;
-    bounds("recovery_latency_percent", global.recovery_latency_percent.into(), 101, RECOVERY_PERCENT_MAX, 200)
+    bounds("recovery_latency_percent", global.recovery_latency_percent.into(), 101, RECOVERY_PERCENT_MAX, 200)?;
+    bounds("near_full_percent", global.near_full_percent.into(), 1, 100, 85)?;
+    bounds("recovery_full_percent", global.recovery_full_percent.into(), 1, 100, 95)
 }
 
 fn check_pools(pools: &Pools) -> Result<(), String> {

@@ -115,6 +115,7 @@ impl<S: ObjectStore> Osd<S> {
             incarnation: config.incarnation,
             started: now,
             lease: Duration::ZERO,
+            recovery_full_percent: 95,
             access: Access::default(),
             access_revision: Some(0),
             peers: BTreeMap::new(),
@@ -371,6 +372,7 @@ impl<S: ObjectStore> Osd<S> {
 
     fn set_global(&mut self, global: &Global) {
         self.groups.node_mut().lease = Duration::millis(global.lease_ms);
+        self.groups.node_mut().recovery_full_percent = global.recovery_full_percent;
         self.peers.set_silence(Duration::millis(global.heartbeat_timeout_ms));
         self.groups.recovery_mut().configure(global.recovery_objects, global.recovery_latency_percent);
     }

@@ -71,6 +71,8 @@ pub struct NodeView {
     pub started: Time,
     /// How long a read lease lasts (`config/global`).
     pub lease: Duration,
+    /// How full its store may become by recovery (`config/global`).
+    pub recovery_full_percent: u32,
     /// Who may not write.
     pub access: Access,
     /// Revision of that; `None`: what is stored makes no sense, so it is not known.

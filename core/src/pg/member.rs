@@ -9,12 +9,13 @@
 use crate::id::{Attempt, CopyId, Epoch, HashRange, ObjectId, OsdId, PoolId, Role, Version};
 use crate::map::ImmediateCommit;
 use crate::pg::StorePurpose;
+use crate::pg::changes::Changes;
 use crate::pg::host::Host;
 use crate::pg::lease::Grant;
 use crate::pg::msg::{Change, Purpose, Refused, SubOp, SubReply};
 use crate::pg::post::Post;
 use crate::planted::{Bug, planted};
-use crate::store::{Data, Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
+use crate::store::{Content, Data, Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
 use crate::time::{Duration, Time};
 
 /// Copies in one listing: some 20 KiB of message.
@@ -31,6 +32,8 @@ pub struct MemberSide {
     /// Which of the pool's writes are durable when they are confirmed.
     pub promise: ImmediateCommit,
     block_size: u32,
+    /// What changed while members were away.
+    pub changes: Changes,
 }
 
 /// Who asked.
@@ -47,7 +50,8 @@ pub struct Caller {
 impl MemberSide {
     /// A member that has just started, of a pool with this promise and block size.
     pub fn new(pool: PoolId, range: HashRange, (promise, block_size): (ImmediateCommit, u32)) -> Self {
-        MemberSide { pool, range, fence: Epoch(0), joined: None, grant: Grant::default(), promise, block_size }
+        let (fence, grant, changes) = (Epoch(0), Grant::default(), Changes::new(block_size));
+        MemberSide { pool, range, fence, joined: None, grant, promise, block_size, changes }
     }
 
     /// The highest epoch heard of.
@@ -80,7 +84,7 @@ impl MemberSide {
             SubOp::Query => self.join(caller.attempt),
             SubOp::Leave => caller.attempt.epoch >= self.fence,
             // What a version holds never changes, whoever asks.
-            SubOp::Fetch { .. } | SubOp::Read { .. } => true,
+            SubOp::Fetch { .. } | SubOp::Read { .. } | SubOp::Changes { .. } => true,
             _ => self.is_joined(caller.attempt),
         };
         if admitted {
@@ -105,12 +109,23 @@ impl MemberSide {
 
     fn carry_out<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &mut Post, caller: Caller, op: SubOp) {
         let Caller { to, call, attempt } = caller;
+        if let SubOp::Write { copy, version, predecessor, ref change, .. } = op {
+            self.changes.ordered(copy, version, predecessor, change);
+        }
         let immediate = match op {
             SubOp::Digest { role, range, bits } => Some(self.digests(host, role, range, bits)),
             SubOp::List { role, range, after } => Some(self.listing(host, role, range, after)),
             SubOp::Leave => Some(self.leave(host, post, None)),
             SubOp::Vacate { keep } => Some(self.leave(host, post, Some(keep))),
+            SubOp::Install { purpose: Purpose::Recovery, copy, content: Content::Data { .. }, .. }
+                if is_too_full(host, copy) =>
+            {
+                host.mark("a member is too full for recovery");
+                Some(SubReply::Refused(Refused::NoSpace))
+            }
             SubOp::Install { purpose, copy, version, .. } => self.refuse_install(host, attempt, purpose, copy, version),
+            SubOp::Changes { copy, since, version } => Some(self.changes_of(host, copy, since, version)),
+            SubOp::Patch { copy, base, version, .. } => refuse_patch(host, copy, base, version),
             SubOp::Query if planted(Bug::AnswerBeforeFlush) => Some(self.statement(host, attempt)),
             SubOp::Commit { role, ref versions } => {
                 commit(host, post, role, versions);
@@ -169,6 +184,28 @@ impl MemberSide {
         SubReply::Listing { copies, more }
     }
 
+    /// What changed in a copy, if that is known and the version is here.
+    fn changes_of<S: ObjectStore>(
+        &self,
+        host: &Host<'_, '_, S>,
+        copy: CopyId,
+        since: Version,
+        version: Version,
+    ) -> SubReply {
+        let ranges = self.changes.since(copy, since, version);
+        let versions = host.store.lookup(copy).map(|info| [info.prepared, info.committed]);
+        let held = versions.into_iter().flatten().flatten().find(|info| info.version == version);
+        match (ranges, held) {
+            (Some(ranges), Some(info)) if !info.tombstone && !info.damaged => SubReply::Changes {
+                ranges,
+                predecessor: info.predecessor,
+                sum: host.store.content_sum(copy, version),
+                requests: info.requests,
+            },
+            _ => SubReply::Refused(Refused::NoSuchVersion),
+        }
+    }
+
     /// Whether (and how) an installation is refused. In resolve, nothing of the attempt's own epoch can be there yet:
     /// if it is, the order is a late one.
     fn refuse_install<S: ObjectStore>(
@@ -183,7 +220,7 @@ impl MemberSide {
         let newest = info.prepared.as_ref().or(info.committed.as_ref())?;
         let refused = match purpose {
             Purpose::Resolve => newest.version > version && newest.version.epoch >= attempt.epoch,
-            Purpose::Recovery => newest.version > version && !planted(Bug::RecoverOverNewer),
+            Purpose::Recovery | Purpose::Wanted => newest.version > version && !planted(Bug::RecoverOverNewer),
             Purpose::Repair => newest.version != version,
         };
         refused.then_some(SubReply::Refused(Refused::WrongPredecessor(newest.version)))
@@ -218,13 +255,19 @@ impl MemberSide {
                 }
                 Change::Delete => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
             },
-            SubOp::Install { purpose: Purpose::Recovery, copy, version, .. } if is_whole_at(host, copy, version) => {
+            SubOp::Install { purpose: Purpose::Recovery | Purpose::Wanted, copy, version, .. }
+                if is_whole_at(host, copy, version) =>
+            {
                 StoreOp::Sync { pg: post.pg }
             }
             SubOp::Install { copy, version, predecessor, mode, content, requests, .. } => {
                 // A damaged copy that is committed stays so.
                 let mode = if is_committed_at(host, copy, version) { Mode::Plain } else { mode };
                 StoreOp::Replace { copy, version, predecessor, content, mode, requests }
+            }
+            SubOp::Patch { copy, version, .. } if is_whole_at(host, copy, version) => StoreOp::Sync { pg: post.pg },
+            SubOp::Patch { copy, base, version, predecessor, patch, requests } => {
+                StoreOp::Patch { copy, base, version, predecessor, patch, requests }
             }
             SubOp::Fetch { copy, version } | SubOp::Check { copy, version } => {
                 StoreOp::ReadAll { copy, version: Some(version) }
@@ -236,6 +279,7 @@ impl MemberSide {
             | SubOp::Flush
             | SubOp::Digest { .. }
             | SubOp::List { .. }
+            | SubOp::Changes { .. }
             | SubOp::Leave
             | SubOp::Vacate { .. }
             | SubOp::Commit { .. } => StoreOp::Sync { pg: post.pg },
@@ -333,6 +377,7 @@ fn refusal(error: &StoreError) -> Refused {
         StoreError::NoSuchVersion => Refused::NoSuchVersion,
         StoreError::NoSpace => Refused::NoSpace,
         StoreError::BadChecksum => Refused::BadChecksum,
+        StoreError::Mismatch => Refused::Mismatch,
         StoreError::Damaged { .. } => Refused::Damaged,
         StoreError::WriteFailed | StoreError::Stopped | StoreError::BadRequest(_) => Refused::Failed,
     }
@@ -370,6 +415,32 @@ fn other_version<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, expected:
     }
     let version = committed.map_or(Version::NONE, |info| info.version);
     (version != expected).then_some(SubReply::Checked { version, tombstone: false, sum: 0 })
+}
+
+/// Whether one more copy would leave clients too little space. A copy in place of another takes none.
+fn is_too_full<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId) -> bool {
+    let stats = host.store.stats();
+    let used = stats.total_bytes.saturating_sub(stats.free_bytes);
+    let full = u128::from(used) * 100 > u128::from(stats.total_bytes) * u128::from(host.node.recovery_full_percent);
+    full && host.store.lookup(copy).is_none()
+}
+
+/// A patch is for exactly its base, prepared or committed; or it was carried out before.
+fn refuse_patch<S: ObjectStore>(
+    host: &Host<'_, '_, S>,
+    copy: CopyId,
+    base: Version,
+    version: Version,
+) -> Option<SubReply> {
+    let info = host.store.lookup(copy);
+    let newest = info.and_then(|info| info.prepared.or(info.committed));
+    let held = newest.as_ref().map_or(Version::NONE, |info| info.version);
+    let damaged = newest.is_some_and(|info| info.damaged);
+    match held {
+        _ if damaged => Some(SubReply::Refused(Refused::Damaged)),
+        held if held == base || held == version => None,
+        held => Some(SubReply::Refused(Refused::WrongPredecessor(held))),
+    }
 }
 
 fn is_whole_at<S: ObjectStore>(host: &Host<'_, '_, S>, copy: CopyId, version: Version) -> bool {

@@ -12,6 +12,7 @@
 
 mod access;
 mod calls;
+mod changes;
 pub mod choose;
 mod commit;
 mod compare;
@@ -25,6 +26,7 @@ mod member;
 pub mod msg;
 mod ops;
 pub mod pace;
+mod partial;
 mod peering;
 mod post;
 mod primary;
@@ -155,6 +157,9 @@ pub struct Summary {
     pub unfound: u64,
     /// Whom an inactive group waits for, for people.
     pub waits_for: Vec<String>,
+    /// Members without space for copies that are to be recovered there.
+    #[serde(default)]
+    pub full: Vec<OsdId>,
     /// What scrubs found.
     #[serde(default)]
     pub scrub: scrub::Report,
@@ -241,15 +246,26 @@ impl Pg {
                 self.scrub.forget();
             }
             self.map = map.clone();
+            self.note_degraded(host);
             self.begin_attempt(host);
             self.report_stray(host);
         } else {
             self.map = map.clone();
             if let Some(primary) = &mut self.primary {
+                primary.target.clone_from(&map.target);
                 primary.map_revision = primary.map_revision.max(revision.0);
             }
         }
         self.finish_call(host);
+    }
+
+    /// Whether some member is away, by the map.
+    fn note_degraded<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
+        let acting: Vec<Option<OsdId>> = self.map.acting.iter().map(|member| member.map(|member| member.osd)).collect();
+        let away = acting.contains(&None) || acting != self.map.target;
+        if let Some(at) = self.member.changes.degraded(away, host.now()) {
+            host.wake(self.id, at);
+        }
     }
 
     /// The pool's configuration may have changed. Of what can change, two things matter here: `pg_minsize`, which holds
@@ -306,7 +322,9 @@ impl Pg {
         let token = host.env.rng.next_u64();
         let members = acting_members(&self.map.acting, self.rules.replicated);
         let (code, now) = (self.code.clone(), host.now());
-        self.primary = Some(Box::new(Primary::new(self.id, attempt, self.rules, acting, members, code, now)));
+        let mut primary = Primary::new(self.id, attempt, self.rules, acting, members, code, now);
+        primary.target.clone_from(&self.map.target);
+        self.primary = Some(Box::new(primary));
         self.with_primary(host, |primary, cx| primary.begin(cx, token));
     }
 
@@ -595,6 +613,7 @@ impl Pg {
     /// A deadline passed, or nothing happened.
     pub fn tick<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) {
         let now = host.now();
+        self.member.changes.tick(now);
         let over = |grievance: &primary::Grievance| grievance.until.is_some_and(|until| until <= now);
         while let Some(osd) = self.wishes.iter().find(|(_, grievance)| over(grievance)).map(|(osd, _)| *osd) {
             self.wishes.remove(&osd);
@@ -672,6 +691,7 @@ impl Pg {
             misplaced: counts.misplaced,
             unfound: counts.unfound,
             waits_for,
+            full: primary.unclean.full_seats().map(|seat| primary.roster.osd(seat)).collect(),
             scrub: self.scrub.report(),
         })
     }

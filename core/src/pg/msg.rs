@@ -4,7 +4,7 @@
 //! `call`. Sub-operations can be repeated (after a connection was lost): the second time does nothing more.
 
 use crate::id::{Attempt, CopyId, Epoch, HashRange, ObjectId, PgId, Requests, Role, StoreUuid, Version};
-use crate::store::{Bitmap, Content, CopyInfo, Data, Digest, Mode};
+use crate::store::{Bitmap, Content, CopyInfo, Data, Digest, Mode, Patch};
 use crate::time::{Duration, Time};
 
 /// A message between OSDs.
@@ -122,6 +122,30 @@ pub enum SubOp {
         /// The version to send.
         version: Version,
     },
+    /// Say what changed in the copy from one version to a later one.
+    Changes {
+        /// The copy.
+        copy: CopyId,
+        /// The older version.
+        since: Version,
+        /// The later one, which the member must hold.
+        version: Version,
+    },
+    /// What a member missed of a copy: makes exactly `base` into a later version.
+    Patch {
+        /// The copy.
+        copy: CopyId,
+        /// The version that the member must have now.
+        base: Version,
+        /// The version that it becomes.
+        version: Version,
+        /// What that came after.
+        predecessor: Version,
+        /// The differences.
+        patch: Box<Patch>,
+        /// Requests that it includes.
+        requests: Requests,
+    },
     /// Delete a copy that is void or stale, if it has exactly this version.
     Remove {
         /// The copy.
@@ -177,8 +201,10 @@ pub enum SubOp {
 pub enum Purpose {
     /// Peering chose this version: it replaces whatever is there.
     Resolve,
-    /// The member lacks it: applied only above everything that it holds.
+    /// The member lacks it: applied only above everything that it holds, and only if the member is not too full.
     Recovery,
+    /// The same, and a client waits for it: whether there is room is up to the store.
+    Wanted,
     /// The member's copy of this version is damaged: replaces exactly that.
     Repair,
 }
@@ -252,6 +278,17 @@ pub enum SubReply {
         /// [fingerprint](crate::ec::fingerprint).
         sum: u64,
     },
+    /// Of a question for changes.
+    Changes {
+        /// Outside of these nothing changed: offsets and lengths, whole units, in rising order.
+        ranges: Vec<(u32, u32)>,
+        /// What the version came after.
+        predecessor: Version,
+        /// The sum of its content, if it is at hand.
+        sum: Option<u64>,
+        /// Requests that it includes.
+        requests: Requests,
+    },
     /// Not done, and it will not be done later.
     Refused(Refused),
     /// Of a client's write in a lazy pool: done, durable after a [`SubOp::Flush`].
@@ -281,6 +318,8 @@ pub enum Refused {
     BadChecksum,
     /// What it has stored is damaged.
     Damaged,
+    /// The patch would not have given the version that it should.
+    Mismatch,
     /// Its store cannot do it: a media error, or it stopped.
     Failed,
 }

@@ -305,6 +305,7 @@ impl Primary {
                 entry.later = doomed(Verdict::RemoveLater);
                 entry.commit = doomed(Verdict::Below);
                 entry.install = (!certain || self.full) && missing != 0;
+                entry.bases = bases(copies, missing, version);
                 self.note(object, entry, copies);
                 true
             }
@@ -459,6 +460,17 @@ impl Primary {
 fn is_prepared(copies: &Copies, seat: u8, version: crate::id::Version) -> bool {
     let mut prepared = copies.iter().filter(|(other, _)| *other == seat).filter_map(|(_, info)| info.prepared.as_ref());
     prepared.any(|info| info.version == version)
+}
+
+/// The newest undamaged data below a version on each of some seats. What is above it goes before anything is installed.
+fn bases(copies: &Copies, missing: Mask, version: crate::id::Version) -> SmallVec<[(u8, crate::id::Version); 2]> {
+    let of_seat = |info: &crate::store::CopyInfo| {
+        let versions = [&info.prepared, &info.committed].into_iter().flatten();
+        let below = versions.filter(|info| info.version < version).max_by_key(|info| info.version)?;
+        (!below.tombstone && !below.damaged).then_some(below.version)
+    };
+    let lacking = copies.iter().filter(|(seat, _)| missing >> seat & 1 == 1);
+    lacking.filter_map(|(seat, info)| Some((*seat, of_seat(info)?))).collect()
 }
 
 fn is_good(info: &crate::store::CopyInfo, version: crate::id::Version) -> bool {

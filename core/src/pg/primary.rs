@@ -208,7 +208,9 @@ pub struct Primary {
     pub rules: Rules,
     /// The acting members, as the map names them.
     pub acting: Vec<ActingMember>,
-    /// Which of them are out of this primary's reach, since when.
+    /// Where placement wants the group, by role.
+    pub target: Vec<Option<OsdId>>,
+    /// Which of the acting members are out of this primary's reach, since when.
     pub absent: BTreeMap<OsdId, Time>,
     /// The acting members as history names them.
     pub acting_members: Vec<Member>,
@@ -275,6 +277,7 @@ impl Primary {
             attempt,
             rules,
             acting,
+            target: Vec::new(),
             absent: BTreeMap::new(),
             acting_members: members,
             stage: Stage::ReadHistory,
@@ -440,6 +443,7 @@ impl Primary {
         self.check_reach(cx);
         self.commit_tick(cx);
         self.removal_tick(cx);
+        self.try_full_again(cx);
         if self.stage_deadline.is_none_or(|at| at > cx.host.now()) {
             return;
         }

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! Idle -> Removing (void and stale copies) -> Idle -> Fetching (a good copy, or `k`) -> Installing (where it lacks) -> done
+//!                                              |                                           ^
+//!                                              +-> Asking -> Reading (what was missed) ----+   (partial.rs)
 //! ```
 //! In erasure-coded pools resolve installs the version as prepared, on top of the committed one; a valid version that is
 //! prepared there already is committed first, which its successor shows to have been complete.
@@ -16,12 +18,13 @@ use crate::pg::choose::Mask;
 use crate::pg::host::Host;
 use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
 use crate::pg::pace::Urgency;
+use crate::pg::partial::Partial;
 use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
 use crate::pg::rebuild::Fetched;
 use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::store::{Mode, ObjectStore};
-use crate::time::Duration;
+use crate::time::{Duration, Time};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +33,9 @@ const RESOLVING: usize = 16;
 
 /// Pause after a member failed in resolve: the monitor should have had time to act on the complaint.
 const FAILURE_PAUSE: Duration = Duration::millis(1_000);
+
+/// Pause before a member that had no space for a copy is tried again, with one object: somebody has to make room.
+const FULL_PAUSE: Duration = Duration::secs(10);
 
 /// Copies to remove: seat and version.
 pub type Doomed = SmallVec<[(u8, Version); 2]>;
@@ -60,8 +66,14 @@ pub struct Entry {
     pub resolve: bool,
     /// That includes the installation.
     pub install: bool,
+    /// Of the acting seats without, those that have an older version, undamaged: which.
+    pub bases: SmallVec<[(u8, Version); 2]>,
+    /// Members get the whole copy, not what they missed.
+    pub whole: bool,
+    /// What is known of what they missed.
+    pub partial: Option<Box<Partial>>,
     /// Seats whose copy of this very version is damaged.
-    repair: Mask,
+    pub repair: Mask,
     /// A copy that was to supply it turned out to be damaged in this attempt.
     unreadable: bool,
     /// An operation waits for it.
@@ -70,16 +82,26 @@ pub struct Entry {
     pub unfound: bool,
     /// It has one of the OSD's slots.
     slot: bool,
-    work: Work,
+    /// What is under way.
+    pub work: Work,
     /// What was fetched so far.
     fetched: Vec<Fetched>,
 }
 
+/// A step that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
+pub enum Work {
+    /// None.
     Idle,
+    /// So many copies are being removed.
     Removing(u32),
+    /// These seats are asked what changed.
+    Asking(Mask),
+    /// Parts are read from these seats.
+    Reading(Mask),
+    /// Copies are fetched from these seats.
     Fetching(Mask),
+    /// Copies are installed on these seats.
     Installing(Mask),
 }
 
@@ -88,6 +110,10 @@ enum Work {
 pub enum Step {
     /// A copy is being removed.
     Remove,
+    /// A source is asked what changed.
+    Ask,
+    /// This range is being read.
+    Read(u8),
     /// A copy is being fetched.
     Fetch,
     /// A copy is being installed.
@@ -107,6 +133,9 @@ impl Entry {
             commit: Doomed::new(),
             resolve: false,
             install: false,
+            bases: SmallVec::new(),
+            whole: false,
+            partial: None,
             repair: 0,
             unreadable: false,
             wanted: false,
@@ -159,7 +188,8 @@ impl Entry {
 /// All such objects.
 #[derive(Clone, Debug, Default)]
 pub struct Unclean {
-    entries: BTreeMap<ObjectId, Entry>,
+    /// By object.
+    pub entries: BTreeMap<ObjectId, Entry>,
     /// Before the record: what must be resolved and is not begun.
     to_resolve: BTreeSet<ObjectId>,
     resolving: usize,
@@ -168,6 +198,18 @@ pub struct Unclean {
     /// What has good copies, but none within reach, or a member that failed: until a connection is there again, or the
     /// member gets another chance.
     stalled: BTreeSet<ObjectId>,
+    /// Acting seats that had no space for a copy.
+    full: BTreeMap<u8, Full>,
+    /// What waits for space there.
+    crowded: BTreeSet<ObjectId>,
+}
+
+/// A member without space.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    again: Time,
+    /// The object with which it is tried again.
+    probe: Option<ObjectId>,
 }
 
 /// Numbers for people.
@@ -234,6 +276,26 @@ impl Unclean {
         }
     }
 
+    /// Seats without space for what is to be recovered there.
+    pub fn full_seats(&self) -> impl Iterator<Item = u8> + '_ {
+        self.full.keys().copied()
+    }
+
+    /// Whether some member has no space for the object's copy. One in place of an older one needs none.
+    fn waits_for_space(&self, object: ObjectId) -> bool {
+        let Some(entry) = self.entries.get(&object).filter(|_| !self.full.is_empty()) else { return false };
+        let replaces = |seat: u8| entry.bases.iter().any(|(other, _)| *other == seat);
+        let lacks = |seat: u8| entry.missing >> seat & 1 == 1 && !replaces(seat);
+        self.full.iter().any(|(seat, full)| lacks(*seat) && full.probe != Some(object))
+    }
+
+    /// The first object that waits for space on a seat.
+    fn waiting_for(&self, seat: u8) -> Option<ObjectId> {
+        let waits =
+            |object: &&ObjectId| self.entries[object].missing >> seat & 1 == 1 && self.waits_for_space(**object);
+        self.crowded.iter().find(waits).copied()
+    }
+
     /// Numbers for people.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -281,6 +343,11 @@ impl Primary {
     pub fn recover<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         while self.stage == Stage::Active {
             let Some(&(urgency, object)) = self.unclean.queue.first() else { break };
+            if self.unclean.waits_for_space(object) {
+                self.unclean.queue.pop_first();
+                self.unclean.crowded.insert(object);
+                continue;
+            }
             let now = cx.host.now();
             if !cx.host.recovery.take(now, urgency, self.pg) {
                 break;
@@ -297,7 +364,7 @@ impl Primary {
         let acting = self.acting_seats();
         let Some(entry) = self.unclean.entries.get_mut(&object) else { return };
         entry.wanted = true;
-        if self.unclean.queue.remove(&(entry.urgency(acting), object)) {
+        if self.unclean.queue.remove(&(entry.urgency(acting), object)) || self.unclean.crowded.remove(&object) {
             self.work_step(cx, object);
         }
     }
@@ -345,11 +412,13 @@ impl Primary {
     /// An object without a good copy was deleted on all acting members.
     pub fn buried<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         self.unclean.entries.remove(&object);
+        self.unclean.stalled.remove(&object);
+        self.unclean.crowded.remove(&object);
         self.trim_if_clean(cx);
     }
 
     /// Decides what is next for an object that has no step under way.
-    fn work_step<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
+    pub fn work_step<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         let resolving = self.stage == Stage::Resolve;
         let Some(entry) = self.unclean.entries.get_mut(&object) else { return };
         debug_assert_eq!(entry.work, Work::Idle);
@@ -357,7 +426,7 @@ impl Primary {
             self.clear_way(cx, object);
         } else if entry.missing == 0 || (resolving && !entry.install) {
             self.work_done(cx, object);
-        } else {
+        } else if !self.recover_partly(cx, object) {
             self.fetch(cx, object);
         }
     }
@@ -399,10 +468,10 @@ impl Primary {
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
         let fetched = std::mem::take(&mut entry.fetched);
         entry.work = Work::Installing(entry.missing);
-        let (missing, repair, version) = (entry.missing, entry.repair, entry.version);
+        let (missing, repair, version, wanted) = (entry.missing, entry.repair, entry.version, entry.wanted);
         let Fetched { predecessor, requests, .. } = fetched.first().expect("something was fetched");
         for seat in seats_of(missing) {
-            let (purpose, mode) = self.install_purpose(repair >> seat & 1 == 1);
+            let (purpose, mode) = self.install_purpose(repair >> seat & 1 == 1, wanted);
             let copy = CopyId { object, role: self.roster.role(seat) };
             let content = self.content_in_role(cx.host.env.bufs, &fetched, copy.role.0);
             let (predecessor, requests) = (*predecessor, requests.clone());
@@ -479,6 +548,11 @@ impl Primary {
                     self.work_step(cx, object);
                 }
             }
+            (Step::Ask, reply, _) => self.changes_told(cx, object, seat, sent, reply),
+            (Step::Read(range), reply, _) => self.part_read(cx, object, (seat, range), sent, reply),
+            (Step::Install, SubReply::Refused(why), _) if matches!(sent, SubOp::Patch { .. }) => {
+                self.patch_refused(cx, object, seat, why);
+            }
             (Step::Fetch, SubReply::Whole { version, predecessor, content, requests }, Work::Fetching(from))
                 if from >> seat & 1 == 1 && version == entry.version =>
             {
@@ -500,37 +574,52 @@ impl Primary {
                 self.damage_found(cx, object, version, seat);
                 self.work_step(cx, object);
             }
-            (Step::Install, SubReply::Done, work) => {
-                let bit = 1 << seat;
-                entry.missing &= !bit;
-                entry.repair &= !bit;
-                entry.good |= bit;
-                if let Work::Installing(left) = work {
-                    entry.work = if left == bit { Work::Idle } else { Work::Installing(left & !bit) };
-                    if left == bit {
-                        self.work_step(cx, object);
-                    }
-                }
-            }
+            (Step::Install, SubReply::Done, _) => self.installed(cx, object, seat),
             (Step::Remove, SubReply::Done, _) => {
                 cx.host.mark("a copy was removed after another could not be");
             }
-            (Step::Fetch, _, Work::Idle | Work::Installing(_) | Work::Removing(_)) => {
-                cx.host.mark("a source answered after it was given up");
-            }
             (Step::Fetch, _, Work::Fetching(from)) if from >> seat & 1 == 0 => {
                 cx.host.mark("a source answered after others were asked");
+            }
+            (Step::Fetch, _, work) if !matches!(work, Work::Fetching(_)) => {
+                cx.host.mark("a source answered after it was given up");
             }
             (step, reply, _) => self.recovery_failed(cx, object, seat, sent, step, &reply),
         }
     }
 
-    fn install_purpose(&self, repair: bool) -> (InstallPurpose, Mode) {
+    /// A member has its copy.
+    fn installed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, seat: u8) {
+        let bit = 1 << seat;
+        let has_space = self.has_space_again(object, seat);
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        entry.missing &= !bit;
+        entry.repair &= !bit;
+        entry.good |= bit;
+        if let Work::Installing(left) = entry.work {
+            entry.work = if left == bit { Work::Idle } else { Work::Installing(left & !bit) };
+            if left == bit {
+                self.work_step(cx, object);
+            }
+        }
+        if has_space {
+            cx.host.mark("a member has space again");
+            let acting = self.acting_seats();
+            for object in std::mem::take(&mut self.unclean.crowded) {
+                let urgency = self.unclean.entries[&object].urgency(acting);
+                self.unclean.queue.insert((urgency, object));
+            }
+            self.recover(cx);
+        }
+    }
+
+    fn install_purpose(&self, repair: bool, wanted: bool) -> (InstallPurpose, Mode) {
         let commits = self.rules.replicated || planted(Bug::CommitBeforeRecord);
         match self.stage {
             Stage::Resolve if commits => (InstallPurpose::Resolve, Mode::Plain),
             Stage::Resolve => (InstallPurpose::Resolve, Mode::Prepare),
             _ if repair => (InstallPurpose::Repair, Mode::Plain),
+            _ if wanted => (InstallPurpose::Wanted, Mode::Plain),
             _ => (InstallPurpose::Recovery, Mode::Plain),
         }
     }
@@ -546,9 +635,16 @@ impl Primary {
         step: Step,
         reply: &SubReply,
     ) {
+        let wanted = self.unclean.entries[&object].wanted;
+        if (step, reply) == (Step::Install, &SubReply::Refused(Refused::NoSpace))
+            && self.stage == Stage::Active
+            && !wanted
+        {
+            return self.no_room(cx, object, seat);
+        }
         let reason = match (step, reply) {
             (_, SubReply::Refused(Refused::NoSpace)) => "it has no space for a copy",
-            (Step::Fetch, _) => "it cannot send a copy",
+            (Step::Fetch | Step::Ask | Step::Read(_), _) => "it cannot send a copy",
             (Step::Install, _) => "it cannot store a copy",
             (Step::Remove, _) => "it cannot remove a copy",
         };
@@ -566,6 +662,52 @@ impl Primary {
             cx.host.recovery.give_back();
         }
         self.unclean.stalled.insert(object);
+    }
+
+    /// A member has no space for a copy, and nobody waits for it: what it has remains of use, so it keeps its place. Objects
+    /// that it lacks wait until it has space again.
+    fn no_room<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, seat: u8) {
+        cx.host.mark("recovery waits for space on a member");
+        let again = cx.host.now() + FULL_PAUSE;
+        self.unclean.full.insert(seat, Full { again, probe: None });
+        cx.host.wake(self.pg, again);
+        let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
+        entry.work = Work::Idle;
+        if std::mem::take(&mut entry.slot) {
+            cx.host.recovery.give_back();
+        }
+        self.unclean.crowded.insert(object);
+        self.recover(cx);
+    }
+
+    /// Time passed: members without space are tried again, each with one object.
+    pub fn try_full_again<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let now = cx.host.now();
+        let due = |(_, full): &(&u8, &Full)| full.again <= now;
+        if !self.unclean.full.iter().any(|full| due(&full)) {
+            return;
+        }
+        while let Some(seat) = self.unclean.full.iter().find(due).map(|(seat, _)| *seat) {
+            let again = now + FULL_PAUSE;
+            self.unclean.full.insert(seat, Full { again, probe: None });
+            let Some(object) = self.unclean.waiting_for(seat) else {
+                self.unclean.full.remove(&seat);
+                continue;
+            };
+            self.unclean.full.insert(seat, Full { again, probe: Some(object) });
+            cx.host.wake(self.pg, again);
+            self.unclean.crowded.remove(&object);
+            let urgency = self.unclean.entries[&object].urgency(self.acting_seats());
+            self.unclean.queue.insert((urgency, object));
+        }
+        self.recover(cx);
+    }
+
+    /// A member that had no space took a copy. If it had none of that object before, it has space again.
+    fn has_space_again(&mut self, object: ObjectId, seat: u8) -> bool {
+        let replaced = |entry: &Entry| entry.bases.iter().any(|(other, _)| *other == seat);
+        let takes_space = self.unclean.get(object).is_some_and(|entry| !replaced(entry));
+        takes_space && self.unclean.full.remove(&seat).is_some()
     }
 
     /// Nothing is left to do for an object, at this stage.
@@ -599,13 +741,14 @@ impl Primary {
     pub fn source_lost<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
         let seats = self.roster.mask(|seat| seat.member.osd == osd);
         let from_there = |(_, entry): &(&ObjectId, &Entry)| match entry.work {
-            Work::Fetching(from) => seats & from != 0,
-            _ => false,
+            Work::Fetching(from) | Work::Asking(from) | Work::Reading(from) => seats & from != 0,
+            Work::Idle | Work::Removing(_) | Work::Installing(_) => false,
         };
         let objects: Vec<ObjectId> = self.unclean.entries.iter().filter(from_there).map(|(id, _)| *id).collect();
         for object in objects {
             cx.host.mark("a source of recovery was lost");
-            self.unclean.entries.get_mut(&object).expect("listed above").work = Work::Idle;
+            let entry = self.unclean.entries.get_mut(&object).expect("listed above");
+            (entry.work, entry.partial) = (Work::Idle, None);
             self.work_step(cx, object);
         }
     }

@@ -158,7 +158,12 @@ impl Primary {
         }
     }
 
+    /// An OSD that placement wants here is about to have its place (again): what it holds saves copying. Should placement
+    /// change its mind, the OSD reports its copies.
     fn send_away<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, osd: OsdId) {
+        if self.target.contains(&Some(osd)) {
+            return cx.host.mark("an OSD outside keeps its copies, since it is wanted");
+        }
         if cx.host.node.is_connected(osd) && self.trim.leaving.insert(osd) {
             self.calls.send(cx.host, cx.post, osd, SubOp::Leave, Purpose::Leave);
         }

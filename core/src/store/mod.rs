@@ -6,9 +6,10 @@
 pub mod log;
 pub mod model;
 
-use crate::buf::Buf;
+use crate::buf::{Buf, UNIT};
 use crate::id::{CopyId, HashRange, ObjectId, PgId, PoolId, Requests, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
+use crate::limits::SECTOR_BYTES;
 use crate::map::ImmediateCommit;
 use crate::time::Time;
 
@@ -132,6 +133,53 @@ pub enum Content {
     Tombstone,
 }
 
+/// What makes one version of a copy out of an older one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Outside of these the two versions are equal: offsets and lengths, whole units, in rising order.
+    pub ranges: Vec<(u32, u32)>,
+    /// Sectors ever written, as far as they lie in the ranges.
+    pub bitmap: Bitmap,
+    /// The [sum](ObjectStore::content_sum) of the result, if it is known: another result is refused.
+    pub sum: Option<u64>,
+    /// The bytes of the ranges, one after the other.
+    pub data: Data,
+}
+
+impl Patch {
+    /// The units of the ranges, in the order of the data.
+    pub fn units(&self) -> impl Iterator<Item = usize> + '_ {
+        self.ranges.iter().flat_map(|(offset, len)| {
+            let unit = |at: u32| (at / UNIT) as usize;
+            unit(*offset)..unit(offset + len)
+        })
+    }
+
+    /// Brings a bitmap of the older version up to date.
+    pub fn mark(&self, bitmap: &mut Bitmap) {
+        for (offset, len) in &self.ranges {
+            let sectors = offset / SECTOR_BYTES..(offset + len) / SECTOR_BYTES;
+            bitmap.set(sectors.start, sectors.end - sectors.start, false);
+            sectors.filter(|sector| self.bitmap.get(*sector)).for_each(|sector| bitmap.set(sector, 1, true));
+        }
+    }
+
+    /// Whether ranges and data belong together and lie inside a block.
+    pub fn is_sound(&self, block_size: u32) -> bool {
+        let whole = |(offset, len): &(u32, u32)| offset.is_multiple_of(UNIT) && len.is_multiple_of(UNIT) && *len > 0;
+        let end = |(offset, len): &(u32, u32)| offset.checked_add(*len);
+        let rising = self.ranges.windows(2).all(|two| end(&two[0]).is_some_and(|end| end <= two[1].0));
+        let inside = self.ranges.iter().all(|range| end(range).is_some_and(|end| end <= block_size));
+        let bytes = || self.ranges.iter().map(|(_, len)| len).sum::<u32>();
+        self.ranges.iter().all(whole) && rising && inside && bytes() == self.data.len()
+    }
+}
+
+/// What a unit with this CRC-32 adds to the sum of a content; a unit of zeroes adds nothing, written or not.
+pub fn unit_mark(unit: usize, crc: u32) -> u64 {
+    if crc == log::zero_unit_crc() { 0 } else { mix((unit as u64) << 32 | u64::from(crc)) }
+}
+
 /// An operation of a store. Operations on one object take effect, and are acknowledged, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOp {
@@ -221,6 +269,22 @@ pub enum StoreOp {
         /// Stored with the version.
         requests: Requests,
     },
+    /// Recovery of what was missed: makes the newest version, which must be `base`, into a later one by its differences;
+    /// atomic. What is prepared is committed by it. Refused if the base is a tombstone, has no data, or is damaged.
+    Patch {
+        /// The copy.
+        copy: CopyId,
+        /// The version that it must have now.
+        base: Version,
+        /// Its new version.
+        version: Version,
+        /// What that version came after.
+        predecessor: Version,
+        /// The differences; apart, so that usual operations stay small.
+        patch: Box<Patch>,
+        /// Stored with the version.
+        requests: Requests,
+    },
     /// Drops the copy if its newest version is exactly this (void and stale copies, copies outside the set). With a
     /// committed version below a prepared one of this version, only the prepared one goes.
     Remove {
@@ -265,6 +329,7 @@ impl StoreOp {
             | StoreOp::Tombstone { copy, .. }
             | StoreOp::Purge { copy, .. }
             | StoreOp::Replace { copy, .. }
+            | StoreOp::Patch { copy, .. }
             | StoreOp::Remove { copy, .. }
             | StoreOp::Read { copy, .. }
             | StoreOp::ReadAll { copy, .. } => Some(*copy),
@@ -313,6 +378,8 @@ pub enum StoreError {
     NoSpace,
     /// Body and checksum disagree: damaged on the way here.
     BadChecksum,
+    /// A patch would not have given what it should.
+    Mismatch,
     /// What is stored does not match its checksum, or the medium cannot read it.
     Damaged {
         /// First damaged byte of the object.
@@ -517,6 +584,9 @@ pub trait ObjectStore {
     fn digest(&self, pool: PoolId, role: Role, range: HashRange) -> Digest;
     /// All roles in which there are copies of a pool in the range.
     fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role>;
+    /// Sum over a version's content, from the checksums in memory: the [marks](unit_mark) of its units. `None`: it is not
+    /// there, is a tombstone, or not carried out yet.
+    fn content_sum(&self, copy: CopyId, version: Version) -> Option<u64>;
     /// Use.
     fn stats(&self) -> StoreStats;
     /// Panics if an invariant is broken.

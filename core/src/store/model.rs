@@ -5,7 +5,7 @@
 //! Invariant: `durable` is what `current` was before the operations in `volatile` and `pending`, so a crash keeps a
 //! prefix of them.
 
-use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore};
+use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, Patch, unit_mark};
 use super::{StoreError, StoreOp, StoreReply, StoreState, StoreStats, VersionInfo};
 use crate::buf::{Buf, BufPool, UNIT};
 use crate::id::{CopyId, HashRange, PoolId, Requests, Role, StoreUuid, Version};
@@ -284,6 +284,20 @@ fn check(copies: &Copies, op: &StoreOp, full: bool) -> Result<(), StoreError> {
             data.verify().then_some(()).ok_or(StoreError::BadChecksum)?;
             room(*copy)
         }
+        StoreOp::Patch { copy, base, patch, .. } => {
+            patch.data.verify().then_some(()).ok_or(StoreError::BadChecksum)?;
+            at(*copy, *base)?;
+            let newest = copies.get(&key(*copy)).and_then(Copy::newest);
+            let base = newest.filter(|state| !state.info.tombstone).ok_or(StoreError::NoSuchVersion)?;
+            damage_of(base)?;
+            if base.bitmap.words.is_empty() {
+                return Err(StoreError::NoSuchVersion);
+            }
+            let mut result = base.clone();
+            patched(&mut result, patch);
+            let fits = patch.sum.is_none_or(|sum| sum == sum_of(&result));
+            if fits { Ok(()) } else { Err(StoreError::Mismatch) }
+        }
         StoreOp::Commit { copy, version } => {
             let committed = copies.get(&key(*copy)).and_then(|copy| copy.committed.as_ref());
             let done = committed.is_some_and(|state| state.info.version == *version);
@@ -320,6 +334,12 @@ fn apply(copies: &mut Copies, op: &StoreOp) {
         }
         StoreOp::Replace { version, predecessor, content, mode, requests, .. } => {
             put(copy, replacement(*version, *predecessor, content, requests), *mode);
+        }
+        StoreOp::Patch { base, version, predecessor, patch, requests, .. } => {
+            commit(copy, *base);
+            let mut state = next_state(copy, *version, *predecessor, requests);
+            patched(&mut state, patch);
+            put(copy, state, Mode::Plain);
         }
         StoreOp::Commit { version, .. } => commit(copy, *version),
         StoreOp::Rollback { version, .. } => drop_if(&mut copy.prepared, |info| info.version == *version),
@@ -399,6 +419,28 @@ fn unwrite(state: &mut State, offset: u32, len: u32) {
     }
     state.bitmap.set(offset / SECTOR_BYTES, len / SECTOR_BYTES, false);
     state.bytes.truncate((state.bitmap.end() * SECTOR_BYTES) as usize);
+}
+
+/// Brings the content up to date.
+fn patched(state: &mut State, patch: &Patch) {
+    let mut at = 0;
+    for (offset, len) in &patch.ranges {
+        overwrite(state, *offset, patch.data.buf.slice(at, *len).bytes());
+        at += len;
+    }
+    patch.mark(&mut state.bitmap);
+    for sector in (0..state.bitmap.end()).filter(|sector| !state.bitmap.get(*sector)) {
+        let at = (sector * SECTOR_BYTES) as usize;
+        state.bytes[at..at + SECTOR_BYTES as usize].fill(0);
+    }
+    state.bytes.truncate((state.bitmap.end() * SECTOR_BYTES) as usize);
+}
+
+fn sum_of(state: &State) -> u64 {
+    let mut padded = state.bytes.clone();
+    padded.resize(padded.len().next_multiple_of(UNIT as usize), 0);
+    let units = padded.chunks(UNIT as usize).enumerate();
+    units.fold(0, |sum: u64, (unit, bytes)| sum.wrapping_add(unit_mark(unit, crc32fast::hash(bytes))))
 }
 
 fn damage_of(state: &State) -> Result<(), StoreError> {
@@ -515,6 +557,11 @@ impl ObjectStore for ModelStore {
         let inside = self.current.keys().filter(|(hash, copy)| copy.object.pool == pool && range.contains(*hash));
         let roles: std::collections::BTreeSet<Role> = inside.map(|(_, copy)| copy.role).collect();
         roles.into_iter().collect()
+    }
+
+    fn content_sum(&self, copy: CopyId, version: Version) -> Option<u64> {
+        let state = find(&self.current, copy, Some(version), true).ok()??;
+        (!state.info.tombstone).then(|| sum_of(state))
     }
 
     fn stats(&self) -> StoreStats {

@@ -39,6 +39,16 @@ impl Wire for bool {
     }
 }
 
+/// The value.
+impl<T: Wire> Wire for Box<T> {
+    fn put(&self, out: &mut Writer<'_>) {
+        (**self).put(out);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        T::take(from).map(Box::new)
+    }
+}
+
 /// A byte 0; or a byte 1 and the value.
 impl<T: Wire> Wire for Option<T> {
     fn put(&self, out: &mut Writer<'_>) {

@@ -1,8 +1,8 @@
 //! Wire forms of messages between the OSDs of a placement group.
 
-use super::codec::{wire_enum, wire_newtype};
+use super::codec::{wire_enum, wire_newtype, wire_struct};
 use crate::pg::msg::{Change, PgMessage, Purpose, Refused, SubOp, SubReply};
-use crate::store::Mode;
+use crate::store::{Mode, Patch};
 use crate::time::Time;
 
 wire_newtype!(Time);
@@ -28,8 +28,11 @@ wire_enum!(SubOp ("sub-operation") {
     12 => Commit { role, versions },
     13 => Vacate { keep },
     14 => Check { copy, version },
+    15 => Changes { copy, since, version },
+    16 => Patch { copy, base, version, predecessor, requests, patch },
 });
-wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair });
+wire_struct!(Patch { ranges, bitmap, sum, data });
+wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair, 4 => Wanted });
 wire_enum!(Mode ("mode") { 1 => Plain, 2 => Prepare });
 wire_enum!(Change ("change") { 1 => Data { offset, data }, 2 => Zero { offset, len }, 3 => Delete, 4 => Nothing });
 wire_enum!(SubReply ("sub-operation's reply") {
@@ -42,6 +45,7 @@ wire_enum!(SubReply ("sub-operation's reply") {
     7 => Applied,
     8 => Read { bitmap, data },
     9 => Checked { version, tombstone, sum },
+    10 => Changes { ranges, predecessor, sum, requests },
 });
 wire_enum!(Refused ("refusal") {
     1 => Fenced(epoch),
@@ -51,4 +55,5 @@ wire_enum!(Refused ("refusal") {
     5 => BadChecksum,
     6 => Damaged,
     7 => Failed,
+    8 => Mismatch,
 });

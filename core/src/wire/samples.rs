@@ -6,7 +6,7 @@ use crate::map::Scheme;
 use crate::msg::*;
 use crate::pg::msg::{Change, PgMessage, Purpose, Refused, SubOp, SubReply};
 use crate::rng::Rng;
-use crate::store::{Bitmap, Content, CopyInfo, Data, Digest, Mode, VersionInfo};
+use crate::store::{Bitmap, Content, CopyInfo, Data, Digest, Mode, Patch, VersionInfo};
 use crate::time::{Duration, Time};
 use smallvec::smallvec;
 
@@ -97,6 +97,7 @@ impl Draw<'_> {
         all.push(("reply no such image".into(), no_such_image()));
         all.push(("reply locked".into(), locked()));
         all.extend(self.scrub());
+        all.extend(self.patches());
         all
     }
 
@@ -256,6 +257,31 @@ impl Draw<'_> {
         let reply = SubReply::Read { data: self.data(), bitmap: self.bitmap() };
         all.push(("sub-reply read".into(), self.sub_reply(reply)));
         all
+    }
+
+    /// Of recovery by ranges. Behind all others, too.
+    fn patches(&mut self) -> Vec<(String, Message)> {
+        let (copy, version, base, predecessor) = (self.copy(), self.version(), self.version(), self.version());
+        let (ranges, sum) = (vec![(self.n32(), self.n32()), (self.n32(), self.n32())], Some(self.n()));
+        let patch = Box::new(Patch { ranges: ranges.clone(), bitmap: self.bitmap(), sum, data: self.data() });
+        let requests = self.requests();
+        let wanted = SubOp::Install {
+            purpose: Purpose::Wanted,
+            copy,
+            version,
+            predecessor,
+            mode: Mode::Plain,
+            content: Content::Tombstone,
+            requests: Requests::new(),
+        };
+        let changes = SubReply::Changes { ranges, predecessor, sum, requests: requests.clone() };
+        vec![
+            ("sub-op changes".into(), self.sub_op(SubOp::Changes { copy, since: base, version })),
+            ("sub-op patch".into(), self.sub_op(SubOp::Patch { copy, base, version, predecessor, patch, requests })),
+            ("sub-op install that is waited for".into(), self.sub_op(wanted)),
+            ("sub-reply changes".into(), self.sub_reply(changes)),
+            ("sub-reply mismatch".into(), self.sub_reply(SubReply::Refused(Refused::Mismatch))),
+        ]
     }
 
     fn sub_replies(&mut self) -> Vec<(String, Message)> {

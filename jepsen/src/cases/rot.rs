@@ -13,10 +13,6 @@ use std::time::Duration;
 
 /// Bytes of one write: some objects.
 const WRITE_BYTES: usize = 1 << 20;
-/// Tells our blocks from others.
-const MARK: u64 = 1 << 40;
-/// Blocks of a copy or chunk.
-const COPY_BLOCKS: u64 = 32;
 /// Places that are damaged at a time, each in another object.
 const PLACES: usize = 12;
 /// Bytes of garbage in each.
@@ -40,7 +36,7 @@ pub fn run(scale: Scale) -> Result<String> {
     fill(&cluster, writes)?;
     cluster.wait_clean(LIMIT)?;
 
-    let running = damage(&scratch.join("cluster/osd-1.img"))?;
+    let running = damage(&scratch.join("cluster/osd-1.img"), 0)?;
     let found = scrub_all(&cluster)?;
     ensure!(found.damaged >= running, "{running} places were damaged, scrubs found {found:?}");
     read_back(&cluster, writes)?;
@@ -48,7 +44,7 @@ pub fn run(scale: Scale) -> Result<String> {
     ensure!(second == found, "a second scrub found more: {found:?}, then {second:?}");
     cluster.stop()?;
 
-    let stopped = damage(&scratch.join("cluster/osd-2.img"))?;
+    let stopped = damage(&scratch.join("cluster/osd-2.img"), 1)?;
     let cluster = Cluster::start(&scratch, &[])?;
     // Reads come first: they meet the damage unprepared.
     read_back(&cluster, writes)?;
@@ -103,13 +99,13 @@ fn devices(scratch: &Scratch, writes: usize) -> Result<String> {
     Ok(format!("an OSD with a spoilt log {}, one without superblocks {}; both were built anew", seen[0], seen[1]))
 }
 
-fn contents(write: u64, block: u64) -> Vec<u8> {
-    let tag = [write.to_le_bytes(), (block | MARK).to_le_bytes()].concat();
+fn contents(write: usize, block: usize) -> Vec<u8> {
+    let tag = [(write as u64).to_le_bytes(), (block as u64 | 1 << 40).to_le_bytes()].concat();
     tag.iter().copied().cycle().take(BLOCK_BYTES).collect()
 }
 
 fn data_of(write: usize) -> Vec<u8> {
-    (0..(WRITE_BYTES / BLOCK_BYTES) as u64).flat_map(|block| contents(write as u64, block)).collect()
+    (0..WRITE_BYTES / BLOCK_BYTES).flat_map(|block| contents(write, block)).collect()
 }
 
 fn fill(cluster: &Cluster, writes: usize) -> Result<()> {
@@ -130,17 +126,17 @@ fn read_back(cluster: &Cluster, writes: usize) -> Result<()> {
 }
 
 /// Writes garbage over data in an OSD's file, far enough apart to be in different objects; how many places.
-fn damage(file: &Path) -> Result<u64> {
+fn damage(file: &Path, salt: usize) -> Result<u64> {
     let file = File::options().read(true).write(true).open(file)?;
     let mut places = Vec::new();
     each_block(&file, |at, block| {
-        let word = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().expect("eight bytes"));
-        // The first block of a copy or chunk: no two of an OSD's are in one object.
-        if word(8) & !0xff == MARK && word(8) % COPY_BLOCKS == 0 && block == contents(word(0), word(8) & 0xff) {
+        let tag = u64::from_le_bytes(block[8..16].try_into().expect("eight bytes"));
+        // The first block of every other write: no two in one object.
+        if tag == 1 << 40 && block == contents(block[0] as usize | (block[1] as usize) << 8, 0) {
             places.push(at);
         }
     })?;
-    let chosen: Vec<u64> = places.into_iter().take(PLACES).collect();
+    let chosen: Vec<u64> = places.into_iter().skip(salt).step_by(2).take(PLACES).collect();
     ensure!(!chosen.is_empty(), "no data were found in the file");
     for at in &chosen {
         file.write_all_at(&[0xEE; GARBAGE_BYTES], at + 1000)?;

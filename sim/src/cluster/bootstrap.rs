@@ -95,6 +95,8 @@ impl Cluster {
             osd_out_time_s: 600,
             recovery_objects: 8,
             recovery_latency_percent: 200,
+            near_full_percent: 85,
+            recovery_full_percent: 95,
         };
         let pool = Pool {
             name: "pool".into(),

@@ -186,7 +186,7 @@ impl Cluster {
     }
 
     /// Starts a flush: an operation on no blocks.
-    pub(super) fn start_flush(&mut self, index: usize) -> Result<u32, Finding> {
+    pub fn start_flush(&mut self, index: usize) -> Result<u32, Finding> {
         let place = Block { image: IMAGE, index: 0 };
         let op = self.history.call(u32::try_from(index).expect("few"), place, 0, What::Write);
         self.times.push((self.world.now(), None));

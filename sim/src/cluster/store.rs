@@ -175,6 +175,10 @@ impl ObjectStore for SimStore {
         }
     }
 
+    fn content_sum(&self, copy: CopyId, version: Version) -> Option<u64> {
+        each!(self, store => store.content_sum(copy, version))
+    }
+
     fn immediate_commit(&self) -> ImmediateCommit {
         each!(self, store => store.immediate_commit())
     }

@@ -195,6 +195,7 @@ pub struct World<M: Machine> {
     checkpoints: Vec<u64>,
     recorder: Option<Recorder>,
     story: Option<Box<Story>>,
+    heard: Option<Vec<(NodeId, Message)>>,
     inputs: u64,
 }
 
@@ -221,8 +222,14 @@ impl<M: Machine> World<M> {
             checkpoints: Vec::new(),
             recorder: None,
             story: None,
+            heard: None,
             inputs: 0,
         }
+    }
+
+    /// The messages that were sent since the last call, with their senders; from the first call on they are kept.
+    pub fn take_heard(&mut self) -> Vec<(NodeId, Message)> {
+        self.heard.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Adds a host, powered on.

@@ -152,6 +152,9 @@ impl<M: Machine> World<M> {
             Some(codec) => codec(msg, &mut self.bufs),
             None => msg,
         };
+        if let Some(heard) = &mut self.heard {
+            heard.push((node, msg.clone()));
+        }
         if (self.options.watch)(&msg) {
             self.observe(node, Sight::Sent { to, msg: msg.clone() });
         }

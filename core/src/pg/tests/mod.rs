@@ -3,8 +3,10 @@
 
 mod check;
 mod choice;
+mod partial;
 mod scrub;
 mod search;
+mod space;
 mod stripes;
 mod world;
 

@@ -15,7 +15,7 @@ use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
 use crate::pg::host::NodeView;
-use crate::pg::msg::{Change, PgMessage, Purpose, SubOp};
+use crate::pg::msg::{Change, PgMessage, Purpose, SubOp, SubReply};
 use crate::pg::pace::RecoverySlots;
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
@@ -79,6 +79,8 @@ struct Osd {
     cut_off_until: Time,
     next_meta: u64,
     ticks: BTreeSet<Time>,
+    /// The role that it had last.
+    home: Option<usize>,
 }
 
 struct Client {
@@ -127,6 +129,8 @@ pub struct World {
     answer: Option<Reply>,
     /// Orders that went from an OSD to another: what, and to which role.
     pub orders: Vec<(&'static str, u8)>,
+    /// Bytes of bodies that recovery moved from an OSD to another, as long as nobody reads chunks.
+    pub recovered_bytes: u64,
     asked: u64,
     trace: bool,
 }
@@ -212,6 +216,7 @@ impl World {
             cut_off_until: Time(0),
             next_meta: 0,
             ticks: BTreeSet::new(),
+            home: None,
         };
         let client = || Client {
             map: PgMap::default(),
@@ -251,6 +256,7 @@ impl World {
             answer: None,
             recreated: false,
             orders: Vec::new(),
+            recovered_bytes: 0,
             asked: 0,
             trace: std::env::var("PG_TRACE").is_ok(),
         };
@@ -293,6 +299,7 @@ impl World {
             incarnation: Incarnation(incarnation),
             started: self.now,
             lease: LEASE,
+            recovery_full_percent: 95,
             access: Access::default(),
             access_revision: Some(0),
             peers: BTreeMap::new(),
@@ -419,6 +426,11 @@ impl World {
         match effect {
             Effect::Send { to, msg } if to.0 & PEER_LINK != 0 => {
                 let peer = (to.0 & 0xff) as usize;
+                let bytes = recovery_bytes(&msg);
+                self.recovered_bytes += bytes;
+                if bytes > 0 {
+                    self.log(|| format!("osd.{osd} sends {bytes} bytes to osd.{peer}"));
+                }
                 let order = order_of(&msg);
                 self.orders.extend(order);
                 if order.is_some_and(|(what, _)| what == "purge") && self.strikes() {
@@ -614,7 +626,12 @@ impl World {
         let primary = if self.healing { members.first().copied() } else { primary };
         let map = PgMap {
             epoch: Epoch(old.epoch.0 + 1),
-            target: Vec::new(),
+            // At rest, where OSDs that come back belong; else every change is one of placement.
+            target: if self.healing {
+                (0..usize::from(most)).map(|osd| Some(osd_id(osd))).collect()
+            } else {
+                Vec::new()
+            },
             acting,
             primary: primary.map(|member| member.osd),
             primary_since: Epoch(0),
@@ -650,13 +667,15 @@ impl World {
         for osd in osds {
             let role = old.acting.iter().position(|member| member.is_some_and(|member| member.osd == osd_id(*osd)));
             match role {
-                Some(role) if self.rng.chance(9, 10) => acting[role] = Some(self.member(*osd)),
+                Some(role) if self.healing || self.rng.chance(9, 10) => acting[role] = Some(self.member(*osd)),
                 _ => rest.push(*osd),
             }
         }
         for osd in rest {
             let free: Vec<usize> = (0..acting.len()).filter(|role| acting[*role].is_none()).collect();
-            let role = free[self.rng.below(free.len() as u64) as usize];
+            let home = self.osds[osd].home.filter(|role| self.healing && free.contains(role));
+            let role = home.unwrap_or_else(|| free[self.rng.below(free.len() as u64) as usize]);
+            self.osds[osd].home = Some(role);
             acting[role] = Some(self.member(osd));
         }
         acting
@@ -923,6 +942,20 @@ fn order_of(msg: &Message) -> Option<(&'static str, u8)> {
         SubOp::Purge { copy, .. } => Some(("purge", copy.role.0)),
         _ => None,
     }
+}
+
+/// Bytes that a message moves in recovery, or for a read of a chunk.
+fn recovery_bytes(msg: &Message) -> u64 {
+    let data = match msg {
+        Message::Pg(PgMessage::SubOp { op: SubOp::Install { content: Content::Data { data, .. }, .. }, .. }) => data,
+        Message::Pg(PgMessage::SubOp { op: SubOp::Patch { patch, .. }, .. }) => &patch.data,
+        Message::Pg(PgMessage::SubReply {
+            reply: SubReply::Whole { content: Content::Data { data, .. }, .. }, ..
+        }) => data,
+        Message::Pg(PgMessage::SubReply { reply: SubReply::Read { data, .. }, .. }) => data,
+        _ => return 0,
+    };
+    data.len().into()
 }
 
 /// The version that an order of resolve installs.

@@ -71,7 +71,7 @@ impl Ways {
     pub fn count(&mut self, body: &Body) {
         match body {
             Body::Put { block, .. } if *block != NO_BLOCK => self.redirects += 1,
-            Body::Inline { units, .. } if !units.is_empty() => self.inlines += 1,
+            Body::Inline { units, .. } | Body::Patch { units, .. } if !units.is_empty() => self.inlines += 1,
             Body::Intent { .. } => self.intents += 1,
             _ => {}
         }

@@ -144,6 +144,11 @@ impl LogStore {
     }
 }
 
+/// CRC-32 of a unit of zeroes.
+pub(super) fn zero_unit_crc() -> u32 {
+    crc::of_zero_unit()
+}
+
 /// Whether an operation makes sense by itself; CRCs of the whole units of its data.
 fn check(op: &StoreOp, block_size: u32) -> Result<Sums, StoreError> {
     let range = |offset: u32, len: u32| {
@@ -163,6 +168,12 @@ fn check(op: &StoreOp, block_size: u32) -> Result<Sums, StoreError> {
                 return Err(StoreError::BadRequest("written sectors beyond the data"));
             }
             body(0, data)
+        }
+        StoreOp::Patch { patch, .. } => {
+            if !patch.is_sound(block_size) {
+                return Err(StoreError::BadRequest("a patch of other than whole units of an object"));
+            }
+            body(0, &patch.data)
         }
         StoreOp::Zero { offset, len, .. } | StoreOp::Read { offset, len, .. } => {
             range(*offset, *len).map(|()| Sums::new())
@@ -271,6 +282,11 @@ impl ObjectStore for LogStore {
 
     fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role> {
         self.running().map_or_else(Vec::new, |store| store.objects.roles(pool, range))
+    }
+
+    fn content_sum(&self, copy: CopyId, version: Version) -> Option<u64> {
+        let store = self.running()?;
+        store.objects.at(store.objects.find(copy)?).versions.content_sum(version)
     }
 
     fn stats(&self) -> StoreStats {

@@ -6,13 +6,14 @@
 //! written units, in rising order.
 
 use super::page::Sequence;
+use super::read::Source;
 use super::record::{Body, Join, Label, NO_BLOCK, Sectors, UnitData};
 use super::summary::{Kind, Share};
 use crate::buf::{UNIT, UNIT_USIZE};
 use crate::id::{CopyId, ObjectId, Version};
 use crate::limits::SECTOR_BYTES;
 use crate::planted::{Bug, planted};
-use crate::store::{Bitmap, CopyInfo, Digest, Mode, VersionInfo};
+use crate::store::{Bitmap, CopyInfo, Digest, Mode, VersionInfo, unit_mark};
 use smallvec::SmallVec;
 
 /// Checksums by unit. 32 are the units of the usual block of 128 KiB.
@@ -205,6 +206,12 @@ impl Versions {
                 }
                 self.inline(label, join.mode, page, (*set, *clear), units, spare);
             }
+            Body::Patch { label, join, bitmap, units } => {
+                if join.commits {
+                    self.commit(page, spare);
+                }
+                self.patch(label, page, bitmap, units, spare);
+            }
             Body::Intent { label, first_unit, set, sums, .. } => self.intent(label, *first_unit, *set, sums),
             Body::Commit(_) => self.commit(page, spare),
             Body::Rollback(_) => self.drop_prepared(spare),
@@ -272,6 +279,34 @@ impl Versions {
         }
         committed.write(page, set, clear, units);
         spare.take_empty(&mut committed.overlays);
+    }
+
+    /// Without the base nothing is to be made of it.
+    fn patch(&mut self, label: &Label, page: Sequence, bitmap: &Bitmap, units: &[UnitData], spare: &mut Spare) {
+        let Some(committed) = self.committed.as_mut() else { return };
+        committed.label = label.clone();
+        committed.bitmap = bitmap.clone();
+        if !units.is_empty() {
+            spare.give_to(&mut committed.overlays);
+        }
+        committed.write(page, Sectors::default(), Sectors::default(), units);
+        spare.take_empty(&mut committed.overlays);
+    }
+
+    /// The sum over a version's content.
+    pub fn content_sum(&self, version: Version) -> Option<u64> {
+        let mut states = self.committed.iter().chain(self.prepared.as_deref());
+        let state = states.find(|state| state.version() == version && !state.is_tombstone())?;
+        let mark = |unit: usize| self.crc_of(state, unit).map_or(0, |crc| unit_mark(unit, crc));
+        Some(state.bitmap.units().fold(0, |sum: u64, unit| sum.wrapping_add(mark(unit))))
+    }
+
+    /// The checksum of a unit of a version; none: never written.
+    pub fn crc_of(&self, state: &State, unit: usize) -> Option<u32> {
+        match self.source(state, unit) {
+            Source::Zero => None,
+            Source::Overlay(UnitData { crc, .. }) | Source::Block(crc) => Some(crc),
+        }
     }
 
     fn intent(&mut self, label: &Label, first_unit: u16, set: Sectors, sums: &Sums) {

@@ -109,6 +109,17 @@ pub enum Body {
         /// The units, in rising order.
         units: Vec<UnitData>,
     },
+    /// What a version has that an older one on top of which it comes has not, as data in the log.
+    Patch {
+        /// The version.
+        label: Label,
+        /// How it joins.
+        join: Join,
+        /// Sectors written, all of them.
+        bitmap: Bitmap,
+        /// The units, in rising order.
+        units: Vec<UnitData>,
+    },
     /// Data that go straight into the block.
     Intent {
         /// The version.
@@ -237,12 +248,16 @@ impl Body {
             Body::Snapshot { .. } => 9,
             Body::Void(_) => 10,
             Body::Moved { .. } => 11,
+            Body::Patch { .. } => 12,
         }
     }
 
     fn flags(&self) -> u16 {
         match self {
-            Body::Put { join, .. } | Body::Inline { join, .. } | Body::Tombstone { join, .. } => {
+            Body::Put { join, .. }
+            | Body::Inline { join, .. }
+            | Body::Patch { join, .. }
+            | Body::Tombstone { join, .. } => {
                 let flag = |set: bool, flag: u16| if set { flag } else { 0 };
                 flag(join.mode == Mode::Prepare, PREPARE)
                     | flag(join.commits, COMMITS)
@@ -265,6 +280,11 @@ impl Body {
             Body::Inline { label, units, .. } => {
                 let numbers = (units.len() * 2).next_multiple_of(4);
                 let head = 80 + label.requests.len() * 24 + numbers + units.len() * 4;
+                head.next_multiple_of(8) + units.len() * UNIT_USIZE
+            }
+            Body::Patch { label, bitmap, units, .. } => {
+                let numbers = (units.len() * 2).next_multiple_of(4);
+                let head = 72 + bitmap_bytes(bitmap) + label.requests.len() * 24 + numbers + units.len() * 4;
                 head.next_multiple_of(8) + units.len() * UNIT_USIZE
             }
             Body::Intent { label, sums, .. } => 80 + label.requests.len() * 24 + sums.len() * 4,
@@ -301,6 +321,7 @@ impl Record {
         match &self.body {
             Body::Put { label, block, bitmap, sums, .. } => write_put(writer, label, *block, bitmap, sums),
             Body::Inline { label, set, clear, units, .. } => write_inline(writer, label, *set, *clear, units),
+            Body::Patch { label, bitmap, units, .. } => write_patch(writer, label, bitmap, units),
             Body::Intent { label, block, first_unit, set, sums } => {
                 write_intent(writer, label, *block, *first_unit, *set, sums);
             }
@@ -411,6 +432,19 @@ fn write_inline(writer: &mut Writer<'_>, label: &Label, set: Sectors, clear: Sec
     writer.u16(count(units.len()));
     writer.u8(count(label.requests.len()));
     writer.zeroes(5);
+    write_requests(writer, &label.requests);
+    write_units(writer, units.iter());
+}
+
+fn write_patch(writer: &mut Writer<'_>, label: &Label, bitmap: &Bitmap, units: &[UnitData]) {
+    let (prefix, words) = bitmap_parts(bitmap);
+    write_label(writer, label);
+    writer.u16(prefix);
+    writer.u8(count(words.len()));
+    writer.u8(count(label.requests.len()));
+    writer.u16(count(units.len()));
+    writer.zeroes(2);
+    words.iter().for_each(|word| writer.u64(*word));
     write_requests(writer, &label.requests);
     write_units(writer, units.iter());
 }
@@ -571,6 +605,7 @@ fn read_body(
         9 => read_snapshot(flags, reader, units, pool),
         10 => Ok(Body::Void(Position { page: reader.u64()?, index: reader.u16()? })),
         11 => Ok(Body::Moved { from: reader.u32()?, to: reader.u32()? }),
+        12 => read_patch(read_join(flags, COMMITS)?, reader, units, pool),
         _ => Err(BadRecord::Unknown),
     }
 }
@@ -595,6 +630,16 @@ fn read_inline(join: Join, reader: &mut Reader<'_>, units: usize, pool: &mut Buf
     label.requests = read_requests(reader, requests)?;
     let data = read_units(reader, count, units, pool)?;
     Ok(Body::Inline { label, join, set, clear, units: data })
+}
+
+fn read_patch(join: Join, reader: &mut Reader<'_>, units: usize, pool: &mut BufPool) -> Result<Body, BadRecord> {
+    let mut label = read_label(reader)?;
+    let (prefix, words, requests, count) = (reader.u16()?, reader.u8()?, reader.u8()?, reader.u16()?);
+    reader.bytes(2)?;
+    let bitmap = read_bitmap(reader, prefix, words, units)?;
+    label.requests = read_requests(reader, requests)?;
+    let data = read_units(reader, count, units, pool)?;
+    Ok(Body::Patch { label, join, bitmap, units: data })
 }
 
 fn read_intent(reader: &mut Reader<'_>, units: usize) -> Result<Body, BadRecord> {

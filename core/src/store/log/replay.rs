@@ -152,7 +152,10 @@ impl Replay {
         let place = self.objects.find_or_insert(record.copy);
         let object = self.objects.at_mut(place);
         let older = match &record.body {
-            Body::Put { label, .. } | Body::Inline { label, .. } | Body::Tombstone { label, .. } => {
+            Body::Put { label, .. }
+            | Body::Inline { label, .. }
+            | Body::Patch { label, .. }
+            | Body::Tombstone { label, .. } => {
                 object.versions.newest().is_some_and(|newest| label.version < newest.version())
             }
             _ => false,

@@ -68,6 +68,16 @@ pub fn apply(info: &mut CopyInfo, op: &StoreOp) -> Result<Effect, StoreError> {
             info.prepared = None;
             put(info, state, *mode, false)
         }
+        StoreOp::Patch { base, version, predecessor, requests, .. } => {
+            at(info, *base)?;
+            if newest(info).is_none_or(|base| base.tombstone) {
+                return Err(StoreError::NoSuchVersion);
+            }
+            if damaged {
+                return Err(StoreError::Damaged { offset: 0, len: 0 });
+            }
+            put(info, next(*version, *predecessor, false, false, requests), Mode::Plain, true)
+        }
         StoreOp::Commit { version, .. } => commit(info, *version),
         StoreOp::Rollback { version, .. } => Ok(drop_if(&mut info.prepared, |info| info.version == *version)),
         StoreOp::Purge { version, .. } => {

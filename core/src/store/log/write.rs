@@ -9,7 +9,7 @@
 use super::crc;
 use super::index::{OVERLAY_BYTES, ObjectIndex};
 use super::intent::{Candidate, Way};
-use super::object::{Sums, Versions, sectors, unit_of, units_of};
+use super::object::{State, Sums, Versions, sectors, unit_of, units_of};
 use super::ops::{Base, DataStage, Op, Stage};
 use super::read::{Captured, Source};
 use super::record::{Body, Join, Label, NO_BLOCK, Record, Sectors, UnitData};
@@ -21,7 +21,7 @@ use crate::io::{DiskError, Env};
 use crate::limits::SECTOR_BYTES;
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
-use crate::store::{Bitmap, Content, CopyInfo, Data, Mode, StoreError, StoreOp};
+use crate::store::{Bitmap, Content, CopyInfo, Data, Mode, Patch, StoreError, StoreOp, unit_mark};
 
 /// Most operations with data under way: what the page written at opening can void, and what opening verifies.
 const UNDONE_MAX: u32 = 4096;
@@ -133,6 +133,10 @@ impl Running {
             StoreOp::Zero { .. } => self.zero(env, key, place, request),
             StoreOp::Replace { content: Content::Data { data, bitmap }, .. } => {
                 self.replace(env, key, place, request, data, bitmap)
+            }
+            StoreOp::Patch { version, predecessor, patch, requests, .. } => {
+                let label = label(*version, *predecessor, requests);
+                self.patch(env, key, place, label, patch)
             }
             _ => self.end(env, key, place, request, &info),
         }
@@ -519,6 +523,43 @@ impl Running {
         Ok(Next::Applied)
     }
 
+    /// Recovery of what was missed: the units that differ go to the log.
+    fn patch(
+        &mut self,
+        env: &mut Env<'_>,
+        key: Key<Op>,
+        place: ObjectIndex,
+        label: Label,
+        patch: &Patch,
+    ) -> Result<Next, StoreError> {
+        let bytes = patch.data.len() as usize;
+        if !self.admits(bytes + RECORD_BYTES, Class::Data) || self.overlays_full() {
+            return Ok(Next::Stall);
+        }
+        let versions = &self.objects.at(place).versions;
+        let newest = versions.newest().expect("the base is there");
+        if versions.newest_block() == NO_BLOCK {
+            return Err(StoreError::NoSuchVersion);
+        }
+        let mut bitmap = newest.bitmap.clone();
+        patch.mark(&mut bitmap);
+        let mut data = std::mem::take(&mut self.units);
+        data.clear();
+        let sums = &self.ops.get(key).expect("listed").sums;
+        for (unit, (crc, at)) in patch.units().zip(sums.iter().zip((0..).step_by(UNIT_USIZE))) {
+            if bitmap.unit(unit) != 0 {
+                let number = u16::try_from(unit).expect("units of one object");
+                data.push(UnitData { unit: number, crc: *crc, buf: patch.data.buf.slice(at, UNIT) });
+            }
+        }
+        if patch.sum.is_some_and(|sum| sum != patched_sum(versions, newest, &bitmap, &data)) {
+            return Err(StoreError::Mismatch);
+        }
+        let join = self.join(place, Mode::Plain);
+        self.record(env, key, place, Body::Patch { label, join, bitmap, units: data }, Base::Builds, None);
+        Ok(Next::Applied)
+    }
+
     /// A version without data of its own.
     #[allow(clippy::too_many_arguments)]
     fn inline(
@@ -575,7 +616,7 @@ impl Running {
         op.in_place = matches!(record.body, Body::Intent { .. });
         self.ways.count(&record.body);
         self.actives.at_mut(active).fetching = false;
-        if let Body::Inline { units, .. } = record.body {
+        if let Body::Inline { units, .. } | Body::Patch { units, .. } = record.body {
             self.counters.written_bytes += units.len() as u64 * u64::from(UNIT);
             self.units = units;
             self.units.clear();
@@ -600,6 +641,13 @@ impl Running {
             self.write_block(env, block, unit, buf, Io::Data(key, bytes));
         }
     }
+}
+
+/// The sum over a content after some units of a version were replaced.
+fn patched_sum(versions: &Versions, state: &State, bitmap: &Bitmap, units: &[UnitData]) -> u64 {
+    let new = |unit: usize| units.binary_search_by_key(&unit, |data| data.unit.into()).ok().map(|at| units[at].crc);
+    let mark = |unit: usize| new(unit).or_else(|| versions.crc_of(state, unit)).map_or(0, |crc| unit_mark(unit, crc));
+    bitmap.units().fold(0, |sum: u64, unit| sum.wrapping_add(mark(unit)))
 }
 
 fn label(version: Version, predecessor: Version, requests: &Requests) -> Label {

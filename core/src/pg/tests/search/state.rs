@@ -62,6 +62,7 @@ fn hash_primary(primary: &Primary, now: Time) -> u64 {
         attempt,
         rules: _,
         acting: _,
+        target: _,
         absent,
         acting_members: _,
         stage,

@@ -315,6 +315,7 @@ impl World {
             incarnation: incarnation(osd, node.starts),
             started: now,
             lease: LEASE,
+            recovery_full_percent: 95,
             access: Default::default(),
             access_revision: Some(0),
             peers: BTreeMap::new(),

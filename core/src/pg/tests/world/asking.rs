@@ -87,6 +87,60 @@ impl World {
         self.try_put(stripe, value).expect("a write succeeds");
     }
 
+    /// Fills bytes of an object.
+    pub fn fill(&mut self, stripe: u64, offset: u32, len: u32, byte: u8) {
+        let data = Data::new(self.bufs.copy_of(&vec![byte; len as usize]));
+        let answer = self.ask(stripe, RequestOp::Write { offset, data, expect: None });
+        assert!(matches!(answer, Ok(Answer::Written { .. })), "{answer:?}");
+    }
+
+    /// The bytes of an object.
+    pub fn read_bytes(&mut self, stripe: u64, offset: u32, len: u32) -> Vec<u8> {
+        match self.ask(stripe, RequestOp::Read { offset, len }) {
+            Ok(Answer::Read { data, .. }) => data.buf.bytes().to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An OSD goes down, until it is brought back.
+    pub fn take_away(&mut self, osd: usize) {
+        self.crash(osd);
+        self.pass(Duration::millis(500));
+    }
+
+    /// An OSD that was taken away comes back.
+    pub fn bring_back(&mut self, osd: usize) {
+        self.start(osd);
+        self.pass(Duration::millis(500));
+    }
+
+    /// Goes on until the group is clean, with the OSDs that are up.
+    pub fn become_clean(&mut self) {
+        let end = self.now + Duration::secs(60);
+        let is_clean = |world: &World| {
+            let epoch = world.current_map().0.epoch;
+            let summary = world.primary().and_then(|pg| pg.summary());
+            summary.is_some_and(|summary| summary.clean && summary.epoch == epoch)
+        };
+        while !is_clean(self) {
+            assert!(self.now < end, "{}", self.stuck());
+            for (a, b) in (0..self.osds.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                self.link(a, b);
+            }
+            assert!(self.step(), "nothing goes on");
+        }
+    }
+
+    /// A store refuses new objects, or no longer, be it up or down.
+    pub fn set_full_of(&mut self, osd: usize, full: bool) {
+        let entry = &mut self.osds[osd];
+        match (&mut entry.groups, &mut entry.store) {
+            (Some(groups), _) => groups.store_mut().set_full(full),
+            (None, Some(store)) => store.set_full(full),
+            (None, None) => unreachable!("an OSD has a store"),
+        }
+    }
+
     /// All stores refuse new objects, or no longer.
     pub fn set_full(&mut self, full: bool) {
         for osd in &mut self.osds {

@@ -7,7 +7,7 @@ use crate::id::{ClusterUuid, Epoch, OsdId, Requests, Version};
 use crate::io::{Env, IoId};
 use crate::store::log::superblock::Superblock;
 use crate::store::log::{Durability, LogStore, OpenConfig, page};
-use crate::store::{Completion, Data, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState};
+use crate::store::{Bitmap, Completion, Data, Mode, ObjectStore, Patch, StoreError, StoreOp, StoreReply, StoreState};
 
 fn version(seq: u64) -> Version {
     Version { epoch: Epoch(2), seq }
@@ -110,6 +110,73 @@ fn a_body_that_does_not_match_its_checksum_is_refused() {
     }
     assert_eq!(run(&mut world, op), Some(Err(StoreError::BadChecksum)));
     assert_eq!(world.store.lookup(copy(0)), None);
+}
+
+/// A patch of the unit at `offset`, from version 1 to 3.
+fn patch(world: &mut World, offset: u32, sum: Option<u64>) -> StoreOp {
+    let StoreOp::Write { data: Some(data), .. } = write(world, 3, offset, 4096) else { unreachable!() };
+    let mut bitmap = Bitmap::default();
+    bitmap.set(offset / 512, 8, true);
+    StoreOp::Patch {
+        copy: copy(0),
+        base: version(1),
+        version: version(3),
+        predecessor: version(2),
+        patch: Box::new(Patch { ranges: vec![(offset, 4096)], bitmap, sum, data }),
+        requests: Requests::new(),
+    }
+}
+
+#[test]
+fn a_patch_is_taken_only_on_exactly_its_base_and_only_if_it_gives_the_right_sum() {
+    let mut world = World::new(SHAPE, 1);
+    let op = patch(&mut world, 4096, None);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::WrongPredecessor(Version::NONE))));
+    let whole = write(&mut world, 1, 0, BLOCK);
+    run(&mut world, whole);
+    let before = world.store.content_sum(copy(0), version(1));
+    let op = patch(&mut world, 4096, before);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::Mismatch)), "the range differs");
+    let op = patch(&mut world, 4096, None);
+    assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    let after = world.store.content_sum(copy(0), version(3));
+    assert!(after.is_some() && after != before && world.store.content_sum(copy(0), version(1)).is_none());
+    let op = patch(&mut world, 4096, after);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::WrongPredecessor(version(3)))));
+    // The same patch on the same base gives the same sum.
+    let mut other = World::new(SHAPE, 2);
+    let whole = write(&mut other, 1, 0, BLOCK);
+    run(&mut other, whole);
+    let op = patch(&mut other, 4096, after);
+    assert_eq!(run(&mut other, op), Some(Ok(StoreReply::Done)));
+    assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true });
+    assert_eq!(world.store.content_sum(copy(0), version(3)), after, "replay gives the same");
+}
+
+#[test]
+fn a_patch_of_what_is_damaged_or_has_no_data_is_refused() {
+    let mut world = World::new(SHAPE, 1);
+    let alone = StoreOp::Write {
+        copy: copy(0),
+        version: version(1),
+        predecessor: Version::NONE,
+        offset: 0,
+        data: None,
+        mode: Mode::Plain,
+        commits_predecessor: false,
+        requests: Requests::new(),
+    };
+    run(&mut world, alone);
+    let op = patch(&mut world, 0, None);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::NoSuchVersion)));
+    let mut world = World::new(SHAPE, 1);
+    let whole = write(&mut world, 1, 0, BLOCK);
+    run(&mut world, whole);
+    let at = world.data.media.windows(4096).position(|unit| unit == [1; 4096]).unwrap();
+    world.data.media[at + 4096 + 17] ^= 4;
+    run(&mut world, READ);
+    let op = patch(&mut world, 4096, None);
+    assert_eq!(run(&mut world, op), Some(Err(StoreError::Damaged { offset: 0, len: 0 })));
 }
 
 #[test]

@@ -107,6 +107,17 @@ fn inline() {
 }
 
 #[test]
+fn patch() {
+    let mut pool = BufPool::new();
+    let units = vec![unit(&mut pool, 1), unit(&mut pool, 3)];
+    let crc: String = units[0].crc.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let body = Body::Patch { label: label(), join: join(Mode::Plain, true, false), bitmap: bitmap(0, 32), units };
+    let fields = "2000 00 01 0200 0000";
+    let units = format!("0100 0300 {crc} {crc} 00000000");
+    golden(body, "0c 01 0200 70200000", &[VERSION, PREDECESSOR, fields, REQUEST, &units], 8192);
+}
+
+#[test]
 fn intent() {
     let sums: Sums = smallvec![4, 5];
     let set = Sectors { first: 8, count: 16 };

@@ -1,7 +1,7 @@
 //! A store on a simulated device beside the reference model: random operations, crashes, openings.
 
 use super::device::{Device, Loss};
-use crate::buf::BufPool;
+use crate::buf::{BufPool, UNIT};
 use crate::id::{
     ClientId, ClusterUuid, CopyId, Epoch, HashRange, InodeId, ObjectId, OsdId, PgId, PoolId, RequestId, Requests, Role,
     Session, StoreUuid, Version,
@@ -11,7 +11,8 @@ use crate::rng::Rng;
 use crate::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
 use crate::store::model::ModelStore;
 use crate::store::{
-    Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, StoreError, StoreOp, StoreReply, StoreState,
+    Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, Patch, StoreError, StoreOp, StoreReply,
+    StoreState,
 };
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, VecDeque};
@@ -603,7 +604,8 @@ impl World {
             61..=70 => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
             71..=78 if !has_prepared => StoreOp::Purge { copy, version: predecessor },
             79..=82 => StoreOp::Remove { copy, version: predecessor },
-            83..=90 => self.random_replace(copy, version, predecessor, mode, requests),
+            83..=85 => self.random_patch(copy, version, predecessor, requests),
+            86..=90 => self.random_replace(copy, version, predecessor, mode, requests),
             91..=92 => {
                 let wrong = Version { epoch: Epoch(1), seq: self.seq + 1_000_000 };
                 let data = Some(self.data(512));
@@ -619,7 +621,8 @@ impl World {
                     requests,
                 }
             }
-            93..=95 => StoreOp::Commit { copy, version: predecessor },
+            93 => self.random_patch(copy, version, predecessor, requests),
+            94..=95 => StoreOp::Commit { copy, version: predecessor },
             _ => StoreOp::Rollback { copy, version },
         }
     }
@@ -653,6 +656,44 @@ impl World {
             return StoreOp::Replace { copy, version, predecessor: Version::NONE, content, mode, requests };
         }
         StoreOp::Replace { copy, version, predecessor, content, mode, requests }
+    }
+
+    /// What differs between a base and a version. Only where it is sure to be taken: what a store says of operations that
+    /// wait does not foresee the refusal of a patch.
+    fn random_patch(&mut self, copy: CopyId, version: Version, base: Version, requests: Requests) -> StoreOp {
+        let seen = see_model(&self.model, copy);
+        let has_data = seen.contents.last().is_some_and(|(_, bitmap)| !bitmap.words.is_empty());
+        if !self.tracks[&copy].pending.is_empty() || !has_data {
+            return StoreOp::Rollback { copy, version };
+        }
+        let units = BLOCK / UNIT;
+        let first = self.rng.below(u64::from(units)) as u32;
+        let mut ranges = vec![(first * UNIT, UNIT)];
+        if first + 2 < units && self.rng.chance(1, 2) {
+            ranges.push(((first + 2) * UNIT, UNIT));
+        }
+        if self.rng.chance(1, 8) {
+            ranges.clear();
+        }
+        let data = self.data(ranges.iter().map(|(_, len)| len).sum());
+        let mut bytes = data.buf.bytes().to_vec();
+        let mut bitmap = Bitmap::default();
+        let mut at = 0;
+        for (offset, len) in &ranges {
+            for sector in 0..len / 512 {
+                if self.rng.chance(3, 4) {
+                    bitmap.set(offset / 512 + sector, 1, true);
+                } else {
+                    bytes[at..at + 512].fill(0);
+                }
+                at += 512;
+            }
+        }
+        let data = Data::new(self.bufs.copy_of(&bytes));
+        let patch = Box::new(Patch { ranges, bitmap, sum: None, data });
+        // It may come after versions that the base's holder never had.
+        let predecessor = if self.rng.chance(1, 2) { base } else { Version { epoch: Epoch(0), seq: 1 } };
+        StoreOp::Patch { copy, base, version, predecessor, patch, requests }
     }
 
     fn random_copy(&mut self) -> CopyId {
