@@ -37,7 +37,8 @@ number!(
     InodeId(u64), "inode "
 );
 number!(
-    /// Number of a placement group within its pool.
+    /// Number of a placement group within its pool: the generation of its layout in the upper 16 bits, its place in the
+    /// order of hashes in the lower 16. Groups of another `pg_count` are other groups.
     PgNumber(u32), "pg "
 );
 number!(
@@ -114,7 +115,7 @@ uuid!(
 pub struct PgId {
     /// Its pool.
     pub pool: PoolId,
-    /// Its number, below the pool's `pg_count`.
+    /// Its number.
     pub number: PgNumber,
 }
 
@@ -126,6 +127,24 @@ impl fmt::Debug for PgId {
 impl fmt::Display for PgId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.pool.0, self.number.0)
+    }
+}
+
+impl PgNumber {
+    /// The group of a generation at a place, which is below 65,536.
+    pub fn new(generation: u16, place: u32) -> Self {
+        assert!(place < 1 << 16, "place {place} of a group");
+        PgNumber(u32::from(generation) << 16 | place)
+    }
+
+    /// The generation of its layout.
+    pub fn generation(self) -> u16 {
+        u16::try_from(self.0 >> 16).expect("16 bits")
+    }
+
+    /// Its place among the groups of its layout.
+    pub fn place(self) -> u32 {
+        self.0 & 0xffff
     }
 }
 
@@ -159,7 +178,7 @@ impl ObjectId {
         mix(mix(mix(u64::from(self.pool.0).wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ self.inode.0) ^ self.stripe)
     }
 
-    /// The placement group, given the pool's `pg_count` (at least 1).
+    /// The placement group in a pool's first layout, given its `pg_count` (at least 1).
     pub fn pg(&self, pg_count: u32) -> PgId {
         let number = (u128::from(self.hash()) * u128::from(pg_count)) >> 64;
         PgId { pool: self.pool, number: PgNumber(u32::try_from(number).expect("below pg_count")) }
@@ -167,7 +186,7 @@ impl ObjectId {
 }
 
 /// A range of object hashes, both ends included.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct HashRange {
     /// Lowest hash.
     pub first: u64,
@@ -179,11 +198,11 @@ impl HashRange {
     /// Every hash.
     pub const ALL: HashRange = HashRange { first: 0, last: u64::MAX };
 
-    /// The hashes of the objects of one placement group.
-    pub fn of_pg(number: PgNumber, pg_count: u32) -> HashRange {
+    /// The hashes of the objects of the group at a place, of `pg_count` groups.
+    pub fn of_pg(place: u32, pg_count: u32) -> HashRange {
         let bound = |n: u32| (u128::from(n) << 64).div_ceil(u128::from(pg_count));
         let fit = |x: u128| u64::try_from(x).expect("bounds of a group below pg_count fit");
-        HashRange { first: fit(bound(number.0)), last: fit(bound(number.0 + 1) - 1) }
+        HashRange { first: fit(bound(place)), last: fit(bound(place + 1) - 1) }
     }
 
     /// Whether `hash` lies inside.
@@ -302,8 +321,8 @@ mod tests {
     fn groups_partition_the_hashes() {
         for pg_count in [1, 2, 3, 7, 64, 1000] {
             let mut next = 0u128;
-            for number in 0..pg_count {
-                let range = HashRange::of_pg(PgNumber(number), pg_count);
+            for place in 0..pg_count {
+                let range = HashRange::of_pg(place, pg_count);
                 assert_eq!(u128::from(range.first), next);
                 next = u128::from(range.last) + 1;
             }
@@ -317,7 +336,7 @@ mod tests {
             let object = ObjectId { pool: PoolId(3), inode: InodeId(9), stripe };
             for pg_count in [1, 5, 32, 333] {
                 let pg = object.pg(pg_count);
-                assert!(HashRange::of_pg(pg.number, pg_count).contains(object.hash()));
+                assert!(HashRange::of_pg(pg.number.place(), pg_count).contains(object.hash()));
             }
         }
     }
@@ -330,7 +349,7 @@ mod tests {
 
     #[test]
     fn parts_cover_a_range() {
-        let range = HashRange::of_pg(PgNumber(1), 3);
+        let range = HashRange::of_pg(1, 3);
         let parts: Vec<_> = (0..16).map(|index| range.part(index, 4)).collect();
         assert_eq!(parts[0].first, range.first);
         assert_eq!(parts[15].last, range.last);

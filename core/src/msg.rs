@@ -1,7 +1,7 @@
 //! Typed messages. `wire` gives them bytes; the simulator passes them as they are.
 
 use crate::id::{Attempt, Epoch, InodeId, ObjectId, OsdId, PgId, PoolId, RequestId, Revision, Version};
-use crate::map::Scheme;
+use crate::map::{Layout, Scheme};
 use crate::pg::msg::PgMessage;
 use crate::store::{Bitmap, Data};
 
@@ -40,6 +40,8 @@ pub struct Request {
     pub seen: u64,
     /// The object.
     pub object: ObjectId,
+    /// The generation of the layout by which the client found the object's group.
+    pub generation: u16,
     /// The client's map epoch of the object's group.
     pub epoch: Epoch,
     /// For scheduling.
@@ -242,8 +244,8 @@ pub struct PoolInfo {
     pub scheme: Scheme,
     /// Data chunks of a stripe: 1 for replicated pools.
     pub data_chunks: u8,
-    /// Number of groups.
-    pub pg_count: u32,
+    /// How its hashes are cut into groups.
+    pub layout: Layout,
     /// Bytes of an object: a chunk times data chunks.
     pub object_bytes: u32,
 }

@@ -86,6 +86,18 @@ bugs! {
     PatchAnyBase = "patch-any-base",
     /// A member does not note which range a write changed.
     ForgetChange = "forget-change",
+    /// A group that took over objects from several groups knows the history of the first of them only.
+    ForgetAncestors = "forget-ancestors",
+    /// A group of a layout that is over goes on being served by whoever serves it.
+    ServeEndedGroup = "serve-ended-group",
+    /// The epochs of new groups begin anew, and with them the versions.
+    RestartVersions = "restart-versions",
+    /// New groups do not wait for the leases of the groups before them.
+    ForgetFormerLeases = "forget-former-leases",
+    /// The record of an interval does not look at the layout.
+    RecordInEndedGroup = "record-in-ended-group",
+    /// Requests that were made for a group of another layout are carried out.
+    IgnoreGeneration = "ignore-generation",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

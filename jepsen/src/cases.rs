@@ -104,6 +104,11 @@ pub const ALL: &[Case] = &[
         run: modify,
     },
     Case {
+        name: "regroup",
+        shows: "the number of groups goes up and down while fio runs and OSDs are killed",
+        run: regroup,
+    },
+    Case {
         name: "orphans",
         shows: "a killed supervisor takes its children along, and the data are found again",
         run: orphans,
@@ -394,6 +399,36 @@ fn remove_in(pool: &str, scale: Scale) -> Result<String> {
     ))
 }
 
+fn regroup(scale: Scale) -> Result<String> {
+    let scratch = Scratch::new("regroup")?;
+    let cluster =
+        Cluster::start(&scratch, &["--size", "256M", "--osd-size", "2G", "--pool", scale.pool, "--restart=1"])?;
+    let mut rng = Rng::new(u64::from(std::process::id()));
+    let mut steps = Vec::new();
+    for groups in ["8", "32", "4"] {
+        let begin = Instant::now();
+        let load = std::thread::scope(|scope| {
+            let load = scope.spawn(|| tools::fio(cluster.nbd(), scale.fio_s));
+            let change = cluster.admin(&["pool", "modify", "main", "--pg-count", groups]);
+            let change = change.and(nemesis::kill_osds(&cluster, &mut rng, Duration::from_millis(700), 1));
+            let load = load.join().expect("fio's thread does not panic");
+            change.and(load)
+        });
+        let outcome = load.with_context(|| cluster.logs())?;
+        let regrouped = |status: &serde_json::Value| status["regrouping"].as_array().is_some_and(Vec::is_empty);
+        while !regrouped(&cluster.admin(&["status", "--quick"])?) {
+            let patient = begin.elapsed() < Duration::from_secs(120);
+            ensure!(patient, "{groups} groups: {}\n{}", cluster.admin(&["status", "--quick"])?, cluster.logs());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        cluster.wait_clean(Duration::from_secs(120))?;
+        let list = cluster.admin(&["pg", "list"])?;
+        ensure!(list.as_array().map(Vec::len) == groups.parse().ok(), "{groups} groups: {list}");
+        steps.push(format!("{groups} groups after {:.1} s ({outcome})", begin.elapsed().as_secs_f64()));
+    }
+    Ok(steps.join(", "))
+}
+
 fn modify(scale: Scale) -> Result<String> {
     let scratch = Scratch::new("modify")?;
     let cluster = Cluster::start(&scratch, &["--size", "256M", "--osd-size", "2G", "--pool", "replicated:2"])?;
@@ -417,7 +452,7 @@ fn modify(scale: Scale) -> Result<String> {
     }
     for (change, reason) in [
         (["--scheme", "ec:2+1"], "scheme cannot change from replicated to ec"),
-        (["--pg-count", "8"], "pg_count cannot change"),
+        (["--pg-count", "0"], "pg_count is 0"),
         (["--pg-minsize", "3"], "pg_minsize is 3"),
     ] {
         let Err(refusal) = cluster.admin(&[&["pool", "modify", "main"], &change[..]].concat()) else {

@@ -191,7 +191,8 @@ impl Caller {
         let Some(link) = self.link else { return false };
         let id = RequestId { session: Session { client: ClientId(1), number: 1 }, number };
         let object = ashlar_core::id::ObjectId { stripe, ..Default::default() };
-        let request = Request { id, seen: 0, object, epoch: Epoch(1), class: Default::default(), tenant: 0, op };
+        let request =
+            Request { id, seen: 0, object, generation: 0, epoch: Epoch(1), class: Default::default(), tenant: 0, op };
         env.out.send(link, Message::Request(request));
         true
     }

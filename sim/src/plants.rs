@@ -40,6 +40,12 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::SyncWithoutFlush | Bug::SkipReplay => "unsynced_writes",
         Bug::TrimTooEarly => "lagging_member_alone",
         Bug::SkipFence | Bug::ActivateWithoutLeaseWait => "deposed_primary",
+        Bug::ForgetAncestors
+        | Bug::ServeEndedGroup
+        | Bug::RestartVersions
+        | Bug::ForgetFormerLeases
+        | Bug::RecordInEndedGroup
+        | Bug::IgnoreGeneration => "pg_count_change",
         Bug::DropRequestNumbers => "total_power_loss",
         _ => "mix",
     };

@@ -61,6 +61,7 @@ scenarios! {
     deposed_primary = "../scenarios/deposed_primary.rs",
     long_and_busy = "../scenarios/long_and_busy.rs",
     power_cycles = "../scenarios/power_cycles.rs",
+    pg_count_change = "../scenarios/pg_count_change.rs",
 }
 
 fn ms(n: u64) -> Duration {

@@ -201,7 +201,9 @@ async fn wait_until_removed(metadata: &Metadata, pool: PoolId, inode: InodeId) -
             return Ok(());
         }
         let progress = || {
-            let (done, all) = (map.removed_from(pool, inode).count(), map.pool(pool).map_or(0, |pool| pool.pg_count));
+            let layout = map.layout(pool).map(|layout| layout.now).unwrap_or_default();
+            let done = map.removed_from(pool, inode).filter(|number| layout.contains(*number)).count();
+            let all = layout.pg_count;
             format!("{done} of {all} placement groups are done; this command may be ended, the removal goes on")
         };
         watch.pause(progress).await;

@@ -101,8 +101,8 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
         address: state.map(|s| s.address.clone()).unwrap_or_default(),
         size_bytes: state.map(|s| s.size_bytes).or(record.map(|r| r.size_bytes)).unwrap_or_default(),
         reweight: map.osd_config(id).reweight,
-        pgs: map.pg_maps().filter(|(_, pg)| member(pg)).count(),
-        primary_pgs: map.pg_maps().filter(|(_, pg)| pg.primary == Some(id)).count(),
+        pgs: map.groups().filter(|(_, pg)| member(pg)).count(),
+        primary_pgs: map.groups().filter(|(_, pg)| pg.primary == Some(id)).count(),
     }
 }
 

@@ -178,12 +178,12 @@ async fn wait(metadata: &Metadata, ids: &[PgId]) -> Result<()> {
 fn chosen(args: &Scrub, map: &ClusterMap) -> Result<Vec<PgId>> {
     let mut ids = Vec::new();
     for name in &args.pgs {
-        let found = map.pg_maps().map(|(id, _)| id).find(|id| id.to_string() == *name);
+        let found = map.groups().map(|(id, _)| id).find(|id| id.to_string() == *name);
         ids.push(found.with_context(|| format!("there is no group '{name}'; `ashlar pg list` shows them"))?);
     }
     if let Some(name) = &args.pool {
         let (pool, _) = pool_named(map, name)?;
-        ids.extend(map.pg_maps().map(|(id, _)| id).filter(|id| id.pool == pool));
+        ids.extend(map.groups().map(|(id, _)| id).filter(|id| id.pool == pool));
     }
     Ok(ids)
 }
@@ -237,5 +237,5 @@ pub fn rows(map: &ClusterMap, states: &BTreeMap<PgId, Summary>) -> Vec<Row> {
         target: pg.target.clone(),
         summary: states.get(&id).filter(|summary| summary.epoch == pg.epoch).cloned(),
     };
-    map.pg_maps().map(row).collect()
+    map.groups().map(row).collect()
 }

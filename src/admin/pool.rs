@@ -80,7 +80,7 @@ pub struct Modify {
     /// Seconds between two scrubs of a group, in which all copies are read and compared; 0: only when ordered.
     #[arg(long, value_name = "SECONDS")]
     scrub_interval: Option<u64>,
-    /// Number of placement groups; cannot change.
+    /// Number of placement groups. Nothing is written anew; groups that are merged move what lies apart.
     #[arg(long)]
     pg_count: Option<u32>,
     /// Bytes of an object or chunk; cannot change.
@@ -93,12 +93,13 @@ pub struct Modify {
     connection: Connection,
 }
 
-/// A pool and its number.
+/// A pool, its number, and how many groups it has at present.
 #[derive(Serialize)]
 struct Row {
     id: PoolId,
     #[serde(flatten)]
     pool: Pool,
+    groups: u32,
 }
 
 /// Runs a command.
@@ -111,15 +112,18 @@ pub async fn run(command: Command) -> Result<()> {
 }
 
 async fn list(connection: &Connection) -> Result<()> {
-    let (_, pools) = read(&connection.open().await?).await?;
-    let rows: Vec<_> = pools.0.into_iter().map(|(id, pool)| Row { id, pool }).collect();
+    let metadata = connection.open().await?;
+    let ((_, pools), map) = (read(&metadata).await?, metadata.map().await?);
+    let groups = |id: PoolId| map.layout(id).map_or(0, |layout| layout.now.pg_count);
+    let rows: Vec<_> = pools.0.into_iter().map(|(id, pool)| Row { id, pool, groups: groups(id) }).collect();
     connection.output().print(&rows, |rows| {
         let mut table = output::table(["ID", "NAME", "SCHEME", "SIZE", "MINSIZE", "PGS", "OBJECT", "DOMAIN"]);
-        for Row { id, pool } in rows {
+        for Row { id, pool, groups } in rows {
             let scheme = Redundancy::of(pool).to_string();
             let object = size::human(pool.object_bytes().into());
-            let numbers = [pool.pg_size.to_string(), pool.pg_minsize.to_string(), pool.pg_count.to_string()];
-            let [pg_size, pg_minsize, pg_count] = numbers;
+            let [pg_size, pg_minsize] = [pool.pg_size, pool.pg_minsize].map(|number| number.to_string());
+            let changing = if *groups == pool.pg_count { String::new() } else { format!("{groups} -> ") };
+            let pg_count = format!("{changing}{}", pool.pg_count);
             let id = id.to_string();
             table.add_row([&id, &pool.name, &scheme, &pg_size, &pg_minsize, &pg_count, &object, &pool.failure_domain]);
         }
@@ -143,7 +147,9 @@ impl Create {
             room::check(&map, &pool)?;
         }
         let id = create(&metadata, &pool).await?;
-        self.connection.output().print(&Row { id, pool }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
+        self.connection
+            .output()
+            .print(&Row { id, pool, groups: 0 }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
     }
 }
 
@@ -157,6 +163,10 @@ impl Modify {
             };
             let (id, new) = (*id, self.changed(old)?);
             let unchanged = *old == new;
+            let layout = metadata.map().await?.layout(id);
+            if old.pg_count != new.pg_count && layout.is_some_and(|layout| layout.now.generation == u16::MAX) {
+                bail!("pool '{}': pg_count has changed {} times, which is all there is", self.name, u16::MAX);
+            }
             parse::check_pool_change(old, &new)
                 .and_then(|()| parse::check_pool(&new))
                 .map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", self.name))?;
@@ -169,7 +179,8 @@ impl Modify {
             pools.0.insert(id, new.clone());
             let compare = vec![Compare::ModRevision(keys::pools(), revision)];
             if unchanged || metadata.put_if(compare, &keys::pools(), serde_json::to_vec(&pools)?).await? {
-                return self.connection.output().print(&Row { id, pool: new }, |row| {
+                let groups = layout.map_or(0, |layout| layout.now.pg_count);
+                return self.connection.output().print(&Row { id, pool: new, groups }, |row| {
                     let what = if unchanged { "nothing to change in" } else { "changed" };
                     format!("{what} pool {} '{}'; `ashlar status` shows how its groups follow", row.id, row.pool.name)
                 });

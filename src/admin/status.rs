@@ -4,8 +4,8 @@ use super::{Connection, osd, pg};
 use crate::metadata::Metadata;
 use crate::size;
 use anyhow::Result;
-use ashlar_core::id::ClusterUuid;
-use ashlar_core::map::default_near_full_percent;
+use ashlar_core::id::{ClusterUuid, PgId, PgNumber, PoolId};
+use ashlar_core::map::{ClusterMap, Pool, default_near_full_percent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -85,6 +85,18 @@ struct Rates {
     write_bytes: f64,
 }
 
+/// A pool whose number of groups is changing.
+#[derive(Serialize)]
+struct Regrouping {
+    pool: String,
+    /// Groups at present.
+    groups: u32,
+    /// Groups that are wanted.
+    wanted: u32,
+    /// Groups that still gather objects from the groups before them.
+    gathering: usize,
+}
+
 #[derive(Serialize)]
 struct Status {
     cluster: Option<ClusterUuid>,
@@ -95,6 +107,7 @@ struct Status {
     images: usize,
     images_removing: usize,
     pgs: BTreeMap<String, u64>,
+    regrouping: Vec<Regrouping>,
     degraded_objects: u64,
     misplaced_objects: u64,
     unfound_objects: u64,
@@ -136,6 +149,7 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         images: map.images().count(),
         images_removing: map.images().filter(|(.., image)| image.removing).count(),
         pgs: BTreeMap::new(),
+        regrouping: map.pools().filter_map(|(id, pool)| Regrouping::of(&map, id, pool)).collect(),
         degraded_objects: 0,
         misplaced_objects: 0,
         unfound_objects: 0,
@@ -174,6 +188,31 @@ fn space(statistics: &BTreeMap<u32, Statistics>) -> StoreFigures {
         sum.device_flushes += store.device_flushes;
     }
     sum
+}
+
+impl Regrouping {
+    fn of(map: &ClusterMap, id: PoolId, pool: &Pool) -> Option<Self> {
+        let layout = map.layout(id)?;
+        let gathers = |number: &PgNumber| {
+            let history = map.history(PgId { pool: id, number: *number });
+            history.map_or(layout.before.is_some(), |history| !history.ancestors.is_empty())
+        };
+        let (groups, gathering) = (layout.now.pg_count, layout.now.numbers().filter(gathers).count());
+        let changing = groups != pool.pg_count || layout.before.is_some() || gathering > 0;
+        changing.then(|| Regrouping { pool: pool.name.clone(), groups, wanted: pool.pg_count, gathering })
+    }
+
+    fn text(&self) -> String {
+        let Regrouping { pool, groups, wanted, gathering } = self;
+        let mut text = format!("pool '{pool}' has {groups} placement groups");
+        if groups != wanted {
+            text += &format!(", {wanted} are wanted");
+        }
+        if *gathering > 0 {
+            text += &format!(", {gathering} of them gather objects of those before them");
+        }
+        text
+    }
 }
 
 impl Rates {
@@ -220,6 +259,7 @@ impl Status {
         line("space", self.space_text());
         line("contents", self.contents_text());
         line("pgs", counts(&self.pgs));
+        self.regrouping.iter().for_each(|pool| line("regroups", pool.text()));
         line("recovery", self.recovery_text());
         if let Some(rates) = self.rates {
             line("client", rates.text());

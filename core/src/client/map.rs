@@ -1,6 +1,7 @@
 //! The client's copy of the cluster map: pools, groups and addresses, nothing else.
 //!
-//! Invariants: the revision never goes back; a group's epoch never goes back.
+//! Invariants: the revision never goes back; a group's epoch never goes back, nor does a pool's layout; no group of a
+//! layout that is over is kept.
 
 use crate::id::{OsdId, PgId, PoolId, Revision};
 use crate::msg::{MapUpdate, OsdInfo, PgInfo, PoolInfo};
@@ -13,6 +14,8 @@ pub struct ClientMap {
     pools: BTreeMap<PoolId, PoolInfo>,
     pgs: BTreeMap<PgId, PgInfo>,
     osds: BTreeMap<OsdId, String>,
+    /// Pools whose layout is another one.
+    relaid: Vec<PoolId>,
 }
 
 impl ClientMap {
@@ -58,7 +61,7 @@ impl ClientMap {
         self.revision = update.revision;
         let mut changed = update.full;
         for pool in update.pools {
-            changed |= self.pools.insert(pool.id, pool.clone()) != Some(pool);
+            changed |= self.apply_pool(pool);
         }
         for OsdInfo { id, address } in update.osds {
             changed |= self.osds.get(&id) != Some(&address);
@@ -70,8 +73,34 @@ impl ClientMap {
         changed
     }
 
+    /// Pools whose objects belong to other groups than at the last call.
+    pub fn take_relaid(&mut self) -> Vec<PoolId> {
+        std::mem::take(&mut self.relaid)
+    }
+
+    fn apply_pool(&mut self, mut pool: PoolInfo) -> bool {
+        if let Some(known) = self.pools.get(&pool.id) {
+            if known.layout.generation > pool.layout.generation {
+                pool.layout = known.layout;
+            }
+            if known.layout != pool.layout {
+                self.relaid.push(pool.id);
+                let (id, layout) = (pool.id, pool.layout);
+                self.pgs.retain(|pg, _| pg.pool != id || pg.number.generation() >= layout.generation);
+            }
+        }
+        self.pools.insert(pool.id, pool.clone()) != Some(pool)
+    }
+
+    /// The generation of a pool's groups that counts.
+    fn generation(&self, pool: PoolId) -> u16 {
+        self.pools.get(&pool).map_or(0, |pool| pool.layout.generation)
+    }
+
     fn apply_pg(&mut self, info: PgInfo) -> bool {
-        let newer = self.pgs.get(&info.pg).is_none_or(|known| info.epoch >= known.epoch && *known != info);
+        let known = self.pgs.get(&info.pg);
+        let newer = known.is_none_or(|known| info.epoch >= known.epoch && *known != info)
+            && info.pg.number.generation() >= self.generation(info.pg.pool);
         if newer {
             self.pgs.insert(info.pg, info);
         }
@@ -79,10 +108,14 @@ impl ClientMap {
     }
 
     fn forget_unlisted(&mut self, update: &MapUpdate) {
-        self.pools.clear();
+        let listed: BTreeMap<PoolId, u16> = update.pools.iter().map(|pool| (pool.id, pool.layout.generation)).collect();
+        self.pools.retain(|pool, _| listed.contains_key(pool));
         self.osds.clear();
+        // Who does not know of the present layout yet cannot list its groups.
+        let lags = |pool: PoolId| listed.get(&pool).is_some_and(|generation| *generation < self.generation(pool));
+        let lagging: Vec<PoolId> = self.pools.keys().copied().filter(|pool| lags(*pool)).collect();
         let listed: BTreeMap<PgId, ()> = update.pgs.iter().map(|info| (info.pg, ())).collect();
-        self.pgs.retain(|pg, _| listed.contains_key(pg));
+        self.pgs.retain(|pg, _| listed.contains_key(pg) || lagging.contains(&pg.pool));
     }
 }
 
@@ -90,6 +123,7 @@ impl ClientMap {
 mod tests {
     use super::*;
     use crate::id::{Epoch, PgNumber};
+    use crate::map::Layout;
 
     fn pg(number: u32, epoch: u64, primary: u32) -> PgInfo {
         let pg = PgId { pool: PoolId(1), number: PgNumber(number) };
@@ -122,6 +156,30 @@ mod tests {
         assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (Some(&pg(0, 3, 1)), Some("a:1")));
         map.apply(update(6, true, vec![], &[]));
         assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (None, None));
+    }
+
+    #[test]
+    fn a_layout_never_goes_back_and_takes_the_groups_of_the_one_before_away() {
+        let pool = |generation: u16, pg_count: u32| PoolInfo {
+            id: PoolId(1),
+            name: "p".into(),
+            scheme: crate::map::Scheme::Replicated,
+            data_chunks: 1,
+            layout: Layout { generation, pg_count },
+            object_bytes: 1 << 20,
+        };
+        let with =
+            |generation, pg_count, update: MapUpdate| MapUpdate { pools: vec![pool(generation, pg_count)], ..update };
+        let new = PgNumber::new(1, 0).0;
+        let mut map = ClientMap::default();
+        map.apply(with(0, 2, update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[])));
+        assert!(map.take_relaid().is_empty(), "what is known first is no change");
+        assert!(map.apply(with(1, 1, update(5, false, vec![pg(new, 4, 1)], &[]))));
+        assert_eq!((map.take_relaid(), map.pg(pg(0, 0, 0).pg)), (vec![PoolId(1)], None));
+        map.apply(with(0, 2, update(6, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[])));
+        assert_eq!(map.pool(PoolId(1)).map(|pool| pool.layout.pg_count), Some(1));
+        assert_eq!((map.pg(pg(new, 0, 0).pg), map.pg(pg(0, 0, 0).pg)), (Some(&pg(new, 4, 1)), None));
+        assert!(map.take_relaid().is_empty());
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod numbers;
 mod ops;
 mod order;
 mod part;
+mod regroup;
 mod replay;
 mod requests;
 mod seeds;
@@ -287,7 +288,7 @@ impl Client {
             op.fail(OpError::NoSuchPool, 0);
             return self.complete_if_done(key);
         };
-        let pg_count = pool.pg_count;
+        let layout = pool.layout;
         let Some((index, stripe, action)) = op.cut(info.size_bytes, image.object_bytes) else {
             return self.complete_if_done(key);
         };
@@ -295,7 +296,7 @@ impl Client {
         let lane = if is_write { &mut self.writes } else { &mut self.reads };
         lane.requests += 1;
         lane.bytes += action.bytes();
-        self.requests.submit(env, key, index, object, object.pg(pg_count), action);
+        self.requests.submit(env, key, index, object, layout.pg(object), action);
     }
 
     fn complete_if_done(&mut self, key: Key<Op>) {

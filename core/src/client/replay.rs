@@ -105,7 +105,7 @@ impl Requests {
     }
 
     /// Makes the replay of a write; gives it if it is its turn.
-    fn replay(&mut self, pg: PgId, entry: Entry) -> Option<Key<Part>> {
+    pub(super) fn replay(&mut self, pg: PgId, entry: Entry) -> Option<Key<Part>> {
         self.stats.replays += 1;
         self.unsynced.replay_begins(pg, &entry);
         let Entry { number, object, action } = entry;
@@ -125,11 +125,12 @@ impl Requests {
 
     /// A write was acknowledged that is not safe: it is kept, or replayed if its epoch is over. Gives what is to be sent.
     pub(super) fn keep(&mut self, pg: PgId, epoch: Epoch, entry: Entry) -> Option<Key<Part>> {
-        let present = self.map.pg(pg).map_or(epoch, |info| info.epoch);
-        if present != epoch && !planted(Bug::SkipReplay) {
+        // The group may be one that is not known yet, which took over the object.
+        let present = self.map.pg(pg).map(|info| info.epoch);
+        if present != Some(epoch) && !planted(Bug::SkipReplay) {
             return self.replay(pg, entry);
         }
-        self.unsynced.keep(pg, present, entry);
+        self.unsynced.keep(pg, present.unwrap_or(epoch), entry);
         if self.unsynced.bytes() * 2 >= self.dirty_bytes && !self.unsynced.is_flushing() {
             self.unsynced.flush(None);
         }

@@ -267,11 +267,11 @@ impl Requests {
             Owner::Op(..) | Owner::Replay => self.groups.entry(part.pg).or_default().seen(last),
         };
         let id = RequestId { session, number: part.wire_number(key) };
-        let (object, op) = (part.object, part.request());
+        let (object, generation, op) = (part.object, part.pg.number.generation(), part.request());
         part.state = State::Sent(link, epoch);
         part.tries.push((link, epoch));
         self.stats.requests += 1;
-        let request = Request { id, seen, object, epoch, class: Class::Client, tenant: 0, op };
+        let request = Request { id, seen, object, generation, epoch, class: Class::Client, tenant: 0, op };
         env.out.send(link, Message::Request(request));
         if let Some((osd, at)) = self.links.sent(env.now, link) {
             self.deadlines.arm(at, Timer::Silence(osd));
@@ -616,6 +616,7 @@ impl Requests {
 
     fn on_news(&mut self, env: &mut Env<'_>) {
         // First: nothing may be sent under a new epoch before what is to be replayed counts as unanswered.
+        self.regroup(env);
         if !planted(Bug::SkipReplay) {
             self.replay_outdated(env);
         }

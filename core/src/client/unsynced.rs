@@ -18,9 +18,10 @@ use super::api::OpError;
 use super::ops::Op;
 use super::part::{Action, Part};
 use crate::id::{Epoch, ObjectId, PgId, PoolId};
+use crate::map::Layout;
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Besides its data, a kept write takes about so much memory; so those without data are bounded, too.
 const ENTRY_BYTES: u64 = 256;
@@ -76,6 +77,14 @@ impl Dirty {
     fn owes(&self) -> bool {
         self.wanted > self.done
     }
+
+    /// Takes over writes of another group, and the flushes that wait for them.
+    fn inherit(&mut self, other: &Dirty) {
+        if other.owes() {
+            self.owed = if self.owes() { self.owed.min(other.owed) } else { other.owed };
+            self.wanted = self.wanted.max(other.wanted);
+        }
+    }
 }
 
 /// See the module.
@@ -119,6 +128,36 @@ impl Unsynced {
         // Of writes that overlap, the later has the higher number: it began after the earlier had been answered.
         entries.sort_by_key(|entry| entry.number);
         Some((*pg, entries, dirty.sync.take().map(|sync| sync.part)))
+    }
+
+    /// Groups are over whose objects belong to those of `layout` now. Takes what is kept of them, in the order in which it
+    /// is to be replayed, and the syncs that are void; `replays` names the old and the new group of each write that is
+    /// being replayed. Flushes wait for the new groups instead.
+    pub fn regroup(
+        &mut self,
+        is_over: &impl Fn(&PgId) -> bool,
+        replays: &[(PgId, PgId)],
+        layout: Layout,
+    ) -> (Vec<Entry>, Vec<Key<Part>>) {
+        let (mut entries, mut syncs) = (Vec::new(), Vec::new());
+        let old: Vec<PgId> = self.groups.keys().copied().filter(is_over).collect();
+        for pg in old {
+            let dirty = self.groups.remove(&pg).expect("listed above");
+            let replayed = replays.iter().filter(|(from, _)| *from == pg).map(|(_, to)| *to);
+            let heirs: BTreeSet<PgId> =
+                dirty.kept.iter().map(|entry| layout.pg(entry.object)).chain(replayed.clone()).collect();
+            for heir in heirs {
+                self.groups.entry(heir).or_default().inherit(&dirty);
+            }
+            for heir in replayed {
+                self.groups.entry(heir).or_default().replaying += 1;
+            }
+            syncs.extend(dirty.sync.map(|sync| sync.part));
+            self.bytes -= dirty.kept.iter().map(Entry::bytes).sum::<u64>();
+            entries.extend(dirty.kept);
+        }
+        entries.sort_by_key(|entry: &Entry| entry.number);
+        (entries, syncs)
     }
 
     /// A write of the group is to be replayed; it is in memory as long.

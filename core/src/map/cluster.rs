@@ -9,7 +9,7 @@ use super::follow::Followed;
 use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
     FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
-    Pool, Pools, ScrubOrder, Tree, Wish,
+    Pool, PoolLayout, Pools, ScrubOrder, Tree, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId, Revision};
 use crate::meta::{KeyValue, WatchEvent};
@@ -239,6 +239,23 @@ impl ClusterMap {
         }
     }
 
+    /// How a pool's hashes are cut into groups; `None`: it has none yet.
+    pub fn layout(&self, pool: PoolId) -> Option<PoolLayout> {
+        match self.value(Key::Layout(pool)) {
+            Some(Value::Layout(layout)) => Some(*layout),
+            _ => None,
+        }
+    }
+
+    /// All layouts.
+    pub fn layouts(&self) -> impl Iterator<Item = (PoolId, PoolLayout)> {
+        let all = Key::Layout(PoolId(0))..=Key::Layout(PoolId(u32::MAX));
+        self.values.range(all).filter_map(|(key, kept)| match (key, &kept.value) {
+            (Key::Layout(pool), Value::Layout(layout)) => Some((*pool, *layout)),
+            _ => None,
+        })
+    }
+
     /// The placement tree; `None`: all hosts are below the root.
     pub fn tree(&self) -> Option<&Tree> {
         match self.value(Key::Tree) {
@@ -389,12 +406,27 @@ impl ClusterMap {
             .flat_map(|(pool, _, maps)| maps.0.iter().map(move |(number, map)| (PgId { pool, number: *number }, map)))
     }
 
+    /// Those of them that are of their pool's layout in force.
+    pub fn groups(&self) -> impl Iterator<Item = (PgId, &PgMap)> {
+        let in_force = |pg: PgId| self.layout(pg.pool).is_some_and(|layout| layout.now.contains(pg.number));
+        self.pg_maps().filter(move |(pg, _)| in_force(*pg))
+    }
+
     /// Histories, for those who follow `pg/history/` (monitors; a group's OSDs read their own).
     pub fn history(&self, pg: PgId) -> Option<&History> {
         match self.value(Key::History(pg)) {
             Some(Value::History(history)) => Some(history),
             _ => None,
         }
+    }
+
+    /// The groups of a pool that have a history.
+    pub fn histories(&self, pool: PoolId) -> impl Iterator<Item = (PgId, &History)> {
+        let of = |number| Key::History(PgId { pool, number: PgNumber(number) });
+        self.range(of(0), of(u32::MAX)).filter_map(|entry| match entry {
+            (Key::History(pg), Value::History(history)) => Some((*pg, history)),
+            _ => None,
+        })
     }
 
     /// Wishes of primaries, with the revision of the key.
@@ -412,6 +444,15 @@ impl ClusterMap {
             Some(Value::ScrubOrder(order)) => Some((*order, self.mod_revision(Key::ScrubOrder(pg)))),
             _ => None,
         }
+    }
+
+    /// The groups of a pool that an order to scrub is given for.
+    pub fn scrub_orders(&self, pool: PoolId) -> impl Iterator<Item = PgId> {
+        let of = |number| Key::ScrubOrder(PgId { pool, number: PgNumber(number) });
+        self.range(of(0), of(u32::MAX)).filter_map(|(key, _)| match key {
+            Key::ScrubOrder(pg) => Some(*pg),
+            _ => None,
+        })
     }
 
     /// The wish of a group's primary.

@@ -6,13 +6,15 @@
 pub mod access;
 pub mod cluster;
 pub mod follow;
+pub mod layout;
 pub mod parse;
 pub mod place;
 pub mod serve;
 
 pub use cluster::{Changes, ClusterMap};
+pub use layout::{Layout, PoolLayout};
 
-use crate::id::{ClusterUuid, Epoch, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
+use crate::id::{ClusterUuid, Epoch, HashRange, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -174,7 +176,7 @@ pub struct Pool {
     pub pg_size: u8,
     /// Members that must be there for the group to serve.
     pub pg_minsize: u8,
-    /// Number of groups.
+    /// Number of groups that there should be; the layout says how many there are.
     pub pg_count: u32,
     /// Parity chunks of erasure codes.
     #[serde(default)]
@@ -372,6 +374,43 @@ pub struct History {
     pub witnesses: Vec<Member>,
     /// `(e, S_e)`, in order; the last is that of `f`.
     pub sets: Vec<(Epoch, Vec<Member>)>,
+    /// The group took over ranges of hashes from several groups, when the number of groups changed, and has not been
+    /// trimmed since: what holds for each of them. The fields above then say what is common to all: the intervals of
+    /// this group itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// What a group's history says of some of its objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// Hashes of the objects.
+    pub range: HashRange,
+    /// Their history, this group's intervals included; it has no ancestors itself.
+    pub history: History,
+}
+
+impl History {
+    /// Ranges of hashes that cover the group, each with the history of its objects.
+    pub fn parts(&self) -> impl Iterator<Item = (HashRange, &History)> {
+        let whole = self.ancestors.is_empty().then_some((HashRange::ALL, self));
+        whole.into_iter().chain(self.ancestors.iter().map(|ancestor| (ancestor.range, &ancestor.history)))
+    }
+
+    /// The history of an object with this hash.
+    pub fn of(&self, hash: u64) -> &History {
+        self.ancestors.iter().find(|part| part.range.contains(hash)).map_or(self, |part| &part.history)
+    }
+
+    /// The history of a group that has recorded nothing yet, from those of the groups before it. One ancestor's is
+    /// simply continued.
+    pub fn inherited(mut ancestors: Vec<Ancestor>) -> History {
+        if ancestors.len() == 1 {
+            return ancestors.remove(0).history;
+        }
+        let last = ancestors.iter().map(|ancestor| ancestor.history.last).max().unwrap_or_default();
+        History { last, ancestors, ..History::default() }
+    }
 }
 
 /// `pg/wish/<pool>/<pg>`, leased by the OSD that writes it, the group's primary: as long as it exists, these OSDs are
@@ -494,6 +533,10 @@ pub mod keys {
     /// `pg/map/<pool>/<chunk>`.
     pub fn pg_map(pool: PoolId, chunk: u32) -> String {
         format!("{PREFIX}pg/map/{pool}/{chunk}")
+    }
+    /// `pg/map/<pool>/layout`.
+    pub fn layout(pool: PoolId) -> String {
+        format!("{PREFIX}pg/map/{pool}/layout")
     }
     /// `pg/history/<pool>/<pg>`.
     pub fn pg_history(pg: PgId) -> String {

@@ -5,8 +5,8 @@
 
 use super::access::{Access, Obeyed};
 use super::{
-    FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX, PgMap,
-    PgMapChunk, Pool, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
+    FailureReport, Global, History, Image, Layout, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX,
+    PgMap, PgMapChunk, Pool, PoolLayout, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::limits::{
@@ -97,6 +97,8 @@ pub enum Key {
     Access,
     /// `osd/access/<n>`.
     OsdAccess(OsdId),
+    /// `pg/map/<pool>/layout`.
+    Layout(PoolId),
 }
 
 impl Key {
@@ -113,6 +115,7 @@ impl Key {
             ["osd", "state", osd] => number(osd).map(|osd| Key::OsdState(OsdId(osd))),
             ["osd", "failed", osd, by] => Some(Key::OsdFailed(OsdId(number(osd)?), OsdId(number(by)?))),
             ["osd", "record", osd] => number(osd).map(|osd| Key::OsdRecord(OsdId(osd))),
+            ["pg", "map", pool, "layout"] => Some(Key::Layout(PoolId(number(pool)?))),
             ["pg", "map", pool, chunk] => Some(Key::PgMap(PoolId(number(pool)?), number(chunk)?)),
             ["pg", "history", pool, pg] => Some(Key::History(group(pool, pg)?)),
             ["pg", "wish", pool, pg] => Some(Key::Wish(group(pool, pg)?)),
@@ -176,6 +179,8 @@ pub enum Value {
     Access(Access),
     /// `osd/access/<n>`.
     OsdAccess(Obeyed),
+    /// `pg/map/<pool>/layout`.
+    Layout(PoolLayout),
 }
 
 /// Parses and checks the value of a key.
@@ -198,6 +203,7 @@ pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueErr
         Key::Leader => json(bytes).map(Value::Leader),
         Key::Access => json(bytes).map(Value::Access),
         Key::OsdAccess(_) => json(bytes).map(Value::OsdAccess),
+        Key::Layout(_) => json(bytes).and_then(|v| check_layout(&v).map(|()| Value::Layout(v))),
     };
     checked.map_err(|reason| ValueError { key: name.to_string(), reason })
 }
@@ -281,9 +287,6 @@ pub fn check_pool_change(old: &Pool, new: &Pool) -> Result<(), String> {
     })?;
     ensure(old.block_size == new.block_size, || {
         fixed("block_size", &old.block_size, &new.block_size, "images are cut into objects by it")
-    })?;
-    ensure(old.pg_count == new.pg_count, || {
-        fixed("pg_count", &old.pg_count, &new.pg_count, "a group's history covers the objects that it has had")
     })
 }
 
@@ -369,6 +372,11 @@ fn check_image(image: &Image) -> Result<(), String> {
 fn check_osd_state(state: &OsdState) -> Result<(), String> {
     ensure(!state.address.is_empty(), || "address is empty; restart this OSD".into())?;
     ensure(!state.host.is_empty(), || "host is empty; start this OSD with --host".into())
+}
+
+fn check_layout(layout: &PoolLayout) -> Result<(), String> {
+    let usual = |layout: &Layout| (1..=PG_COUNT_MAX).contains(&layout.pg_count);
+    ensure(usual(&layout.now) && layout.before.iter().all(usual), || format!("pg_count is not 1 to {PG_COUNT_MAX}"))
 }
 
 fn check_chunk(chunk: u32, maps: &PgMapChunk) -> Result<(), String> {

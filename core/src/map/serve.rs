@@ -118,8 +118,11 @@ impl MapServer {
             self.note_key(map, *key);
         }
         for pg in &changes.pgs {
-            let revision = map.pg_map(*pg).map_or(map.newest_revision(), |(_, revision)| revision);
-            self.note(Item::Pg(*pg), revision.0);
+            match map.pg_map(*pg) {
+                Some((_, revision)) => self.note(Item::Pg(*pg), revision.0),
+                // Of a layout that is over: clients forget it with the layout.
+                None => self.forget(Item::Pg(*pg)),
+            }
         }
         self.first_revision.get_or_insert(map.complete_revision());
         for question in std::mem::take(&mut self.waiting) {
@@ -182,6 +185,7 @@ impl MapServer {
                 self.removal = self.sequence;
                 self.note(Item::Pools, map.newest_revision().0);
             }
+            Key::Layout(_) => self.note(Item::Pools, map.newest_revision().0),
             Key::OsdState(osd) => {
                 let revision = match map.mod_revision(key) {
                     0 => map.newest_revision().0,
@@ -199,6 +203,12 @@ impl MapServer {
             self.by_sequence.remove(&(old.sequence, item));
         }
         self.by_sequence.insert((stamp.sequence, item));
+    }
+
+    fn forget(&mut self, item: Item) {
+        if let Some(old) = self.stamps.remove(&item) {
+            self.by_sequence.remove(&(old.sequence, item));
+        }
     }
 
     fn push_soon(&mut self, env: &mut Env<'_>, map: &ClusterMap) {
@@ -238,9 +248,10 @@ impl MapServer {
 }
 
 fn send_full(env: &mut Env<'_>, map: &ClusterMap, link: LinkId) {
-    let pools = map.pools().map(|(id, pool)| pool_info(id, pool)).collect();
+    let pools = pool_infos(map).collect();
     let osds = map.osd_states().map(|(id, state)| OsdInfo { id, address: state.address.clone() }).collect();
-    let pgs = map.pg_maps().map(|(pg, map)| PgInfo { pg, epoch: map.epoch, primary: map.primary }).collect();
+    let pgs = map.pg_maps().filter(|(pg, _)| is_in_force(map, *pg));
+    let pgs = pgs.map(|(pg, map)| PgInfo { pg, epoch: map.epoch, primary: map.primary }).collect();
     send_parts(env, map, link, MapUpdate { revision: Revision(0), full: true, pools, pgs, osds });
 }
 
@@ -257,13 +268,13 @@ fn send_items(env: &mut Env<'_>, map: &ClusterMap, link: LinkId, items: impl Ite
 
 fn add_item(map: &ClusterMap, item: Item, update: &mut MapUpdate) {
     match item {
-        Item::Pools => update.pools.extend(map.pools().map(|(id, pool)| pool_info(id, pool))),
+        Item::Pools => update.pools.extend(pool_infos(map)),
         Item::Osd(id) => {
             let address = map.osd_state(id).map_or(String::new(), |state| state.address.clone());
             update.osds.push(OsdInfo { id, address });
         }
         Item::Pg(pg) => {
-            if let Some((map, _)) = map.pg_map(pg) {
+            if let Some((map, _)) = map.pg_map(pg).filter(|_| is_in_force(map, pg)) {
                 update.pgs.push(PgInfo { pg, epoch: map.epoch, primary: map.primary });
             }
         }
@@ -281,15 +292,23 @@ fn send_parts(env: &mut Env<'_>, map: &ClusterMap, link: LinkId, mut update: Map
     env.out.send(link, Message::Map(MapMessage::Update(update)));
 }
 
-fn pool_info(id: PoolId, pool: &super::Pool) -> PoolInfo {
-    PoolInfo {
-        id,
-        name: pool.name.clone(),
-        scheme: pool.scheme,
-        data_chunks: pool.data_chunks(),
-        pg_count: pool.pg_count,
-        object_bytes: pool.object_bytes(),
-    }
+/// The pools that have groups.
+fn pool_infos(map: &ClusterMap) -> impl Iterator<Item = PoolInfo> {
+    map.pools().filter_map(|(id, pool)| {
+        Some(PoolInfo {
+            id,
+            name: pool.name.clone(),
+            scheme: pool.scheme,
+            data_chunks: pool.data_chunks(),
+            layout: map.layout(id)?.now,
+            object_bytes: pool.object_bytes(),
+        })
+    })
+}
+
+/// Whether a group is of its pool's present layout.
+fn is_in_force(map: &ClusterMap, pg: PgId) -> bool {
+    map.layout(pg.pool).is_some_and(|layout| layout.now.contains(pg.number))
 }
 
 fn answer(env: &mut Env<'_>, map: &ClusterMap, question: Question) {

@@ -44,6 +44,8 @@ pub struct Group<'a> {
     pub history: Option<&'a History>,
     /// What its primary wishes.
     pub wish: Option<&'a Wish>,
+    /// Its epochs are above this one: those of the groups that it takes over objects from.
+    pub floor: Epoch,
 }
 
 /// OSDs by how many groups they are primary of.
@@ -54,12 +56,12 @@ impl Group<'_> {
     pub fn next_map(&self, usable: &UsableOsds, load: &mut Load) -> PgMap {
         let acting = self.members(usable);
         let old_primary = self.map.and_then(|map| map.primary);
-        let same = self.map.is_some_and(|map| map.acting == acting);
+        let same = self.map.is_some_and(|map| map.acting == acting && map.epoch > self.floor);
         let primary = if same { old_primary } else { self.primary(usable, &acting, load) };
         if primary != old_primary {
             count_primary(load, old_primary, primary);
         }
-        let epoch = if same { self.epoch() } else { Epoch(self.epoch().0 + 1) };
+        let epoch = if same { self.epoch() } else { Epoch(self.epoch().max(self.floor).0 + 1) };
         let primary_since = self.primary_since(primary, &acting).unwrap_or(epoch);
         PgMap { epoch, target: self.target.to_vec(), acting, primary, primary_since }
     }
@@ -146,8 +148,12 @@ impl Group<'_> {
     /// the base and of every interval since. Empty if there are none, or if nothing was ever recorded.
     fn holding(&self, usable: &UsableOsds) -> Vec<(OsdId, Role)> {
         let Some(history) = self.history else { return Vec::new() };
-        let base = (history.base_epoch > Epoch(0)).then_some(&history.base_set);
-        let mut sets = base.into_iter().chain(history.sets.iter().map(|(_, set)| set));
+        let of_part = |part: &'_ History| -> Vec<Vec<Member>> {
+            let base = (part.base_epoch > Epoch(0)).then_some(&part.base_set);
+            base.into_iter().chain(part.sets.iter().map(|(_, set)| set)).cloned().collect()
+        };
+        let all: Vec<Vec<Member>> = history.parts().flat_map(|(_, part)| of_part(part)).collect();
+        let mut sets = all.iter();
         let Some(first) = sets.next() else { return Vec::new() };
         let is_usable = |member: &Member| usable.get(&member.osd).is_some_and(|u| u.member.store == member.store);
         let mut members: Vec<&Member> = first.iter().filter(|member| is_usable(member)).collect();
@@ -183,6 +189,7 @@ impl Group<'_> {
         let acting: BTreeSet<Member> = members.collect();
         let base: BTreeSet<Member> = history.base_set.iter().copied().collect();
         let trimmed = history.base_epoch == map.epoch && history.last == map.epoch && history.sets.len() == 1;
+        let trimmed = trimmed && history.ancestors.is_empty();
         trimmed && base == acting && self.is_in_place(map)
     }
 

@@ -17,6 +17,7 @@
 pub mod acting;
 pub mod leadership;
 pub mod plan;
+pub mod relayout;
 pub mod targets;
 pub mod verdict;
 pub mod writer;

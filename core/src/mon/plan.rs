@@ -4,11 +4,14 @@
 //! Invariant: every write names the revision of the value that it was worked out from.
 
 use super::acting::{Group, Load, Usable, UsableOsds, count_primary, wish_in_force};
+use super::relayout::{self, Inheritance, inheritance};
 use super::targets::Targets;
 use crate::id::{Epoch, InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::map::parse::Key;
 use crate::map::place::domains;
-use crate::map::{ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, keys};
+use crate::map::{
+    ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, PoolLayout, keys,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,15 +55,18 @@ impl Situation<'_> {
         self.plan_records(&mut writes);
         self.plan_wishes(&mut writes);
         self.plan_removals(&mut writes);
+        writes.extend(self.map.pools().flat_map(|(id, _)| relayout::deletions(self.map, id)));
         writes
     }
 
     fn plan_pool(&self, id: PoolId, pool: &Pool, writes: &mut Vec<Write>) {
+        relayout::plan(self.map, id, pool, writes);
+        let layout = self.layout(id, pool);
         let usable = self.usable(pool);
-        let mut load = self.load(id);
-        let mut maps = self.next_maps(id, pool, &usable, &mut load);
+        let mut load = self.load(id, layout);
+        let mut maps = self.next_maps(id, pool, layout, &usable, &mut load);
         if self.balance {
-            self.balance_primaries(id, pool, &mut maps, &mut load);
+            self.balance_primaries(id, pool, layout, &mut maps, &mut load);
         }
         let mut chunks: BTreeMap<u32, PgMapChunk> = BTreeMap::new();
         for (number, map) in maps {
@@ -69,6 +75,11 @@ impl Situation<'_> {
         for (chunk, maps) in chunks {
             self.plan_chunk(id, chunk, maps, writes);
         }
+    }
+
+    /// The layout in force, or the one that is being written.
+    fn layout(&self, id: PoolId, pool: &Pool) -> PoolLayout {
+        self.map.layout(id).unwrap_or_else(|| relayout::first_layout(self.map, id, pool))
     }
 
     /// OSDs that may act: up, and with a store that can be trusted.
@@ -82,18 +93,27 @@ impl Situation<'_> {
         trusted.map(usable).collect()
     }
 
-    fn load(&self, pool: PoolId) -> Load {
+    fn load(&self, pool: PoolId, layout: PoolLayout) -> Load {
         let mut load = Load::new();
-        for (_, map) in self.map.pg_maps().filter(|(pg, _)| pg.pool == pool) {
+        for (_, map) in self.map.pg_maps().filter(|(pg, _)| pg.pool == pool && layout.now.contains(pg.number)) {
             count_primary(&mut load, None, map.primary);
         }
         load
     }
 
-    fn next_maps(&self, id: PoolId, pool: &Pool, usable: &UsableOsds, load: &mut Load) -> BTreeMap<PgNumber, PgMap> {
+    fn next_maps(
+        &self,
+        id: PoolId,
+        pool: &Pool,
+        layout: PoolLayout,
+        usable: &UsableOsds,
+        load: &mut Load,
+    ) -> BTreeMap<PgNumber, PgMap> {
         let mut maps = BTreeMap::new();
-        for number in (0..pool.pg_count).map(PgNumber) {
-            if let Some(group) = self.group(PgId { pool: id, number }, pool) {
+        for number in layout.now.numbers() {
+            let pg = PgId { pool: id, number };
+            let inherited = inheritance(self.map, layout, pg);
+            if let Some(group) = self.group(pg, pool, inherited.as_ref()) {
                 maps.insert(number, group.next_map(usable, load));
             }
         }
@@ -101,16 +121,30 @@ impl Situation<'_> {
     }
 
     /// What is known of a group; `None`: it is new and has no place yet.
-    fn group<'b>(&'b self, pg: PgId, pool: &'b Pool) -> Option<Group<'b>> {
-        let map = self.map.pg_map(pg).map(|(map, _)| map);
-        let target = self.targets.target(pg).or(map.map(|map| map.target.as_slice()))?;
-        Some(Group { pool, map, target, history: self.map.history(pg), wish: self.map.wish(pg) })
+    fn group<'b>(&'b self, pg: PgId, pool: &'b Pool, inherited: Option<&'b Inheritance>) -> Option<Group<'b>> {
+        let own = self.map.pg_map(pg).map(|(map, _)| map);
+        let map = own.or(inherited.map(|inherited| &inherited.map));
+        let history = self.map.history(pg).or(inherited.map(|inherited| &inherited.history));
+        // A group that takes over objects begins where they are.
+        let target = self.targets.target(pg).filter(|_| own.is_some() || inherited.is_none());
+        let target = target.or(map.map(|map| map.target.as_slice()))?;
+        let floor = inherited.map_or(Epoch(0), |inherited| inherited.floor);
+        Some(Group { pool, map, target, history, wish: self.map.wish(pg), floor })
     }
 
     /// Moves some primaries from OSDs that have more than others, once everything else is done.
-    fn balance_primaries(&self, id: PoolId, pool: &Pool, maps: &mut BTreeMap<PgNumber, PgMap>, load: &mut Load) {
+    fn balance_primaries(
+        &self,
+        id: PoolId,
+        pool: &Pool,
+        layout: PoolLayout,
+        maps: &mut BTreeMap<PgNumber, PgMap>,
+        load: &mut Load,
+    ) {
         let settled = |(number, next): (&PgNumber, &PgMap)| {
-            let group = self.group(PgId { pool: id, number: *number }, pool);
+            let pg = PgId { pool: id, number: *number };
+            let inherited = inheritance(self.map, layout, pg);
+            let group = self.group(pg, pool, inherited.as_ref());
             group.is_some_and(|group| group.map == Some(next) && group.is_settled())
         };
         if !maps.iter().all(settled) {
@@ -129,7 +163,7 @@ impl Situation<'_> {
     fn plan_chunk(&self, pool: PoolId, chunk: u32, mut maps: PgMapChunk, writes: &mut Vec<Write>) {
         let key = Key::PgMap(pool, chunk);
         let (present, revision) = self.map.pg_chunk(pool, chunk);
-        // Groups above pg_count are nobody's; they stay as they are.
+        // Groups that have no place yet, or are nobody's, stay as they are.
         for (number, map) in present.iter().flat_map(|chunk| &chunk.0) {
             maps.0.entry(*number).or_insert_with(|| map.clone());
         }
@@ -199,9 +233,9 @@ impl Situation<'_> {
 
     /// Whether every group says so.
     fn is_removed(&self, pool: PoolId, inode: InodeId) -> bool {
-        let groups = self.map.pool(pool).map(|pool| pool.pg_count);
-        let reported = self.map.removed_from(pool, inode).filter(|number| Some(number.0) < groups).count();
-        groups.is_some_and(|groups| u32::try_from(reported) == Ok(groups))
+        let Some(layout) = self.map.layout(pool).map(|layout| layout.now) else { return false };
+        let reported = self.map.removed_from(pool, inode).filter(|number| layout.contains(*number)).count();
+        u32::try_from(reported) == Ok(layout.pg_count)
     }
 }
 

@@ -5,9 +5,10 @@
 //! results are thrown away; placement waits until its inputs have been quiet for a while, unless a new pool could be
 //! placed well at once.
 
+use super::relayout::first_layout;
 use crate::id::{OsdId, PgId, PgNumber, PoolId};
 use crate::map::place::{Candidate, Placement, Problem, domains, keep_domains, keep_places, place};
-use crate::map::{ClusterMap, OsdRecord, Pool};
+use crate::map::{ClusterMap, Layout, OsdRecord, Pool};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,7 @@ type Groups = Vec<Vec<Option<OsdId>>>;
 struct Inputs {
     candidates: Vec<Candidate>,
     pg_size: usize,
-    pg_count: u32,
+    layout: Layout,
 }
 
 #[derive(Clone, Debug)]
@@ -58,14 +59,20 @@ impl Targets {
     }
 
     fn update_pool(&mut self, now: Time, map: &ClusterMap, id: PoolId, pool: &Pool) -> Option<Placed> {
-        let inputs = inputs(map, pool);
+        let layout = map.layout(id).unwrap_or_else(|| first_layout(map, id, pool));
+        let inputs = inputs(map, pool, layout.now);
         if self.runs.get(&id).is_none_or(|run| run.inputs != inputs) {
-            let new = map.pg_chunk(id, 0).0.is_none();
+            let placed =
+                layout.now.numbers().next().is_some_and(|number| map.pg_map(PgId { pool: id, number }).is_some());
+            let new = !placed && layout.before.is_none();
             let due = if new && can_be_whole(&inputs) { now } else { now + SETTLE };
             self.runs.insert(id, Run { inputs, due, result: None });
         }
         let run = self.runs.get_mut(&id)?;
-        if run.result.is_some() || run.due > now || run.inputs.candidates.is_empty() {
+        // Groups that take over objects begin where these are, and move from there.
+        let homeless = |number: PgNumber| map.pg_map(PgId { pool: id, number }).is_none();
+        let founding = layout.before.is_some() && layout.now.numbers().any(homeless);
+        if run.result.is_some() || run.due > now || run.inputs.candidates.is_empty() || founding {
             return None;
         }
         let Placement { groups, moves, filled } = run_placement(map, id, &run.inputs);
@@ -76,7 +83,9 @@ impl Targets {
     /// The wanted members of a group, if they were worked out.
     pub fn target(&self, pg: PgId) -> Option<&[Option<OsdId>]> {
         let groups = self.runs.get(&pg.pool)?.result.as_ref()?;
-        groups.get(usize::try_from(pg.number.0).ok()?).map(Vec::as_slice)
+        let layout = self.runs.get(&pg.pool)?.inputs.layout;
+        let place = usize::try_from(pg.number.place()).ok().filter(|_| layout.contains(pg.number));
+        groups.get(place?).map(Vec::as_slice)
     }
 
     /// A write failed or its outcome is unknown: what was worked out may start from what is not there.
@@ -97,14 +106,14 @@ fn can_be_whole(inputs: &Inputs) -> bool {
     domains.len() >= inputs.pg_size
 }
 
-fn inputs(map: &ClusterMap, pool: &Pool) -> Inputs {
+fn inputs(map: &ClusterMap, pool: &Pool, layout: Layout) -> Inputs {
     let candidates = map.osd_records().filter_map(|(osd, record)| {
         let weight = map.osd_config(osd).reweight * mebibytes(record.size_bytes);
         let domain = domains::domain(map.tree(), osd, &record.host, &pool.failure_domain);
         let strict = record.immediate_commit >= pool.immediate_commit;
         (weight > 0.0 && !record.out && strict).then_some(Candidate { osd, weight, domain })
     });
-    Inputs { candidates: candidates.collect(), pg_size: usize::from(pool.pg_size), pg_count: pool.pg_count }
+    Inputs { candidates: candidates.collect(), pg_size: usize::from(pool.pg_size), layout }
 }
 
 /// A size as a weight; exact enough up to 4 EiB.
@@ -114,17 +123,17 @@ fn mebibytes(bytes: u64) -> f64 {
 
 fn run_placement(map: &ClusterMap, id: PoolId, inputs: &Inputs) -> Placement {
     let target = |number| {
-        let pg = PgId { pool: id, number: PgNumber(number) };
+        let pg = PgId { pool: id, number };
         map.pg_map(pg).map_or(Vec::new(), |(map, _)| map.target.clone())
     };
-    let present: Groups = (0..inputs.pg_count).map(target).collect();
+    let present: Groups = inputs.layout.numbers().map(target).collect();
     let seed = u64::from(id.0);
     let problem = Problem { candidates: &inputs.candidates, pg_size: inputs.pg_size, present: &present, seed };
     let mut placement = place(&problem);
     let level = map.pool(id).map_or("", |pool| pool.failure_domain.as_str());
     let domain = |(osd, record): (OsdId, &OsdRecord)| (osd, domains::domain(map.tree(), osd, &record.host, level));
     let domains: BTreeMap<OsdId, String> = map.osd_records().map(domain).collect();
-    for (number, members) in (0..inputs.pg_count).map(PgNumber).zip(&mut placement.groups) {
+    for (number, members) in inputs.layout.numbers().zip(&mut placement.groups) {
         let homes = homes(map, PgId { pool: id, number });
         keep_places(members, &homes);
         keep_domains(members, &homes, |osd| domains.get(&osd));

@@ -315,7 +315,9 @@ impl World {
     /// What primaries do at last: every group records its interval, recovers everything and trims.
     fn trim_all(&mut self) {
         let map = self.map();
-        for (pg, map) in map.pg_maps().filter(|(_, map)| map.acting.iter().flatten().count() >= 2) {
+        let in_force = |pg: PgId| map.layout(pg.pool).is_some_and(|layout| layout.now.contains(pg.number));
+        let enough = |map: &PgMap| map.acting.iter().flatten().count() >= 2;
+        for (pg, map) in map.pg_maps().filter(|(pg, map)| in_force(*pg) && enough(map)) {
             let member = |m: &crate::map::ActingMember| Member { osd: m.osd, store: m.store, role: Role(0) };
             let set: Vec<Member> = map.acting.iter().flatten().map(member).collect();
             let history = History {
@@ -324,6 +326,7 @@ impl World {
                 last: map.epoch,
                 witnesses: set.clone(),
                 sets: vec![(map.epoch, set)],
+                ancestors: Vec::new(),
             };
             self.put(keys::pg_history(pg), &serde_json::to_string(&history).expect("JSON"));
         }
@@ -733,4 +736,57 @@ fn copies_are_added_and_taken_away_while_the_pool_is_in_use() {
         let lengths: BTreeSet<usize> = map.pg_maps().map(|(_, map)| map.acting.len().max(map.target.len())).collect();
         assert_eq!(lengths, BTreeSet::from([usize::from(size)]));
     }
+}
+
+/// Members of each group of the layout in force, by place.
+fn members_by_place(world: &mut World) -> Vec<Vec<OsdId>> {
+    let map = world.map();
+    map.groups().map(|(_, map)| map.acting.iter().flatten().map(|member| member.osd).collect()).collect()
+}
+
+#[test]
+fn a_split_moves_nothing_and_a_merge_begins_where_the_first_part_is() {
+    let mut world = World::cluster(4, 4);
+    world.settle();
+    let before = members_by_place(&mut world);
+    let epochs: Vec<u64> = world.map().groups().map(|(_, map)| map.epoch.0).collect();
+    world.create_pool(3, 2, 8);
+    world.run_for(Duration::millis(200));
+    let layout = world.map().layout(PoolId(1)).expect("written with the pool");
+    assert_eq!((layout.now.generation, layout.now.pg_count), (1, 8));
+    assert_eq!(layout.before.map(|before| before.pg_count), Some(4), "no group has recorded yet");
+    for (place, members) in members_by_place(&mut world).iter().enumerate() {
+        assert_eq!(members, &before[place / 2], "group {place}");
+    }
+    let rises = world.map().groups().all(|(pg, map)| map.epoch.0 > epochs[pg.number.place() as usize / 2]);
+    assert!(rises, "epochs go on");
+    world.settle();
+    assert_eq!(world.map().layout(PoolId(1)).and_then(|layout| layout.before), None);
+    assert_eq!(
+        (world.map().pg_maps().count(), world.map().histories(PoolId(1)).count()),
+        (8, 8),
+        "nothing old is left"
+    );
+    let before = members_by_place(&mut world);
+    world.create_pool(3, 2, 2);
+    world.run_for(Duration::millis(200));
+    let after = members_by_place(&mut world);
+    assert_eq!((&after[0], &after[1]), (&before[0], &before[4]));
+    world.settle();
+    assert_eq!(world.map().pg_maps().count(), 2);
+}
+
+#[test]
+fn a_second_change_waits_for_the_first() {
+    let mut world = World::cluster(3, 2);
+    world.settle();
+    world.create_pool(3, 2, 4);
+    world.run_for(Duration::secs(1));
+    world.create_pool(3, 2, 8);
+    world.run_for(Duration::secs(3));
+    let generation = |world: &mut World| world.map().layout(PoolId(1)).map(|layout| layout.now.generation);
+    assert_eq!(generation(&mut world), Some(1), "nobody has recorded");
+    world.settle();
+    assert_eq!(generation(&mut world), Some(2));
+    assert_eq!(world.map().pg_maps().count(), 8);
 }

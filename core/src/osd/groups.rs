@@ -2,21 +2,27 @@
 //!
 //! Owns: every group, the store, and the routing between them (store completions, metadata answers, wake-ups, recovery
 //! places). Does not own links, the cluster map or the session.
-//! Invariant: a group, once there, stays as long as the process runs: it remembers attempts, fences and leases.
+//! Invariants: a group, once there, stays as long as its layout is in force: it remembers attempts, fences and leases. When
+//! a layout ends, all its groups end at once, before any of the next one is made; what they granted is remembered.
 
-use crate::id::{Incarnation, LinkId, OsdId, PgId};
+use crate::id::{Attempt, Incarnation, LinkId, OsdId, PgId, PoolId};
 use crate::io::{Effect, Env, Event, MetaError, MetaId, MetaOp};
-use crate::map::Pool;
+use crate::map::{Pool, PoolLayout};
 use crate::meta::Response;
 use crate::pg::host::{Host, MetaCall, NodeView, Peer, StoreCall};
+use crate::pg::msg::SubOp;
 use crate::pg::pace::RecoverySlots;
 use crate::pg::scrub::ScrubPlaces;
 use crate::pg::{Pg, Summary, Wish};
+use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 use crate::store::ObjectStore;
 use crate::time::Time;
 use crate::timer::Deadlines;
 use std::collections::BTreeMap;
+
+/// Queries kept for groups that are not here yet; beyond, their primaries ask again with their next attempt.
+const EARLY_MAX: usize = 1 << 16;
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -45,6 +51,10 @@ pub struct Groups<S> {
     meta_pending: BTreeMap<MetaId, (PgId, u64)>,
     touched: Vec<PgId>,
     unreported: Vec<PgId>,
+    /// By pool: the end of the last lease that was granted to a group of a layout that is over.
+    former_leases: BTreeMap<PoolId, Time>,
+    /// Queries that came before the news of the layout that their groups are of: the newest of each primary.
+    early: BTreeMap<(PgId, OsdId), (Attempt, u64)>,
 }
 
 impl<S: ObjectStore> Groups<S> {
@@ -62,6 +72,8 @@ impl<S: ObjectStore> Groups<S> {
             meta_pending: BTreeMap::new(),
             touched: Vec::new(),
             unreported: Vec::new(),
+            former_leases: BTreeMap::new(),
+            early: BTreeMap::new(),
         }
     }
 
@@ -100,9 +112,67 @@ impl<S: ObjectStore> Groups<S> {
         self.table.iter().map(|(id, slot)| (*id, &slot.pg))
     }
 
-    /// Makes the group unless it is here.
+    /// Makes the group unless it is here. Panics if the layout in force has no such group.
     pub fn create(&mut self, id: PgId, pool: &Pool) {
-        self.table.entry(id).or_insert_with(|| Slot { pg: Pg::new(id, pool), touched: false, unreported: false });
+        if self.contains(id) {
+            return;
+        }
+        let layout = self.node.layouts.get(&id.pool).expect("groups come after their layout");
+        let mut pg = Pg::new(id, pool, layout.now);
+        if let Some(until) = self.former_leases.get(&id.pool).filter(|_| !planted(Bug::ForgetFormerLeases)) {
+            pg.inherit_lease(*until);
+        }
+        self.table.insert(id, Slot { pg, touched: false, unreported: false });
+    }
+
+    /// How a pool's hashes are cut into groups from now on. Groups of another layout end; gives them.
+    pub fn set_layout(&mut self, env: &mut Env<'_>, pool: PoolId, layout: PoolLayout) -> Vec<PgId> {
+        if self.node.layouts.get(&pool).is_some_and(|known| known.now.generation > layout.now.generation) {
+            return Vec::new();
+        }
+        self.node.layouts.insert(pool, layout);
+        let ended = |id: &PgId| id.pool == pool && !layout.now.contains(id.number) && !planted(Bug::ServeEndedGroup);
+        let ended: Vec<PgId> = self.table.keys().copied().filter(ended).collect();
+        for id in &ended {
+            let until = self.with(env, *id, |pg, host| pg.end(host)).expect("listed above");
+            let lease = self.former_leases.entry(pool).or_default();
+            *lease = (*lease).max(until);
+            self.table.remove(id);
+        }
+        self.early.retain(|(id, _), _| id.pool != pool || id.number.generation() >= layout.now.generation);
+        ended
+    }
+
+    /// A primary wants something of the group. If the group is not here, but may soon be, a query is kept for it.
+    pub fn sub_op(&mut self, env: &mut Env<'_>, from: OsdId, id: PgId, (attempt, call): (Attempt, u64), op: SubOp) {
+        let known = self.node.layouts.get(&id.pool).map(|layout| layout.now.generation);
+        if self.contains(id) {
+            self.with(env, id, |pg, host| pg.sub_op(host, from, attempt, call, op));
+        } else if matches!(op, SubOp::Query)
+            && known.is_none_or(|known| known <= id.number.generation())
+            && self.early.len() < EARLY_MAX
+        {
+            Self::mark(env, "osd: a query before the news of its group");
+            self.early.insert((id, from), (attempt, call));
+        }
+    }
+
+    /// The groups for which queries are kept.
+    pub fn early(&self) -> Vec<PgId> {
+        self.early.keys().map(|(id, _)| *id).collect()
+    }
+
+    /// If the group is here, carries out the queries that were kept for it.
+    pub fn take_early(&mut self, env: &mut Env<'_>, id: PgId) {
+        if !self.contains(id) {
+            return;
+        }
+        let range = (id, OsdId(0))..=(id, OsdId(u32::MAX));
+        let kept: Vec<OsdId> = self.early.range(range).map(|((_, from), _)| *from).collect();
+        for from in kept {
+            let (attempt, call) = self.early.remove(&(id, from)).expect("listed above");
+            self.with(env, id, |pg, host| pg.sub_op(host, from, attempt, call, SubOp::Query));
+        }
     }
 
     /// Calls a group with all that it may use; nothing happens if it is not here.
@@ -209,7 +279,7 @@ impl<S: ObjectStore> Groups<S> {
     pub fn take_wishes(&mut self, known: &BTreeMap<PgId, Wish>) -> Vec<(PgId, Result<Wish, Primary>)> {
         let mut changed = Vec::new();
         for id in self.touched.drain(..) {
-            let slot = self.table.get_mut(&id).expect("groups stay");
+            let Some(slot) = self.table.get_mut(&id) else { continue };
             slot.touched = false;
             if !slot.unreported {
                 slot.unreported = true;
@@ -227,7 +297,7 @@ impl<S: ObjectStore> Groups<S> {
     pub fn take_summaries(&mut self) -> Vec<(PgId, Option<Summary>)> {
         let mut summaries = Vec::new();
         for id in self.unreported.drain(..) {
-            let slot = self.table.get_mut(&id).expect("groups stay");
+            let Some(slot) = self.table.get_mut(&id) else { continue };
             slot.unreported = false;
             summaries.push((id, slot.pg.summary()));
         }

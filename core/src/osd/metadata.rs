@@ -3,7 +3,7 @@
 use super::peers::Place;
 use super::session::Session;
 use super::{Osd, Phase, log, next_meta_id};
-use crate::id::{HashRange, OsdId, PgId, PoolId};
+use crate::id::{OsdId, PgId, PoolId};
 use crate::io::{Env, Level, MetaEvent};
 use crate::map::cluster::Changes;
 use crate::map::follow::Followed;
@@ -44,8 +44,13 @@ impl<S: ObjectStore> Osd<S> {
             return self.run_if_ready(env);
         }
         self.osds_changed(env, &changes);
-        let touched: BTreeSet<PgId> = changes.pgs.clone();
-        self.maps_changed(env, &touched);
+        let layouts =
+            changes.keys.iter().filter_map(|key| if let Key::Layout(pool) = key { Some(*pool) } else { None });
+        self.layouts_changed(env, layouts.collect());
+        self.maps_changed(env, &changes.pgs);
+        if changes.keys.iter().any(|key| matches!(key, Key::Layout(_) | Key::Pools)) {
+            self.create_missing(env);
+        }
         self.server.changed(env, &self.map, &changes);
     }
 
@@ -96,6 +101,7 @@ impl<S: ObjectStore> Osd<S> {
         };
         self.access_changed(env);
         self.osds_changed(env, &everything);
+        self.layouts_changed(env, self.map.layouts().map(|(pool, _)| pool).collect());
         self.maps_changed(env, &everything.pgs);
         self.server.changed(env, &self.map, &everything);
     }
@@ -157,6 +163,26 @@ impl<S: ObjectStore> Osd<S> {
         self.groups.set_peer(env, osd, up, link);
     }
 
+    /// Groups of layouts that are over end.
+    fn layouts_changed(&mut self, env: &mut Env<'_>, pools: BTreeSet<PoolId>) {
+        for pool in pools {
+            let Some(layout) = self.map.layout(pool) else { continue };
+            let ended = self.groups.set_layout(env, pool, layout);
+            self.withdraw(&ended);
+        }
+    }
+
+    /// A pool or a layout is known that was not: groups whose maps, or queries, came before.
+    fn create_missing(&mut self, env: &mut Env<'_>) {
+        let concerned = |id: &PgId| !self.groups.contains(*id) && self.is_concerned(*id);
+        let mut missing: BTreeSet<PgId> = self.map.pg_maps().map(|(id, _)| id).filter(concerned).collect();
+        missing.extend(self.groups.early());
+        for id in missing {
+            self.create_group(env, id);
+            self.groups.take_early(env, id);
+        }
+    }
+
     fn maps_changed(&mut self, env: &mut Env<'_>, pgs: &BTreeSet<PgId>) {
         for id in pgs {
             if !self.groups.contains(*id) && self.is_concerned(*id) {
@@ -174,18 +200,19 @@ impl<S: ObjectStore> Osd<S> {
         if self.map.pg_map(id).is_some_and(|(map, _)| named(map)) {
             return true;
         }
-        self.map.pool(id.pool).is_some_and(|pool| {
-            let range = HashRange::of_pg(id.number, pool.pg_count);
-            id.number.0 < pool.pg_count && !self.groups.store().roles(id.pool, range).is_empty()
+        self.map.layout(id.pool).is_some_and(|layout| {
+            let own = layout.now.contains(id.number);
+            own && !self.groups.store().roles(id.pool, layout.now.range(id.number)).is_empty()
         })
     }
 
-    /// Makes a group, unless it is here or its pool is unknown, and tells it its map.
+    /// Makes a group, unless it is here, or its pool unknown, or of another layout, and tells it its map.
     pub(super) fn create_group(&mut self, env: &mut Env<'_>, id: PgId) {
         if self.groups.contains(id) {
             return;
         }
-        let Some(pool) = self.map.pool(id.pool).filter(|pool| id.number.0 < pool.pg_count) else { return };
+        let in_force = self.groups.node().layouts.get(&id.pool).is_some_and(|layout| layout.now.contains(id.number));
+        let Some(pool) = self.map.pool(id.pool).filter(|_| in_force) else { return };
         self.groups.create(id, pool);
         self.tell_map(env, id);
         self.tell_order(env, id);

@@ -120,6 +120,7 @@ impl<S: ObjectStore> Osd<S> {
             access_revision: Some(0),
             peers: BTreeMap::new(),
             images: Images::default(),
+            layouts: BTreeMap::new(),
         };
         let prefixes = ["config/", "osd/state/", "pg/map/"].map(|part| format!("{PREFIX}{part}"));
         Osd {
@@ -213,7 +214,7 @@ impl<S: ObjectStore> Osd<S> {
             PgMessage::HeartbeatAck { sent, lease, groups } => self.heartbeat_ack(env, osd, sent, lease, &groups),
             PgMessage::SubOp { pg, attempt, call, op } => {
                 self.create_group(env, pg);
-                self.groups.with(env, pg, |pg, host| pg.sub_op(host, osd, attempt, call, op));
+                self.groups.sub_op(env, osd, pg, (attempt, call), op);
             }
             PgMessage::SubReply { pg, attempt, call, reply } => {
                 self.groups.with(env, pg, |pg, host| pg.sub_reply(host, osd, attempt, call, reply));
@@ -228,14 +229,17 @@ impl<S: ObjectStore> Osd<S> {
         let Some(session) = self.clients.get(&from).copied() else {
             return Groups::<S>::mark(env, "osd: request on a link that is not a client's");
         };
-        let Some(pool) = self.map.pool(request.object.pool) else {
+        if self.map.pool(request.object.pool).is_none() {
             return refuse(env, from, &request, Refusal::NoSuchPool);
+        }
+        let Some(layout) = self.groups.node().layouts.get(&request.object.pool).copied() else {
+            return refuse(env, from, &request, Refusal::Again);
         };
         let access = &self.groups.node().access;
         if let Some(refusal) = access.refusal(request.id.session, request.object, request.op.is_write()) {
             return refuse(env, from, &request, refusal);
         }
-        let pg = request.object.pg(pool.pg_count);
+        let pg = layout.now.pg(request.object);
         if !self.groups.contains(pg) {
             return refuse(env, from, &request, Refusal::NotPrimary);
         }

@@ -82,6 +82,15 @@ impl<S: ObjectStore> Osd<S> {
         }
     }
 
+    /// Groups ended with their layout: nobody else will write what this OSD wrote of them.
+    pub(super) fn withdraw(&mut self, ended: &[PgId]) {
+        for id in ended {
+            self.wishes.remove(id);
+            self.publisher.remove(&keys::pg_wish(*id));
+            self.publisher.remove(&keys::pg_state(*id));
+        }
+    }
+
     /// When something is to be published next.
     pub(super) fn report_deadline(&self) -> Option<Time> {
         let states = self.groups.has_summaries().then_some(self.report.states_due);

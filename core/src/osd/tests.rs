@@ -177,6 +177,7 @@ fn request(pool: u32) -> Request {
         id: RequestId { session: Session { client: ClientId(3), number: 1 }, number: 1 },
         seen: 0,
         object: ObjectId { pool: PoolId(pool), inode: InodeId(1), stripe: 0 },
+        generation: 0,
         epoch: Epoch(1),
         class: Class::Client,
         tenant: 0,
@@ -199,6 +200,7 @@ fn refuses_what_is_not_its_own_and_closes_strange_links() {
     world.give(up(1, PeerId::Client(session)));
     world.give(Input::Message { from: LinkId(1), msg: Message::Request(request(9)) });
     world.put(keys::pools(), r#"{"9":{"name":"p","scheme":"replicated","pg_size":1,"pg_minsize":1,"pg_count":1}}"#);
+    world.put(keys::layout(PoolId(9)), r#"{"generation":0,"pg_count":1}"#);
     world.poll_watchers();
     world.give(Input::Message { from: LinkId(1), msg: Message::Request(request(9)) });
     let refusals: Vec<Refusal> = world.sent.iter().map(|(_, message)| refusal(message)).collect();

@@ -54,11 +54,26 @@ pub struct Asked {
 /// The copies of one object, by seat.
 pub type Copies = Vec<(u8, CopyInfo)>;
 
+/// A range that is to be looked at, by which seats, and how.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    range: HashRange,
+    seats: Mask,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// By digests of so many parts, as a binary logarithm.
+    Digests(u32),
+    /// By its copies.
+    Lists,
+}
+
 #[derive(Clone, Debug)]
 struct Task {
-    range: HashRange,
+    range: Range,
     waits_for: Mask,
-    lists: bool,
     digests: Vec<Vec<Digest>>,
     copies: Vec<(u8, CopyInfo)>,
 }
@@ -66,8 +81,7 @@ struct Task {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    seats: Mask,
-    todo: Vec<(HashRange, u64)>,
+    todo: Vec<Range>,
     tasks: BTreeMap<u32, Task>,
     started: u32,
 }
@@ -76,12 +90,18 @@ impl Comparison {
     /// Begins, given the digest of the whole range from each seat that takes part.
     pub fn new(range: HashRange, digests: &[(u8, Digest)]) -> Self {
         let seats = digests.iter().fold(0, |mask, (seat, _)| mask | 1 << seat);
-        let mut comparison = Comparison { seats, ..Comparison::default() };
-        comparison.look_at(range, digests.iter().map(|(_, digest)| *digest));
+        let mut comparison = Comparison::default();
+        comparison.look_at(range, seats, digests.iter().map(|(_, digest)| *digest));
         comparison
     }
 
-    fn look_at(&mut self, range: HashRange, mut digests: impl Iterator<Item = Digest>) {
+    /// Begins with ranges of which each concerns other seats.
+    pub fn of_parts(parts: impl Iterator<Item = (HashRange, Mask)>) -> Self {
+        let whole = |(range, seats)| Range { range, seats, how: How::Digests(0) };
+        Comparison { todo: parts.map(whole).collect(), ..Comparison::default() }
+    }
+
+    fn look_at(&mut self, range: HashRange, seats: Mask, mut digests: impl Iterator<Item = Digest>) {
         let Some(first) = digests.next() else { return };
         let (mut count, mut differs) = (first.count, false);
         for digest in digests {
@@ -89,7 +109,8 @@ impl Comparison {
             count += digest.count;
         }
         if differs {
-            self.todo.push((range, count));
+            let lists = count <= LIST_BELOW || range.last - range.first < 1 << BITS;
+            self.todo.push(Range { range, seats, how: if lists { How::Lists } else { How::Digests(BITS) } });
         }
     }
 
@@ -97,14 +118,16 @@ impl Comparison {
     pub fn next_questions(&mut self) -> Vec<Asked> {
         let mut asked = Vec::new();
         while self.tasks.len() < TASKS {
-            let Some((range, count)) = self.todo.pop() else { break };
-            let lists = count <= LIST_BELOW || range.last - range.first < 1 << BITS;
+            let Some(next) = self.todo.pop() else { break };
+            let Range { range, seats, how } = next;
             self.started += 1;
-            let task = Task { range, waits_for: self.seats, lists, digests: Vec::new(), copies: Vec::new() };
+            let task = Task { range: next, waits_for: seats, digests: Vec::new(), copies: Vec::new() };
             self.tasks.insert(self.started, task);
-            let question =
-                if lists { Question::List { range, after: None } } else { Question::Digests { range, bits: BITS } };
-            let seats = (0..64u8).filter(|seat| self.seats >> seat & 1 == 1);
+            let question = match how {
+                How::Lists => Question::List { range, after: None },
+                How::Digests(bits) => Question::Digests { range, bits },
+            };
+            let seats = (0..64u8).filter(|seat| seats >> seat & 1 == 1);
             asked.extend(seats.map(|seat| Asked { task: self.started, seat, question }));
         }
         asked
@@ -118,10 +141,11 @@ impl Comparison {
         if entry.waits_for != 0 {
             return;
         }
-        let entry = self.tasks.remove(&task).expect("found above");
-        for (part, index) in (0..1u32 << BITS).zip(0usize..) {
-            let of_part = entry.digests.iter().map(|digests| digests.get(index).copied().unwrap_or_default());
-            self.look_at(entry.range.part(part, BITS), of_part);
+        let Task { range: Range { range, seats, how }, digests, .. } = self.tasks.remove(&task).expect("found above");
+        let How::Digests(bits) = how else { return };
+        for (part, index) in (0..1u32 << bits).zip(0usize..) {
+            let of_part = digests.iter().map(|digests| digests.get(index).copied().unwrap_or_default());
+            self.look_at(range.part(part, bits), seats, of_part);
         }
     }
 
@@ -131,7 +155,7 @@ impl Comparison {
         let after = copies.last().map(|info| info.copy);
         entry.copies.extend(copies.into_iter().map(|info| (seat, info)));
         if more && after.is_some() {
-            return Some(Asked { task, seat, question: Question::List { range: entry.range, after } });
+            return Some(Asked { task, seat, question: Question::List { range: entry.range.range, after } });
         }
         entry.waits_for &= !(1 << seat);
         None
@@ -139,7 +163,7 @@ impl Comparison {
 
     /// Takes the objects of a range that was listed completely.
     pub fn next_listed(&mut self) -> Option<BTreeMap<ObjectId, Copies>> {
-        let complete = |(_, task): &(&u32, &Task)| task.lists && task.waits_for == 0;
+        let complete = |(_, task): &(&u32, &Task)| task.range.how == How::Lists && task.waits_for == 0;
         let task = *self.tasks.iter().find(complete)?.0;
         let copies = self.tasks.remove(&task).expect("found above").copies;
         let mut objects: BTreeMap<ObjectId, Copies> = BTreeMap::new();
@@ -235,6 +259,22 @@ mod tests {
         let (found, questions) = run(&[base.clone(), other, base]);
         assert!(found.contains(&info(7777, 1).copy.object));
         assert!(found.len() < 200 && questions < 50, "{} objects, {questions} questions", found.len());
+    }
+
+    #[test]
+    fn who_is_not_concerned_by_a_part_is_not_asked_about_it() {
+        let (low, high) = (HashRange::ALL.part(0, 1), HashRange::ALL.part(1, 1));
+        let mut comparison = Comparison::of_parts([(low, 0b011), (high, 0b110)].into_iter());
+        let asked = comparison.next_questions();
+        let seats =
+            |range| asked.iter().filter(move |a| a.question == Question::Digests { range, bits: 0 }).map(|a| a.seat);
+        assert_eq!((seats(low).collect::<Vec<_>>(), seats(high).collect::<Vec<_>>()), (vec![0, 1], vec![1, 2]));
+        for Asked { task, seat, .. } in asked {
+            comparison.digests(task, seat, vec![Digest { count: 3, sum: if seat == 2 { 8 } else { 7 } }]);
+        }
+        let asked = comparison.next_questions();
+        assert!(asked.iter().all(|a| a.question == Question::List { range: high, after: None }), "{asked:?}");
+        assert_eq!(asked.len(), 2);
     }
 
     #[test]

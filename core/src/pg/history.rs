@@ -1,13 +1,24 @@
 //! How a group's history changes: pure functions.
 //!
 //! Owns narrowing at a recorded interval, and trimming. Does not own the transaction that writes it.
+//! After a change of `pg_count` a history has a part for each range of hashes that came from another group: each is
+//! narrowed for itself, and all become one again when the history is trimmed.
 
 use crate::id::{Epoch, Member};
-use crate::map::History;
+use crate::map::{Ancestor, History};
 use crate::planted::{Bug, planted};
 
 /// The history after the interval `epoch` with these acting members was peered by `answered` (`R`).
 pub fn narrowed(history: &History, epoch: Epoch, acting: &[Member], answered: &[Member]) -> History {
+    let narrowed_part = |ancestor: &Ancestor| Ancestor {
+        range: ancestor.range,
+        history: narrowed_by(&ancestor.history, epoch, acting, answered),
+    };
+    let ancestors = history.ancestors.iter().map(narrowed_part).collect();
+    History { ancestors, ..narrowed_by(history, epoch, acting, answered) }
+}
+
+fn narrowed_by(history: &History, epoch: Epoch, acting: &[Member], answered: &[Member]) -> History {
     let keep =
         |set: &[Member]| -> Vec<Member> { set.iter().copied().filter(|member| took_part(answered, member)).collect() };
     let mut sets: Vec<(Epoch, Vec<Member>)> = history.sets.iter().map(|(e, set)| (*e, keep(set))).collect();
@@ -16,7 +27,7 @@ pub fn narrowed(history: &History, epoch: Epoch, acting: &[Member], answered: &[
     let base_set = keep(&history.base_set);
     let named = |member: &Member| base_set.contains(member) || sets.iter().any(|(_, set)| set.contains(member));
     let witnesses = answered.iter().copied().filter(named).collect();
-    History { base_epoch: history.base_epoch, base_set, last: epoch, witnesses, sets }
+    History { base_epoch: history.base_epoch, base_set, last: epoch, witnesses, sets, ancestors: Vec::new() }
 }
 
 fn took_part(answered: &[Member], member: &Member) -> bool {
@@ -31,6 +42,7 @@ pub fn trimmed(epoch: Epoch, acting: &[Member]) -> History {
         last: epoch,
         witnesses: acting.to_vec(),
         sets: vec![(epoch, acting.to_vec())],
+        ancestors: Vec::new(),
     }
 }
 
@@ -52,7 +64,7 @@ fn drop_implied(sets: &mut Vec<(Epoch, Vec<Member>)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{OsdId, Role, StoreUuid};
+    use crate::id::{HashRange, OsdId, Role, StoreUuid};
 
     fn members(osds: &[u32]) -> Vec<Member> {
         let member = |osd: &u32| Member { osd: OsdId(*osd), store: StoreUuid(u128::from(*osd)), role: Role(0) };
@@ -76,6 +88,20 @@ mod tests {
         assert_eq!(next.sets, vec![(Epoch(2), members(&[1, 2]))]);
         let back = narrowed(&next, Epoch(3), &members(&[1, 2, 3]), &members(&[1, 2, 3]));
         assert_eq!(back.sets, vec![(Epoch(2), members(&[1, 2])), (Epoch(3), members(&[1, 2, 3]))]);
+    }
+
+    #[test]
+    fn each_range_keeps_its_own_demands_until_the_first_trimming() {
+        let part = |first: u64, last: u64, history: History| Ancestor { range: HashRange { first, last }, history };
+        let (low, high) = (trimmed(Epoch(9), &members(&[1, 2])), trimmed(Epoch(4), &members(&[3, 4])));
+        assert_eq!(History::inherited(vec![part(0, 99, low.clone())]), low, "one ancestor's is continued");
+        let merged = History::inherited(vec![part(0, 99, low), part(100, 199, high)]);
+        assert_eq!((merged.last, merged.of(7).base_epoch, merged.of(100).base_epoch), (Epoch(9), Epoch(9), Epoch(4)));
+        let next = narrowed(&merged, Epoch(10), &members(&[1, 2]), &members(&[1, 2, 3]));
+        assert_eq!((next.last, next.sets.clone()), (Epoch(10), vec![(Epoch(10), members(&[1, 2]))]));
+        assert_eq!(next.of(7).sets, vec![(Epoch(10), members(&[1, 2]))]);
+        assert_eq!(next.of(150).sets, vec![(Epoch(4), members(&[3])), (Epoch(10), members(&[1, 2]))]);
+        assert_eq!((next.of(7).witnesses.clone(), next.of(150).base_set.clone()), (members(&[1, 2]), members(&[3])));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Owns nothing that lasts: [`Host`] borrows the node's parts for one call. A group reaches the world only through it.
 
-use crate::id::{Incarnation, LinkId, OsdId, PgId, StoreUuid};
+use crate::id::{Incarnation, LinkId, OsdId, PgId, PoolId, StoreUuid};
 use crate::io::{Effect, Env, Event, Level};
+use crate::map::PoolLayout;
 use crate::map::access::Access;
 use crate::meta;
 use crate::msg::{Fact, Message};
@@ -81,6 +82,8 @@ pub struct NodeView {
     pub peers: BTreeMap<OsdId, Peer>,
     /// Which images exist.
     pub images: Images,
+    /// How the hashes of each pool are cut into groups.
+    pub layouts: BTreeMap<PoolId, PoolLayout>,
 }
 
 /// Another OSD.

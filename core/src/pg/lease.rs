@@ -46,6 +46,16 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// What was granted to groups of which this one takes over objects.
+    pub fn inherited(until: Time) -> Self {
+        Grant { epoch: Epoch(0), until }
+    }
+
+    /// Until when the last grant lasts.
+    pub fn until(&self) -> Time {
+        self.until
+    }
+
     /// Grants `lease` from now on.
     pub fn extend(&mut self, now: Time, epoch: Epoch, lease: Duration) {
         let until = now + Duration(lease.0 + lease.0 / MARGIN);

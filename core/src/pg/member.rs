@@ -54,6 +54,17 @@ impl MemberSide {
         MemberSide { pool, range, fence, joined: None, grant, promise, block_size, changes }
     }
 
+    /// Leases that this OSD granted to groups of which this one takes over objects: primaries of theirs may read so long.
+    pub fn inherit_lease(&mut self, until: Time) {
+        self.grant = Grant::inherited(until);
+    }
+
+    /// The group exists no more: nothing is carried out any longer. Gives the end of the lease that was granted.
+    pub fn end(&mut self) -> Time {
+        self.fence = Epoch(u64::MAX);
+        self.grant.until()
+    }
+
     /// The highest epoch heard of.
     pub fn fence(&self) -> Epoch {
         self.fence

@@ -48,9 +48,9 @@ mod write;
 mod tests;
 
 use crate::ec::{self, Code};
-use crate::id::{Attempt, Epoch, HashRange, Incarnation, LinkId, OsdId, PgId, Revision, Role, Session, Version};
+use crate::id::{Attempt, Epoch, Incarnation, LinkId, OsdId, PgId, Revision, Role, Session, Version};
 use crate::io::MetaError;
-use crate::map::{ActingMember, ImmediateCommit, PgMap, Pool, Scheme, ScrubOrder};
+use crate::map::{ActingMember, ImmediateCommit, Layout, PgMap, Pool, Scheme, ScrubOrder};
 use crate::meta;
 use crate::msg::{Fact, Message, Refusal, Reply, Request};
 use crate::pg::msg::PgMessage;
@@ -194,8 +194,8 @@ fn promise(pool: &Pool) -> ImmediateCommit {
 }
 
 impl Pg {
-    /// A group of which nothing is known yet.
-    pub fn new(id: PgId, pool: &Pool) -> Self {
+    /// A group of this layout of which nothing is known yet.
+    pub fn new(id: PgId, pool: &Pool, layout: Layout) -> Self {
         let rules = Rules {
             k: u32::from(pool.data_chunks()),
             minsize: u32::from(pool.pg_minsize),
@@ -206,7 +206,7 @@ impl Pg {
                 m: pool.pg_size - pool.data_chunks(),
                 chunk_bytes: pool.block_size,
             },
-            range: HashRange::of_pg(id.number, pool.pg_count),
+            range: layout.range(id.number),
             lazy: promise(pool) != ImmediateCommit::All,
         };
         let code = match pool.scheme {
@@ -253,7 +253,7 @@ impl Pg {
             self.map = map.clone();
             if let Some(primary) = &mut self.primary {
                 primary.target.clone_from(&map.target);
-                primary.map_revision = primary.map_revision.max(revision.0);
+                primary.revisions.map = primary.revisions.map.max(revision.0);
             }
         }
         self.finish_call(host);
@@ -266,6 +266,20 @@ impl Pg {
         if let Some(at) = self.member.changes.degraded(away, host.now()) {
             host.wake(self.id, at);
         }
+    }
+
+    /// Other groups of the pool had leases of this OSD until then, and this one takes over objects of theirs.
+    pub fn inherit_lease(&mut self, until: Time) {
+        self.member.inherit_lease(until);
+    }
+
+    /// The group exists no more, since the pool's objects belong to groups of another layout. What this OSD accepted for
+    /// it is still carried out by the store; nothing else is. Gives the end of the lease that was granted.
+    pub fn end<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>) -> Time {
+        let until = self.member.end();
+        self.stop(host, self.map.epoch);
+        self.finish_call(host);
+        until
     }
 
     /// The pool's configuration may have changed. Of what can change, two things matter here: `pg_minsize`, which holds
@@ -528,8 +542,14 @@ impl Pg {
             return Some(Refusal::Fenced);
         }
         let inside = request.object.pool == self.id.pool && self.rules.range.contains(request.object.hash());
+        let generation = self.id.number.generation();
         match self.map.epoch {
             _ if !inside => Some(Refusal::BadRequest),
+            // What a client says of a group's answers holds for that group only.
+            epoch if request.generation < generation && !planted(Bug::IgnoreGeneration) => {
+                Some(Refusal::WrongEpoch(epoch))
+            }
+            _ if request.generation > generation && !planted(Bug::IgnoreGeneration) => Some(Refusal::Again),
             epoch if request.epoch < epoch => Some(Refusal::WrongEpoch(epoch)),
             epoch if request.epoch > epoch => Some(Refusal::Again),
             _ if self.map.primary != Some(host.node.osd) => Some(Refusal::NotPrimary),

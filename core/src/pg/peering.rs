@@ -6,18 +6,18 @@
 //! Invariant: between an attempt's query and its record nothing is carried out on the members that answered, but this
 //! attempt's own orders; so what they stated stays true.
 
-use crate::id::{ObjectId, OsdId};
+use crate::id::{ObjectId, OsdId, PgId};
 use crate::io::{Level, MetaError};
-use crate::map::{History, PGS_PER_CHUNK, PgMapChunk, keys};
+use crate::map::{Ancestor, History, PGS_PER_CHUNK, PgMapChunk, PoolLayout, keys};
 use crate::meta;
 use crate::msg::Fact;
-use crate::pg::choose::{Choice, Held, Mask, Verdict, choose};
+use crate::pg::choose::{Choice, Grounds, Held, Mask, Verdict, choose};
 use crate::pg::compare::{Asked, Comparison, Copies, Question};
 use crate::pg::history;
 use crate::pg::host::MetaCall;
 use crate::pg::lease::Lease;
 use crate::pg::msg::{SubOp, SubReply};
-use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
+use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Revisions, Stage};
 use crate::pg::recover::Entry;
 use crate::pg::roster::{Roster, Statement};
 use crate::planted::{Bug, planted};
@@ -35,19 +35,32 @@ const HISTORY_PAUSE: Duration = Duration::secs(30);
 /// Pause before the metadata store is asked again.
 const META_PAUSE: Duration = Duration::millis(200);
 
+/// What the metadata store says of a group, at one revision.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its history; if it has none of its own yet, what it inherits.
+    pub history: History,
+    /// Of the keys that its transactions compare.
+    pub revisions: Revisions,
+}
+
 impl Primary {
-    /// Step 1: map and history at one revision.
+    /// Step 1: map, layout and history at one revision.
     pub fn begin<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, token: u64) {
+        self.heir_of = cx.host.node.layouts.get(&self.pg.pool).and_then(|layout| layout.before);
         self.meta_token = Some(token);
-        let request =
-            meta::Request::Txn(meta::Txn { compare: Vec::new(), success: self.reads().into(), failure: Vec::new() });
+        let request = meta::Request::Txn(meta::Txn { compare: Vec::new(), success: self.reads(), failure: Vec::new() });
         cx.host.meta.push(MetaCall { pg: self.pg, token, request });
     }
 
-    /// The map, the history, and the pool's highest image number.
-    pub fn reads(&self) -> [meta::TxnOp; 3] {
-        let keys = [self.map_key(), keys::pg_history(self.pg), keys::last_inode(self.pg.pool)];
-        keys.map(|key| meta::TxnOp::Range(meta::Keys::One(key)))
+    /// The map, the history, the pool's highest image number, the layout, and the histories of the groups before this
+    /// one, as long as it may have none of its own.
+    pub fn reads(&self) -> Vec<meta::TxnOp> {
+        let pool = self.pg.pool;
+        let own = [self.map_key(), keys::pg_history(self.pg), keys::last_inode(pool), keys::layout(pool)];
+        let ancestors = self.heir_of.into_iter().flat_map(|before| before.overlapping(self.rules.range));
+        let ancestors = ancestors.map(|(number, _)| keys::pg_history(PgId { pool, number }));
+        own.into_iter().chain(ancestors).map(|key| meta::TxnOp::Range(meta::Keys::One(key))).collect()
     }
 
     /// Key of the chunk that holds the group's map.
@@ -70,16 +83,21 @@ impl Primary {
     }
 
     fn history_read<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, response: &meta::Response) {
-        let Some((history, map_revision)) = self.parse_reads(cx, response) else {
+        let Some(recorded) = self.parse_reads(cx, response) else {
             return self.give_up(cx, META_PAUSE);
         };
         if !self.knows_images(cx, response) {
             cx.host.mark("peering waits for news of removed images");
             return self.give_up(cx, RETRY_PAUSE);
         }
-        self.history = history;
-        self.map_revision = map_revision;
-        self.roster = Roster::new(&self.acting_members, &self.history.0);
+        let (own, epoch) = (recorded.revisions.history, self.attempt.epoch);
+        if own == 0 && recorded.history.last >= epoch && !planted(Bug::RestartVersions) {
+            // Versions would not rise: the monitor gives the group a higher epoch when it sees this history.
+            cx.host.mark("a group before this one recorded an interval of as high an epoch");
+            return self.give_up(cx, META_PAUSE);
+        }
+        self.adopt(recorded);
+        self.roster = Roster::new(&self.acting_members, &self.history);
         self.enter(Stage::Query);
         let now = cx.host.now();
         self.look_again(cx, now + GRACE);
@@ -91,25 +109,70 @@ impl Primary {
         }
     }
 
-    /// History with its revision, and the revision of the map; `None`: the map is not ours (any more), or what is
-    /// stored makes no sense.
+    fn adopt(&mut self, recorded: Recorded) {
+        self.history = recorded.history;
+        self.revisions = recorded.revisions;
+        if self.revisions.history != 0 {
+            self.heir_of = None;
+        }
+    }
+
+    /// What is recorded, with revisions; `None`: the map is not ours (any more), the group is of another layout or
+    /// inherits from another one than was thought, or what is stored makes no sense.
     pub fn parse_reads<S: ObjectStore>(
         &mut self,
         cx: &mut Cx<'_, '_, '_, S>,
         response: &meta::Response,
-    ) -> Option<((History, u64), u64)> {
+    ) -> Option<Recorded> {
         let meta::Response::Txn { results, .. } = response else { return None };
-        let [meta::TxnResult::Range(map), meta::TxnResult::Range(history), _] = results.as_slice() else { return None };
-        let map = map.first()?;
+        let found: Vec<Option<&meta::KeyValue>> = results
+            .iter()
+            .map(|result| match result {
+                meta::TxnResult::Range(kvs) => kvs.first(),
+                _ => None,
+            })
+            .collect();
+        let [map, history, _, layout, ref ancestors @ ..] = found[..] else { return None };
+        let (map, layout) = (map?, layout?);
         let chunk: PgMapChunk = self.parse(cx, map)?;
-        if chunk.0.get(&self.pg.number)?.epoch != self.attempt.epoch {
+        let cut: PoolLayout = self.parse(cx, layout)?;
+        let ended = !cut.now.contains(self.pg.number) && !planted(Bug::RecordInEndedGroup);
+        if chunk.0.get(&self.pg.number)?.epoch != self.attempt.epoch || ended {
             return None;
         }
-        let history = match history.first() {
-            Some(kv) => (self.parse(cx, kv)?, kv.mod_revision),
-            None => (History::default(), 0),
+        let history_revision = history.map_or(0, |kv| kv.mod_revision);
+        let revisions = Revisions { map: map.mod_revision, history: history_revision, layout: layout.mod_revision };
+        let history = match history {
+            Some(kv) => self.parse(cx, kv)?,
+            None if cut.before != self.heir_of => {
+                cx.host.mark("a new group does not know yet which groups were before it");
+                return None;
+            }
+            None => self.inherited(cx, ancestors)?,
         };
-        Some((history, map.mod_revision))
+        Some(Recorded { history, revisions })
+    }
+
+    /// The history that a group begins with. Those of the groups before it do not change any more: their transactions
+    /// compare the layout.
+    fn inherited<S: ObjectStore>(
+        &self,
+        cx: &mut Cx<'_, '_, '_, S>,
+        ancestors: &[Option<&meta::KeyValue>],
+    ) -> Option<History> {
+        let Some(before) = self.heir_of else { return Some(History::default()) };
+        let mut parts = Vec::with_capacity(ancestors.len());
+        for ((_, range), kv) in before.overlapping(self.rules.range).zip(ancestors) {
+            let history = match kv {
+                Some(kv) => self.parse(cx, kv)?,
+                None => History::default(),
+            };
+            parts.push(Ancestor { range, history });
+        }
+        if planted(Bug::ForgetAncestors) {
+            parts.truncate(1);
+        }
+        Some(History::inherited(parts))
     }
 
     /// Whether this OSD knows of every image that was marked for removal before this attempt. Else it might carry out a
@@ -170,12 +233,11 @@ impl Primary {
 
     /// Step 3: whether the answers suffice.
     pub fn consider_answers<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
-        let grounds = self.grounds();
         let all_acting = self.acting_seats() & !self.roster.answered() == 0 || planted(Bug::SkipSilentActing);
-        if !all_acting || !grounds.suffices() {
+        if !all_acting || !self.suffices() {
             return;
         }
-        self.full = grounds.is_weak(self.rules.minsize) && !planted(Bug::SkipFullAttempt);
+        self.full = self.is_weak() && !planted(Bug::SkipFullAttempt);
         let grace = if self.full { GRACE_WEAK } else { GRACE };
         let silent = self.roster.mask(|seat| seat.statement.is_none() && cx.host.node.is_up(seat.member.osd));
         let end = self.attempt_started + grace;
@@ -195,21 +257,34 @@ impl Primary {
         self.roster.mask(|seat| seat.statement.is_none() && answered(seat.member.osd))
     }
 
-    fn grounds(&self) -> crate::pg::choose::Grounds {
-        self.roster.grounds(&self.history.0, self.rules.k, self.rules.replicated)
+    /// What a part of the history says.
+    fn grounds(&self, part: &History) -> Grounds {
+        self.roster.grounds(part, self.rules.k, self.rules.replicated)
+    }
+
+    /// Whether enough members of every set answered.
+    fn suffices(&self) -> bool {
+        self.history.parts().all(|(_, part)| self.grounds(part).suffices())
+    }
+
+    fn is_weak(&self) -> bool {
+        self.history.parts().any(|(_, part)| self.grounds(part).is_weak(self.rules.minsize))
     }
 
     /// Whom the peering waits for, for people.
     pub fn waits_for(&self) -> Vec<String> {
         let acting = self.acting_seats() & !self.roster.answered();
         let mut names: Vec<String> = self.roster.in_mask(acting).map(|(_, seat)| seat.member.osd.0).map(name).collect();
-        let grounds = self.grounds();
-        for (set, (epoch, members)) in grounds.sets.iter().zip(&self.history.0.sets) {
-            if grounds.strength(set & grounds.answered) < self.rules.k {
-                let any: Vec<String> = members.iter().map(|member| name(member.osd.0)).collect();
-                names.push(format!("one of {} (epoch {epoch})", any.join(", ")));
+        for (_, part) in self.history.parts() {
+            let grounds = self.grounds(part);
+            for (set, (epoch, members)) in grounds.sets.iter().zip(&part.sets) {
+                if grounds.strength(set & grounds.answered) < self.rules.k {
+                    let any: Vec<String> = members.iter().map(|member| name(member.osd.0)).collect();
+                    names.push(format!("one of {} (epoch {epoch})", any.join(", ")));
+                }
             }
         }
+        names.dedup();
         names
     }
 
@@ -217,7 +292,8 @@ impl Primary {
         let takes_part = self.roster.answered();
         let digests: Vec<_> =
             self.roster.in_mask(takes_part).filter_map(|(index, seat)| Some((index, seat.statement?.digest))).collect();
-        if self.history.1 == 0 && digests.iter().any(|(_, digest)| digest.count > 0) {
+        let never_served = self.history.parts().all(|(_, part)| part.sets.is_empty());
+        if never_served && digests.iter().any(|(_, digest)| digest.count > 0) {
             let text = format!(
                 "{:?}: there are copies, but the metadata store knows of no interval in which they could have been \
                  written: it has lost this group's history; the group stays inactive",
@@ -226,7 +302,12 @@ impl Primary {
             cx.host.log(Level::Error, text);
             return self.give_up(cx, HISTORY_PAUSE);
         }
-        self.comparison = Comparison::new(self.rules.range, &digests);
+        self.comparison = if self.history.ancestors.is_empty() {
+            Comparison::new(self.rules.range, &digests)
+        } else {
+            let parts = self.history.parts();
+            Comparison::of_parts(parts.map(|(range, part)| (range, self.roster.concerned(part) & takes_part)))
+        };
         self.enter(Stage::Compare);
         self.ask_more(cx);
     }
@@ -287,7 +368,8 @@ impl Primary {
                 })
             })
             .collect();
-        match choose(&self.grounds(), &held) {
+        let part = self.history.of(object.hash());
+        match choose(&self.grounds(part), &held) {
             Choice::Version { kept, certain, verdicts } => {
                 let (version, tombstone) = kept.unwrap_or_default();
                 cx.host.observe(Fact::Chosen { pg: self.pg, attempt: self.attempt, object, version });
@@ -320,7 +402,7 @@ impl Primary {
                 let text = format!(
                     "{:?}: {object:?} has version {version}, above the last recorded interval {}: the metadata store \
                      has lost this group's history; the group stays inactive",
-                    self.pg, self.history.0.last
+                    self.pg, part.last
                 );
                 cx.host.log(Level::Error, text);
                 self.give_up(cx, HISTORY_PAUSE);
@@ -367,7 +449,7 @@ impl Primary {
         let history = if trims {
             history::trimmed(self.attempt.epoch, &self.acting_members)
         } else {
-            history::narrowed(&self.history.0, self.attempt.epoch, &self.acting_members, &answered)
+            history::narrowed(&self.history, self.attempt.epoch, &self.acting_members, &answered)
         };
         self.write_history(cx, history);
     }
@@ -377,9 +459,12 @@ impl Primary {
         let key = keys::pg_history(self.pg);
         let value = serde_json::to_vec(&history).expect("plain data has a JSON form");
         let mut compare = vec![
-            meta::Compare::ModRevision(self.map_key(), self.map_revision),
-            meta::Compare::ModRevision(key.clone(), self.history.1),
+            meta::Compare::ModRevision(self.map_key(), self.revisions.map),
+            meta::Compare::ModRevision(key.clone(), self.revisions.history),
         ];
+        if !planted(Bug::RecordInEndedGroup) {
+            compare.push(meta::Compare::ModRevision(keys::layout(self.pg.pool), self.revisions.layout));
+        }
         // Whoever serves an interval recorded after a change of access knows of it.
         if let Some(revision) = cx.host.node.access_revision {
             compare.push(meta::Compare::ModRevision(keys::access(), revision));
@@ -387,7 +472,7 @@ impl Primary {
         let request = meta::Request::Txn(meta::Txn {
             compare,
             success: vec![meta::TxnOp::Put { key, value, lease: 0 }],
-            failure: self.reads().into(),
+            failure: self.reads(),
         });
         self.trim.proposed = Some(history);
         let token = cx.host.env.rng.next_u64();
@@ -399,7 +484,7 @@ impl Primary {
     pub fn history_written<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, revision: u64) {
         let history = self.trim.proposed.take().expect("a history was proposed");
         cx.host.observe(Fact::Recorded { pg: self.pg, attempt: self.attempt, history: history.clone() });
-        self.history = (history, revision);
+        self.adopt(Recorded { history, revisions: Revisions { history: revision, ..self.revisions } });
     }
 
     fn record_done<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, result: Result<meta::Response, MetaError>) {
@@ -409,14 +494,14 @@ impl Primary {
                 self.enter(Stage::LeaseWait);
                 self.activate(cx);
             }
-            Ok(response) => match self.parse_reads(cx, &response) {
-                Some((history, map_revision)) if history.1 == self.history.1 && map_revision == self.map_revision => {
+            Ok(response) => match self.parse_reads(cx, &response).map(|recorded| recorded.revisions) {
+                Some(revisions) if revisions == self.revisions => {
                     cx.host.mark("a primary does not know the newest rules of access yet");
                     self.give_up(cx, RETRY_PAUSE);
                 }
-                Some((history, map_revision)) if history.1 == self.history.1 => {
-                    // Only other groups of the chunk changed.
-                    self.map_revision = map_revision;
+                Some(revisions) if revisions.history == self.revisions.history => {
+                    // Only other groups of the chunk changed, or the layout before this one is forgotten.
+                    self.revisions = revisions;
                     let proposed = self.trim.proposed.take().expect("a history was proposed");
                     self.write_history(cx, proposed);
                 }
@@ -453,7 +538,7 @@ impl Primary {
     }
 
     fn is_trimmed(&self) -> bool {
-        self.history.0 == history::trimmed(self.attempt.epoch, &self.acting_members)
+        self.history == history::trimmed(self.attempt.epoch, &self.acting_members)
     }
 }
 

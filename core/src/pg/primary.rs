@@ -12,7 +12,7 @@
 use crate::ec::Code;
 use crate::id::{Attempt, HashRange, LinkId, Member, ObjectId, OsdId, PgId, Version};
 use crate::io::Level;
-use crate::map::{ActingMember, History};
+use crate::map::{ActingMember, History, Layout};
 use crate::msg::{Answer, Message, Refusal, Reply};
 use crate::pg::calls::Calls;
 use crate::pg::choose::Mask;
@@ -197,6 +197,17 @@ pub struct Stripes {
     pub commits: Commits,
 }
 
+/// Revisions of keys, as this primary knows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revisions {
+    /// Of the map's chunk.
+    pub map: u64,
+    /// Of the history; 0: the group has none of its own yet.
+    pub history: u64,
+    /// Of the pool's layout.
+    pub layout: u64,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Primary {
@@ -222,10 +233,12 @@ pub struct Primary {
     pub stage_deadline: Option<Time>,
     /// The request to the metadata store that is awaited.
     pub meta_token: Option<u64>,
-    /// The group's history and the revision of its key.
-    pub history: (History, u64),
-    /// Revision of the map's key.
-    pub map_revision: u64,
+    /// The group's history.
+    pub history: History,
+    /// What transactions compare.
+    pub revisions: Revisions,
+    /// The layout of the groups before this one, as long as it may have no history of its own.
+    pub heir_of: Option<Layout>,
     /// Who takes part.
     pub roster: Roster,
     /// Sub-operations under way.
@@ -284,8 +297,9 @@ impl Primary {
             attempt_started: now,
             stage_deadline: None,
             meta_token: None,
-            history: (History::default(), 0),
-            map_revision: 0,
+            history: History::default(),
+            revisions: Revisions::default(),
+            heir_of: None,
             roster: Roster::default(),
             calls: Calls::new(attempt),
             comparison: Comparison::default(),

@@ -161,14 +161,14 @@ impl Primary {
     fn report_removed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         let token = cx.host.env.rng.next_u64();
         let value = serde_json::to_vec(&Removed { epoch: self.attempt.epoch }).expect("plain data has a JSON form");
-        let mut compare = vec![Compare::ModRevision(self.map_key(), self.map_revision)];
+        let mut compare = vec![Compare::ModRevision(self.map_key(), self.revisions.map)];
         let mut success = Vec::new();
         for (inode, revision) in &self.removal.images {
             compare.push(Compare::CreateRevision(keys::image(self.pg.pool, *inode), *revision));
             let key = keys::removed(self.pg, *inode);
             success.push(TxnOp::Put { key, value: value.clone(), lease: 0 });
         }
-        let failure = self.reads().into();
+        let failure = self.reads();
         let request = meta::Request::Txn(meta::Txn { compare, success, failure });
         cx.host.meta.push(MetaCall { pg: self.pg, token, request });
         self.removal.stage = Stage::Reporting(token);
@@ -188,8 +188,8 @@ impl Primary {
         self.removal.stage = Stage::Scanning;
         // Maps of other groups under the same key may have changed, no more. If the group's own did, this primary ends.
         let found = result.ok().and_then(|response| self.parse_reads(cx, &response));
-        if let Some((_, map_revision)) = found {
-            self.map_revision = map_revision;
+        if let Some(recorded) = found {
+            self.revisions.map = recorded.revisions.map;
             return self.removal_step(cx);
         }
         self.removal_pause(cx, REPORT_PAUSE);

@@ -39,11 +39,14 @@ impl Roster {
     /// Seats for everybody whom the peering may need.
     pub fn new(acting: &[Member], history: &History) -> Self {
         let mut roster = Roster { seats: SmallVec::new(), acting: acting.len() };
-        let history_members = history.sets.iter().rev().flat_map(|(_, set)| set).chain(&history.base_set);
-        for member in acting.iter().chain(history_members) {
-            let known = roster.seats.iter().any(|seat| seat.member == *member);
+        let of_part = |part: &'_ History| -> Vec<Member> {
+            part.sets.iter().rev().flat_map(|(_, set)| set).chain(&part.base_set).copied().collect()
+        };
+        let history_members = history.parts().flat_map(|(_, part)| of_part(part));
+        for member in acting.iter().copied().chain(history_members) {
+            let known = roster.seats.iter().any(|seat| seat.member == member);
             if !known && roster.seats.len() < SEATS_MAX {
-                roster.seats.push(Seat { member: *member, statement: None });
+                roster.seats.push(Seat { member, statement: None });
             }
         }
         roster
@@ -118,7 +121,14 @@ impl Roster {
         self.in_mask(mask).map(|(_, seat)| seat.member).collect()
     }
 
-    /// What history says of the seats.
+    /// Whose copies of the objects in a part of the history count: the acting members, and those whom that part names.
+    /// Others hold nothing there that could be missed.
+    pub fn concerned(&self, part: &History) -> Mask {
+        let named = |member: &Member| part.sets.iter().any(|(_, set)| set.contains(member));
+        self.acting() | self.mask(|seat| part.base_set.contains(&seat.member) || named(&seat.member))
+    }
+
+    /// What history, without ancestors, says of the seats.
     pub fn grounds(&self, history: &History, k: u32, replicated: bool) -> Grounds {
         let mask = |members: &[Member]| self.mask(|seat| members.contains(&seat.member));
         let place = |(seat, index): (&Seat, u8)| if replicated { index } else { seat.member.role.0 };

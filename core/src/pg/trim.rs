@@ -14,7 +14,7 @@ use crate::meta;
 use crate::pg::history;
 use crate::pg::msg::{SubOp, SubReply};
 use crate::pg::ops::Kind;
-use crate::pg::primary::{Cx, Primary, Purpose};
+use crate::pg::primary::{Cx, Primary, Purpose, Revisions};
 use crate::planted::{Bug, planted};
 use crate::store::{CopyInfo, ObjectStore, VersionInfo};
 use crate::time::{Duration, Time};
@@ -82,13 +82,14 @@ impl Primary {
                 self.trimmed(cx, revision);
             }
             Ok(response) => {
-                let Some((history, map_revision)) = self.parse_reads(cx, &response) else {
+                let Some(recorded) = self.parse_reads(cx, &response) else {
                     return cx.host.mark("a trim was overtaken by a new epoch");
                 };
-                self.map_revision = map_revision;
-                if Some(&history.0) == self.trim.proposed.as_ref() {
+                let history = recorded.revisions.history;
+                self.revisions = Revisions { history: self.revisions.history, ..recorded.revisions };
+                if Some(&recorded.history) == self.trim.proposed.as_ref() {
                     cx.host.mark("a trim had succeeded although its reply was lost");
-                    self.trimmed(cx, history.1);
+                    self.trimmed(cx, history);
                 } else {
                     let at = cx.host.now() + PAUSE;
                     self.look_again(cx, at);
@@ -215,7 +216,7 @@ impl Primary {
         let more = cx.host.store.list(self.pg.pool, role, self.rules.range, after, PURGES, &mut copies);
         self.trim.purge_after = copies.last().map(|info| info.copy);
         self.trim.purge_done = !more;
-        let base = self.history.0.base_epoch;
+        let base = self.history.base_epoch;
         for info in &copies {
             if let Some(prepared) = &info.prepared {
                 // Of an older interval: those of this one are waiting for it already.

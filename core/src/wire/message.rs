@@ -2,6 +2,7 @@
 
 use super::WireError;
 use super::codec::{Reader, Wire, Writer, wire_enum, wire_struct};
+use crate::map::Layout;
 use crate::msg::{
     Answer, Class, ImageInfo, MapMessage, MapUpdate, Message, OsdInfo, PgInfo, PoolInfo, Refusal, Reply, Request,
     RequestOp,
@@ -45,7 +46,7 @@ pub fn take(kind: u16, mut from: Reader<'_>) -> Result<Message, WireError> {
 }
 
 wire_enum!(Class ("class") { 0 => Client, 1 => Recovery, 2 => Scrub });
-wire_struct!(Request { id, seen, object, epoch, class, tenant, op });
+wire_struct!(Request { id, seen, object, generation, epoch, class, tenant, op });
 wire_enum!(RequestOp ("request") {
     1 => Read { offset, len },
     2 => Write { offset, expect, data },
@@ -85,7 +86,8 @@ wire_enum!(MapMessage ("map message") {
     6 => Images { token, names, more },
 });
 wire_struct!(MapUpdate { revision, full, pools, pgs, osds });
-wire_struct!(PoolInfo { id, name, scheme, data_chunks, pg_count, object_bytes });
+wire_struct!(PoolInfo { id, name, scheme, data_chunks, layout, object_bytes });
+wire_struct!(Layout { generation, pg_count });
 wire_struct!(PgInfo { pg, epoch, primary });
 wire_struct!(OsdInfo { id, address });
 wire_struct!(ImageInfo { pool, inode, name, size_bytes, read_only });

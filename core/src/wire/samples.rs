@@ -2,7 +2,7 @@
 
 use crate::buf::BufPool;
 use crate::id::*;
-use crate::map::Scheme;
+use crate::map::{Layout, Scheme};
 use crate::msg::*;
 use crate::pg::msg::{Change, PgMessage, Purpose, Refused, SubOp, SubReply};
 use crate::rng::Rng;
@@ -67,6 +67,7 @@ impl Draw<'_> {
             id: self.request_id(),
             seen: self.n(),
             object: self.copy().object,
+            generation: 5,
             epoch: Epoch(self.n()),
             class: Class::Recovery,
             tenant: self.n32(),
@@ -159,7 +160,7 @@ impl Draw<'_> {
             name: "rbd".into(),
             scheme,
             data_chunks: 4,
-            pg_count: 256,
+            layout: Layout { generation: 1, pg_count: 256 },
             object_bytes: 131_072,
         };
         let update = MapUpdate {

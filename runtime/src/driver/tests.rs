@@ -82,7 +82,8 @@ impl Pinger {
         let data = Data::new(env.bufs.copy_of(&pattern(self.number, 512 << (self.number % 8))));
         let op = RequestOp::Write { offset: 0, data, expect: None };
         let (object, epoch, class) = (ObjectId::default(), Epoch(1), Default::default());
-        env.out.send(link, Message::Request(Request { id, seen: 0, object, epoch, class, tenant: 0, op }));
+        env.out
+            .send(link, Message::Request(Request { id, seen: 0, object, generation: 0, epoch, class, tenant: 0, op }));
         self.asked.push_back((self.number, env.now));
     }
 

@@ -278,7 +278,16 @@ fn encoded_read(len: u32) -> Vec<u8> {
     let id = ashlar_core::id::RequestId::default();
     let (object, epoch) = (Default::default(), ashlar_core::id::Epoch(1));
     let op = RequestOp::Read { offset: 0, len };
-    let request = ashlar_core::msg::Request { id, seen: 0, object, epoch, class: Default::default(), tenant: 0, op };
+    let request = ashlar_core::msg::Request {
+        id,
+        seen: 0,
+        object,
+        generation: 0,
+        epoch,
+        class: Default::default(),
+        tenant: 0,
+        op,
+    };
     let mut bytes = Vec::new();
     ashlar_core::wire::encode(&ashlar_core::msg::Message::Request(request), &mut bytes);
     bytes

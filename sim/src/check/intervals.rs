@@ -3,7 +3,8 @@
 //! A peering that is recorded pins a version of every object of its group. After it, an object changes by writes of that
 //! interval only. So when the next interval is recorded, each object is at the pinned version, or at one that was written
 //! in between; never at another older one (a write that an interval went on without came back, or what was there
-//! vanished), never below one that was acknowledged.
+//! vanished), never below one that was acknowledged. An object's intervals are those of its group, and of the groups that
+//! had it before the number of groups changed: their epochs rise, too.
 //!
 //! Sees what no client needs to see: that a void write came back is legal for its client, who never learned its fate.
 //!
@@ -22,12 +23,14 @@ pub trait Look {
     fn is_tombstone(&self, object: ObjectId, version: Version) -> bool;
 }
 
-/// What an interval began with.
-#[derive(Clone, Debug, Default)]
+/// An object's last interval.
+#[derive(Clone, Copy, Debug, Default)]
 struct Interval {
+    pg: PgId,
     epoch: Epoch,
-    /// By object: its version, and whether that is (or may be, since nobody knows it) a tombstone, which may be purged.
-    pinned: BTreeMap<ObjectId, (Version, bool)>,
+    /// With which version it began, and whether that is (or may be, since nobody knows it) a tombstone, which may be
+    /// purged.
+    pinned: Option<(Version, bool)>,
 }
 
 /// See the module.
@@ -35,7 +38,7 @@ struct Interval {
 pub struct Intervals {
     /// What a node's attempt has chosen so far.
     chosen: BTreeMap<(u32, PgId), (Attempt, BTreeMap<ObjectId, Version>)>,
-    last: BTreeMap<PgId, Interval>,
+    last: BTreeMap<ObjectId, Interval>,
     acknowledged: BTreeMap<ObjectId, Version>,
 }
 
@@ -57,22 +60,23 @@ impl Intervals {
 
     /// A node recorded the interval of its attempt (or trimmed the history in it).
     pub fn recorded(&mut self, node: u32, pg: PgId, attempt: Attempt, look: &impl Look) -> Result<(), String> {
-        let before = self.last.get(&pg).cloned().unwrap_or_default();
-        if attempt.epoch <= before.epoch {
-            return Ok(());
-        }
-        let chosen = self.chosen.remove(&(node, pg)).filter(|(of, _)| *of == attempt).unwrap_or_default().1;
-        let mut interval = Interval { epoch: attempt.epoch, pinned: BTreeMap::new() };
+        let chosen = self.chosen.get(&(node, pg)).filter(|(of, _)| *of == attempt).cloned().unwrap_or_default().1;
         for object in look.objects(pg) {
-            // What is not chosen is the same on all members that answered, this one among them.
-            let Some(version) = chosen.get(&object).copied().or_else(|| look.own(object)) else { continue };
-            if version.epoch == attempt.epoch {
-                continue;
+            let before = self.last.get(&object).copied().unwrap_or_default();
+            if attempt.epoch <= before.epoch {
+                let heir = pg.number.generation() > before.pg.number.generation();
+                let late = || format!("{pg:?}: epoch {} follows {} of {:?}", attempt.epoch, before.epoch, before.pg);
+                if heir { return Err(late()) } else { continue }
             }
-            self.judge(pg, attempt, &before, object, version)?;
-            interval.pinned.insert(object, (version, look.is_tombstone(object, version)));
+            let mut interval = Interval { pg, epoch: attempt.epoch, pinned: None };
+            // What is not chosen is the same on all members that answered, this one among them.
+            let version = chosen.get(&object).copied().or_else(|| look.own(object));
+            if let Some(version) = version.filter(|version| version.epoch != attempt.epoch) {
+                self.judge(pg, attempt, &before, object, version)?;
+                interval.pinned = Some((version, look.is_tombstone(object, version)));
+            }
+            self.last.insert(object, interval);
         }
-        self.last.insert(pg, interval);
         Ok(())
     }
 
@@ -86,7 +90,7 @@ impl Intervals {
     ) -> Result<(), String> {
         let epoch = attempt.epoch;
         let acknowledged = self.acknowledged.get(&object).copied().unwrap_or_default();
-        let pinned = before.pinned.get(&object).copied();
+        let pinned = before.pinned;
         let may_vanish = pinned.is_none_or(|(pinned, tombstone)| tombstone && acknowledged <= pinned);
         if version.is_none() && may_vanish {
             self.acknowledged.remove(&object);

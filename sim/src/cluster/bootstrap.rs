@@ -61,6 +61,8 @@ impl Cluster {
             mons: Vec::new(),
             clients: Vec::new(),
             history: History::default(),
+            generations: Default::default(),
+            groups_wanted: config.pg_count,
             serving: Serving::default(),
             intervals: Intervals::default(),
             requests: BTreeMap::new(),

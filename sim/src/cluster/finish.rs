@@ -5,6 +5,7 @@ use super::script::broken;
 use super::{Cluster, IMAGE};
 use crate::check::history::{Block, Finding, What};
 use crate::world::MetaFaults;
+use ashlar_core::id::PgId;
 use ashlar_core::map::{ActingMember, PREFIX};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::Outcome;
@@ -87,11 +88,10 @@ impl Cluster {
         if !self.all_clean() {
             return false;
         }
-        (0..self.config.pg_count).all(|number| self.is_whole(number))
+        self.is_regrouped() && self.groups().into_iter().all(|pg| self.is_whole(pg))
     }
 
-    fn is_whole(&mut self, number: u32) -> bool {
-        let pg = self.pg(number);
+    fn is_whole(&mut self, pg: PgId) -> bool {
         let Some(summary) = self.summary(pg) else { return false };
         let size = usize::from(self.config.pg_size);
         let Some(map) = self.pg_map(pg).filter(|map| map.epoch == summary.epoch) else { return false };
@@ -144,14 +144,13 @@ impl Cluster {
             "open operations {open:?}; of the load are left {}",
             self.clients.iter().map(|c| c.left).sum::<u32>()
         );
-        for number in 0..self.config.pg_count {
-            let pg = self.pg(number);
+        for pg in self.groups() {
             let (summary, map) = (self.summary(pg), self.pg_map(pg));
-            if !self.is_whole(number) {
+            if !self.is_whole(pg) {
                 let _ = writeln!(text, "{pg:?}: map {map:?}\n   primary says {summary:?}");
             }
         }
-        for prefix in ["osd/failed/", "pg/wish/", "osd/state/"] {
+        for prefix in ["osd/failed/", "pg/wish/", "osd/state/", "pg/map/1/layout"] {
             for (key, value) in self.world.meta_read(&format!("{PREFIX}{prefix}")) {
                 let _ = writeln!(text, "{key} = {}", String::from_utf8_lossy(&value));
             }

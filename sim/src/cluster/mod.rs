@@ -10,6 +10,7 @@ pub mod config;
 mod finish;
 mod load;
 mod observe;
+mod operators;
 pub mod pool;
 mod process;
 mod rest;
@@ -89,6 +90,9 @@ pub struct Cluster {
     history: History,
     serving: Serving,
     intervals: Intervals,
+    generations: operators::Generations,
+    /// How many groups the pool should have.
+    groups_wanted: u32,
     /// What clients asked, by identity: the object, and the offset of reads.
     requests: BTreeMap<RequestId, (ObjectId, Option<u32>)>,
     /// What a version of an object holds in each block, as far as it was read.
@@ -99,8 +103,8 @@ pub struct Cluster {
     chaos_next: Option<FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,
-    /// The maps of the groups, and the revision as of which they were read.
-    maps: (Revision, PgMapChunk),
+    /// Maps of groups, and the revision as of which they were read, with the number of their key.
+    maps: ((Revision, u32), PgMapChunk),
     /// What was decided, and what a plan leaves of it.
     decisions: Decisions,
     /// Operations of the script that a plan leaves out.
@@ -296,7 +300,7 @@ impl Cluster {
     }
 
     fn pg_of(&self, object: ObjectId) -> PgId {
-        object.pg(self.config.pg_count)
+        self.layout().pg(object)
     }
 
     /// A process gave up by itself; somebody starts it again after a while, as a service manager would.

@@ -20,6 +20,8 @@ impl Cluster {
                 Sight::Event(Event::Log(level, text)) => self.take_log(node, level, text),
                 Sight::Event(Event::Fact(Fact::Activated { pg, epoch, .. })) => {
                     self.serving.activated(node.0, pg, epoch).map_err(broken)?;
+                    let objects: Vec<ObjectId> = self.objects_of(pg).collect();
+                    self.generations.activated(pg, objects.into_iter());
                 }
                 Sight::Event(Event::Fact(Fact::Deactivated { pg, .. })) => self.serving.deactivated(node.0, pg),
                 Sight::Event(Event::Fact(Fact::Recorded { pg, attempt, history })) => {
@@ -35,8 +37,9 @@ impl Cluster {
                         self.intervals.acknowledged(object, version);
                     }
                 }
-                Sight::Event(Event::Fact(Fact::Served { pg, .. })) => {
+                Sight::Event(Event::Fact(Fact::Served { pg, object, .. })) => {
                     self.serving.answers_read(node.0, pg).map_err(broken)?;
+                    self.generations.answers_read(node.0, pg, object).map_err(broken)?;
                 }
                 Sight::Sent { msg: Message::Request(request), .. } => self.asked(&request),
                 Sight::Sent { msg: Message::Reply(reply), .. } => self.answered(&reply)?,
@@ -106,7 +109,8 @@ impl Cluster {
     pub(super) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = ObjectId> {
         let objects =
             (0..u64::from(self.config.image_objects)).map(|stripe| ObjectId { pool: POOL, inode: InodeId(1), stripe });
-        objects.filter(move |object| self.pg_of(*object) == pg)
+        let layout = self.layout_of(pg.number.generation());
+        objects.filter(move |object| layout.is_some_and(|layout| layout.pg(*object) == pg))
     }
 
     /// What the store of a running OSD holds of an object, in whichever role; `None`: it cannot be asked.

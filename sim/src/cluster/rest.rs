@@ -77,8 +77,7 @@ impl Cluster {
     /// Where each object belongs: its acting members with their roles.
     fn places(&mut self) -> BTreeMap<ObjectId, Vec<(OsdId, Role)>> {
         let mut places = BTreeMap::new();
-        for number in 0..self.config.pg_count {
-            let pg = self.pg(number);
+        for pg in self.groups() {
             let Some(map) = self.pg_map(pg) else { continue };
             let role = |index: u8| Role(if self.config.scheme == Scheme::Replicated { 0 } else { index });
             let members = map.acting.iter().zip(0u8..).filter_map(|(member, at)| Some(((*member)?.osd, role(at))));

@@ -6,7 +6,7 @@ use crate::world::{NodeId, World};
 use ashlar_core::id::{ClientId, InodeId, OsdId, PgId, PgNumber};
 use ashlar_core::io::Device;
 use ashlar_core::map::access::{Access, Fence, waits_for};
-use ashlar_core::map::{ClusterMap, History, OsdConfig, PREFIX, PgMap, PgMapChunk, keys};
+use ashlar_core::map::{ClusterMap, History, OsdConfig, PGS_PER_CHUNK, PREFIX, PgMap, PgMapChunk, keys};
 use ashlar_core::meta::{Keys, Request, Response};
 use ashlar_core::pg::Summary;
 use ashlar_core::time::Duration;
@@ -114,9 +114,9 @@ impl Cluster {
         self.clients[client].node
     }
 
-    /// A group by number.
-    pub fn pg(&self, number: u32) -> PgId {
-        PgId { pool: POOL, number: PgNumber(number) }
+    /// The group at a place.
+    pub fn pg(&self, place: u32) -> PgId {
+        PgId { pool: POOL, number: PgNumber::new(self.layout().generation, place) }
     }
 
     /// The group of a block.
@@ -147,11 +147,11 @@ impl Cluster {
 
     /// The map of a group, as the metadata store has it.
     pub fn pg_map(&mut self, pg: PgId) -> Option<PgMap> {
-        let revision = self.world.meta_revision();
-        if self.maps.0 != revision {
-            let chunks = self.world.meta_read(&keys::pg_map(POOL, 0));
+        let of = (self.world.meta_revision(), pg.number.0 / PGS_PER_CHUNK);
+        if self.maps.0 != of {
+            let chunks = self.world.meta_read(&keys::pg_map(POOL, of.1));
             let chunk = chunks.first().and_then(|(_, value)| serde_json::from_slice::<PgMapChunk>(value).ok());
-            self.maps = (revision, chunk.unwrap_or_default());
+            self.maps = (of, chunk.unwrap_or_default());
         }
         self.maps.1.0.get(&pg.number).cloned()
     }
@@ -184,15 +184,14 @@ impl Cluster {
 
     /// Whether every group is active and clean.
     pub fn all_clean(&self) -> bool {
-        (0..self.config.pg_count).all(|number| {
-            self.summary(self.pg(number)).is_some_and(|summary| summary.state == "active" && summary.clean)
-        })
+        let clean = |pg: PgId| self.summary(pg).is_some_and(|summary| summary.state == "active" && summary.clean);
+        self.groups().into_iter().all(clean)
     }
 
     /// Whether every group serves.
     pub fn all_active(&self) -> bool {
-        (0..self.config.pg_count)
-            .all(|number| self.summary(self.pg(number)).is_some_and(|summary| summary.state == "active"))
+        let active = |pg: PgId| self.summary(pg).is_some_and(|summary| summary.state == "active");
+        self.groups().into_iter().all(active)
     }
 
     /// Whether a group serves at the epoch of its map.

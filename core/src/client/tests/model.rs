@@ -293,6 +293,7 @@ const LAZY: Faults = Faults {
     foreign_change: 2,
     stale_seed: 200,
     power_loss: 5,
+    relayout: 0,
     lazy: true,
 };
 
@@ -300,6 +301,20 @@ const LAZY: Faults = Faults {
 fn everything_at_once_in_a_lazy_pool() {
     let total = seeds(LAZY);
     assert!(total.links_lost > 100 && total.replays > 1000 && total.syncs > 1000, "{total:?}");
+}
+
+#[test]
+fn the_number_of_groups_changes() {
+    let total = seeds(Faults { relayout: 5, stale_seed: 200, ..Faults::default() });
+    assert!(total.retries > 100, "{total:?}");
+    seeds(Faults { relayout: 3, lazy: false, power_loss: 0, ..LAZY });
+}
+
+#[test]
+fn the_number_of_groups_of_a_lazy_pool_changes() {
+    let total = seeds(Faults { relayout: 5, lazy: true, stale_seed: 200, ..Faults::default() });
+    assert!(total.replays > 1000, "{total:?}");
+    seeds(Faults { relayout: 3, ..LAZY });
 }
 
 #[cfg(feature = "planted")]

@@ -5,7 +5,7 @@ use crate::buf::BufPool;
 use crate::client::{Client, ClientConfig, ClientLimits};
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Input, LinkEvent, Node, PeerId, PeerName};
-use crate::map::Scheme;
+use crate::map::{Layout, Scheme};
 use crate::msg::*;
 use crate::rng::Rng;
 use crate::store::{Bitmap, Data};
@@ -73,6 +73,7 @@ pub struct Faults {
     pub foreign_change: u64,
     pub stale_seed: u64,
     pub power_loss: u64,
+    pub relayout: u64,
     /// Not a fault: the pool acknowledges what is not durable.
     pub lazy: bool,
 }
@@ -97,6 +98,7 @@ pub struct World {
     seen: BTreeMap<PgId, u64>,
     /// Up to where syncs of this epoch went, by group.
     synced: BTreeMap<PgId, u64>,
+    layout: Layout,
     pub pgs: Vec<PgInfo>,
     pub revision: u64,
     pub requests: u64,
@@ -134,6 +136,7 @@ impl World {
             numbers: BTreeSet::new(),
             seen: BTreeMap::new(),
             synced: BTreeMap::new(),
+            layout: Layout { generation: 0, pg_count: GROUPS },
             pgs: pgs.collect(),
             revision: 1,
             requests: 0,
@@ -272,6 +275,10 @@ impl World {
         if self.chance(self.faults.power_loss) {
             self.lose_power();
         }
+        if self.faults.relayout > 0 && self.chance(self.faults.relayout) {
+            let count = u32::try_from(self.rng.between(1, 2 * u64::from(GROUPS))).unwrap();
+            self.relayout(count);
+        }
         // The other end forgets connections that the client left, sooner or later.
         if let Some(id) = self.any_link(|link| !link.client_end && link.to_server.is_empty()) {
             self.links.remove(&id);
@@ -295,9 +302,9 @@ impl World {
 
     /// All holders of a group lose power, and with it what was not synced, or some of it.
     pub fn lose_power(&mut self) {
-        let group = u32::try_from(self.rng.below(GROUPS.into())).unwrap();
-        let World { objects, rng, .. } = self;
-        for (_, states) in objects.iter_mut().filter(|(object, _)| object.pg(GROUPS).number.0 == group) {
+        let group = u32::try_from(self.rng.below(self.layout.pg_count.into())).unwrap();
+        let World { objects, rng, layout, .. } = self;
+        for (_, states) in objects.iter_mut().filter(|(object, _)| layout.pg(**object).number.place() == group) {
             let kept = rng.between(1, states.len() as u64);
             states.truncate(usize::try_from(kept).unwrap());
         }
@@ -307,7 +314,7 @@ impl World {
 
     /// What is there of a group becomes durable: by a sync, and by every peering.
     fn make_durable(&mut self, pg: PgId) {
-        for (_, states) in self.objects.iter_mut().filter(|(object, _)| object.pg(GROUPS) == pg) {
+        for (_, states) in self.objects.iter_mut().filter(|(object, _)| self.layout.pg(**object) == pg) {
             states.drain(..states.len() - 1);
         }
     }
@@ -324,7 +331,7 @@ impl World {
     }
 
     pub fn change_primary(&mut self) {
-        let place = usize::try_from(self.rng.below(GROUPS.into())).unwrap();
+        let place = usize::try_from(self.rng.below(self.layout.pg_count.into())).unwrap();
         let nobody = self.chance(self.faults.no_primary * 100);
         let osd = OsdId(u32::try_from(self.rng.below(OSDS.into())).unwrap());
         self.set_primary(place, (!nobody).then_some(osd));
@@ -350,10 +357,37 @@ impl World {
         }
     }
 
+    /// The objects belong to so many groups from now on, which begin with what the old ones' members still have.
+    pub fn relayout(&mut self, pg_count: u32) {
+        if self.lazy {
+            self.pgs.clone().into_iter().for_each(|info| self.make_durable(info.pg));
+        }
+        (self.seen, self.synced) = (BTreeMap::new(), BTreeMap::new());
+        self.layout = Layout { generation: self.layout.generation + 1, pg_count };
+        let epoch = self.pgs.iter().map(|info| info.epoch.0).max().unwrap() + 1;
+        let groups: Vec<PgNumber> = self.layout.numbers().collect();
+        let rng = &mut self.rng;
+        let mut info = |number| PgInfo {
+            pg: PgId { pool: POOL, number },
+            epoch: Epoch(epoch),
+            primary: Some(OsdId(u32::try_from(rng.below(OSDS.into())).unwrap())),
+        };
+        self.pgs = groups.into_iter().map(&mut info).collect();
+        self.revision += 1;
+        // The layout is heard of before the groups, or with them.
+        let whole = self.update(false);
+        let apart = self.rng.chance(1, 2);
+        let first = if apart { MapUpdate { pgs: vec![], ..whole.clone() } } else { whole.clone() };
+        let stale = self.chance(self.faults.stale_seed);
+        for link in self.links.values_mut().filter(|link| link.subscribed && link.client_end && !stale) {
+            let updates = if apart { vec![first.clone(), whole.clone()] } else { vec![whole.clone()] };
+            link.to_client.extend(updates.into_iter().map(|update| Message::Map(MapMessage::Update(update))));
+        }
+    }
+
     fn update(&self, full: bool) -> MapUpdate {
-        let scheme = Scheme::Replicated;
-        let pool =
-            PoolInfo { id: POOL, name: "p".into(), scheme, data_chunks: 1, pg_count: GROUPS, object_bytes: OBJECT };
+        let (scheme, layout) = (Scheme::Replicated, self.layout);
+        let pool = PoolInfo { id: POOL, name: "p".into(), scheme, data_chunks: 1, layout, object_bytes: OBJECT };
         let pools = if self.image.is_some() { vec![pool] } else { vec![] };
         let osds = (0..OSDS).map(|id| OsdInfo { id: OsdId(id), address: format!("osd:{id}") }).collect();
         MapUpdate { revision: Revision(self.revision), full, pools, pgs: self.pgs.clone(), osds }
@@ -401,7 +435,10 @@ impl World {
 
     fn serve(&mut self, osd: OsdId, request: Request) -> Result<Answer, Refusal> {
         self.requests += 1;
-        let info = self.pgs[usize::try_from(request.object.pg(GROUPS).number.0).unwrap()];
+        if request.generation < self.layout.generation {
+            return Err(Refusal::WrongEpoch(Epoch(0)));
+        }
+        let info = self.pgs[usize::try_from(self.layout.pg(request.object).number.place()).unwrap()];
         if info.primary != Some(osd) {
             return Err(if self.rng.chance(1, 2) { Refusal::NotPrimary } else { Refusal::WrongEpoch(info.epoch) });
         }

@@ -43,6 +43,7 @@ fn every_key_name_is_parsed_back() {
         (keys::osd_record(osd), Key::OsdRecord(osd)),
         (keys::pg_map(PoolId(3), 1), Key::PgMap(PoolId(3), 1)),
         (keys::pg_history(pg), Key::History(pg)),
+        (keys::layout(pg.pool), Key::Layout(pg.pool)),
         (keys::pg_wish(pg), Key::Wish(pg)),
         (keys::leader(), Key::Leader),
     ];
@@ -160,12 +161,13 @@ fn what_says_where_the_data_are_cannot_change() {
     let coded = |change: &dyn Fn(&mut Pool)| verdict(change, "ec", 3, 1);
     assert_eq!(copies(&|pool| pool.pg_size = 4), Ok(()));
     assert_eq!(copies(&|pool| pool.pg_minsize = 1), Ok(()));
+    assert_eq!(copies(&|pool| pool.pg_count = 16), Ok(()));
+    assert_eq!(coded(&|pool| pool.pg_count = 3), Ok(()));
     assert_eq!(coded(&|pool| pool.failure_domain = "rack".into()), Ok(()));
     assert_eq!(coded(&|pool| pool.name = "b".into()), Ok(()));
     let refused = |verdict: Result<(), String>, reason: &str| {
         assert!(verdict.as_ref().is_err_and(|text| text.contains(reason)), "{verdict:?}");
     };
-    refused(copies(&|pool| pool.pg_count = 16), "pg_count cannot change from 8 to 16: a group's history");
     refused(copies(&|pool| pool.block_size *= 2), "block_size cannot change from 131072 to 262144: images are cut");
     refused(copies(&|pool| pool.scheme = Scheme::Xor), "scheme cannot change from replicated to xor");
     refused(coded(&|pool| pool.pg_size = 4), "pg_size of an erasure-coded pool cannot change from 3 to 4");

@@ -92,6 +92,10 @@ fn pools(names: &[&str], revision: u64) -> KeyValue {
     kv(keys::pools(), &format!("{{{}}}", all.join(",")), revision)
 }
 
+fn layout(pool: u32, generation: u16, revision: u64) -> KeyValue {
+    kv(keys::layout(PoolId(pool)), &format!(r#"{{"generation":{generation},"pg_count":6400}}"#), revision)
+}
+
 fn chunk(number: u32, groups: std::ops::Range<u32>, epoch: u64, revision: u64) -> KeyValue {
     let group = |n| format!(r#""{n}":{{"epoch":{epoch},"target":[1],"acting":[null],"primary":null}}"#);
     let all: Vec<_> = groups.map(group).collect();
@@ -109,7 +113,7 @@ fn nothing_is_sent_before_the_first_map_then_everything() {
     world.subscribe(1, 0);
     world.message(1, MapMessage::FindImage { token: 5, pool: None, name: "demo".into() });
     assert!(world.sent().is_empty());
-    world.read(&[pools(&["a"], 2), osd(1, 3), chunk(0, 0..2, 1, 4), image(0, 1, "demo", false)], 9);
+    world.read(&[layout(0, 0, 1), pools(&["a"], 2), osd(1, 3), chunk(0, 0..2, 1, 4), image(0, 1, "demo", false)], 9);
     let sent = world.sent();
     assert!(matches!(&sent[0], (1, MapMessage::Image { token: 5, image: Some(image) }) if image.size_bytes == 4096));
     let (1, MapMessage::Update(update)) = &sent[1] else { panic!("{sent:?}") };
@@ -121,7 +125,7 @@ fn nothing_is_sent_before_the_first_map_then_everything() {
 #[test]
 fn changes_are_pushed_at_once_and_then_together() {
     let mut world = World::new();
-    world.read(&[pools(&["a"], 2), osd(1, 3), chunk(0, 0..3, 1, 4)], 9);
+    world.read(&[layout(0, 0, 1), pools(&["a"], 2), osd(1, 3), chunk(0, 0..3, 1, 4)], 9);
     world.now = Time(0) + Duration::secs(1);
     world.subscribe(1, 0);
     world.updates();
@@ -144,7 +148,7 @@ fn changes_are_pushed_at_once_and_then_together() {
 #[test]
 fn a_known_map_is_continued_and_an_unknown_one_replaced() {
     let mut world = World::new();
-    world.read(&[pools(&["a"], 2), osd(1, 3), chunk(0, 0..3, 1, 4)], 9);
+    world.read(&[layout(0, 0, 1), pools(&["a"], 2), osd(1, 3), chunk(0, 0..3, 1, 4)], 9);
     world.event(WatchEvent::Put(osd(2, 12)), 12);
     world.subscribe(1, 9);
     let update = &world.updates()[0].1;
@@ -159,7 +163,7 @@ fn a_known_map_is_continued_and_an_unknown_one_replaced() {
 #[test]
 fn a_removed_pool_is_told_by_a_full_map() {
     let mut world = World::new();
-    world.read(&[pools(&["a", "b"], 2)], 9);
+    world.read(&[layout(0, 0, 1), layout(1, 0, 1), pools(&["a", "b"], 2)], 9);
     world.subscribe(1, 0);
     world.updates();
     world.now = Time(0) + Duration::secs(1);
@@ -170,10 +174,31 @@ fn a_removed_pool_is_told_by_a_full_map() {
 }
 
 #[test]
+fn another_layout_is_told_with_its_groups_and_without_those_of_the_one_before() {
+    let mut world = World::new();
+    world.read(&[layout(0, 0, 1), pools(&["a"], 2), chunk(0, 0..3, 1, 4)], 9);
+    world.subscribe(1, 0);
+    world.updates();
+    world.now = Time(0) + Duration::secs(1);
+    world.event(WatchEvent::Put(layout(0, 1, 10)), 10);
+    let update = &world.updates()[0].1;
+    assert_eq!((update.pools[0].layout.generation, update.full, update.pgs.len()), (1, false, 0));
+    world.now = Time(0) + Duration::secs(2);
+    world.event(WatchEvent::Put(chunk(1024, 65_536..65_538, 2, 11)), 11);
+    assert_eq!(world.updates()[0].1.pgs.len(), 2);
+    world.now = Time(0) + Duration::secs(3);
+    world.event(WatchEvent::Delete { key: keys::pg_map(PoolId(0), 0), revision: 12 }, 12);
+    assert!(world.updates().is_empty(), "nobody asks for what was there before");
+    world.subscribe(2, 0);
+    let update = &world.updates()[0].1;
+    assert_eq!((update.pools.len(), update.pgs.len()), (1, 2));
+}
+
+#[test]
 fn a_large_map_comes_in_parts() {
     let mut world = World::new();
-    let chunks: Vec<_> = (0..100).map(|n| chunk(n, n * 64..(n + 1) * 64, 1, 4)).collect();
-    world.read(&chunks, 9);
+    let chunks = (0..100).map(|n| chunk(n, n * 64..(n + 1) * 64, 1, 4));
+    world.read(&chunks.chain([layout(0, 0, 1)]).collect::<Vec<_>>(), 9);
     world.subscribe(1, 0);
     let updates = world.updates();
     assert_eq!(updates.iter().map(|(_, u)| u.pgs.len()).collect::<Vec<_>>(), [4096, 6400 - 4096]);

@@ -33,7 +33,14 @@ fn history(sets: &[&[u32]]) -> History {
     };
     let base_set = members(&sets[0]);
     let sets: Vec<(Epoch, Vec<Member>)> = (1..).map(Epoch).zip(sets.iter().map(members)).collect();
-    History { base_epoch: Epoch(1), base_set, last: sets[sets.len() - 1].0, witnesses: Vec::new(), sets }
+    History {
+        base_epoch: Epoch(1),
+        base_set,
+        last: sets[sets.len() - 1].0,
+        witnesses: Vec::new(),
+        sets,
+        ancestors: Vec::new(),
+    }
 }
 
 fn targets(osds: &[u32]) -> Vec<Option<OsdId>> {
@@ -54,7 +61,7 @@ struct Case {
 impl Case {
     fn next(&self, usable: &UsableOsds) -> PgMap {
         let (map, history) = (self.map.as_ref(), self.history.as_ref());
-        let group = Group { pool: &self.pool, map, target: &self.target, history, wish: None };
+        let group = Group { pool: &self.pool, map, target: &self.target, history, wish: None, floor: Epoch(0) };
         let next = group.next_map(usable, &mut Load::new());
         let again = Group { map: Some(&next), ..group };
         assert_eq!(again.next_map(usable, &mut Load::new()), next, "nothing changes twice");
@@ -156,6 +163,7 @@ fn members_keep_the_rules_whatever_happens() {
             target: &case.target,
             history: case.history.as_ref(),
             wish: None,
+            floor: Epoch(0),
         };
         let holders = group.holders(&up);
         let holder_domains: BTreeSet<&str> = holders.iter().map(|osd| up[osd].domain.as_str()).collect();
@@ -210,7 +218,14 @@ fn roles_history(sets: &[&[u32]]) -> History {
     let members = |set: &&[u32]| set.iter().zip(0u8..).filter(|(n, _)| **n != 0).map(member).collect();
     let sets: Vec<(Epoch, Vec<Member>)> = (1..).map(Epoch).zip(sets.iter().map(members)).collect();
     let base_set = sets[0].1.clone();
-    History { base_epoch: Epoch(1), base_set, last: sets[sets.len() - 1].0, witnesses: Vec::new(), sets }
+    History {
+        base_epoch: Epoch(1),
+        base_set,
+        last: sets[sets.len() - 1].0,
+        witnesses: Vec::new(),
+        sets,
+        ancestors: Vec::new(),
+    }
 }
 
 #[test]
@@ -339,7 +354,7 @@ fn roles_keep_the_rules_whatever_happens() {
         assert_eq!(members.iter().collect::<BTreeSet<_>>().len(), members.len(), "one role each: {next:?}");
         assert_eq!(next.acting.len(), 6);
         let (map, history) = (case.map.as_ref(), case.history.as_ref());
-        let group = Group { pool: &case.pool, map, target: &case.target, history, wish: None };
+        let group = Group { pool: &case.pool, map, target: &case.target, history, wish: None, floor: Epoch(0) };
         let holding = group.holding(&up);
         let in_role = |(osd, role): &&(OsdId, Role)| next.acting[usize::from(role.0)].is_some_and(|m| m.osd == *osd);
         let kept = holding.iter().filter(in_role).count();

@@ -3,6 +3,7 @@
 
 mod check;
 mod choice;
+mod counts;
 mod partial;
 mod scrub;
 mod search;

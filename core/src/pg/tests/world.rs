@@ -4,13 +4,17 @@ use super::check::{Action, Moment, linearizable};
 mod asking;
 mod clients;
 mod judging;
+mod layouts;
 mod removal;
 
 use crate::buf::BufPool;
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
 use crate::map::access::Access;
-use crate::map::{ActingMember, History, ImmediateCommit, PgMap, PgMapChunk, Pool, Scheme, ScrubOrder, keys};
+use crate::map::{
+    ActingMember, ClusterMap, History, ImmediateCommit, Layout, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, PoolLayout,
+    Scheme, ScrubOrder, keys,
+};
 use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
@@ -25,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const CLIENTS: usize = 4;
 const OBJECTS: u64 = 3;
-const PG: PgId = PgId { pool: PoolId(1), number: PgNumber(0) };
+const POOL: PoolId = PoolId(1);
 const LEASE: Duration = Duration::millis(100);
 /// The test itself, as a client.
 const TESTER: usize = 200;
@@ -40,20 +44,30 @@ pub struct Faults {
     pub pauses: bool,
     pub metadata: bool,
     pub full: bool,
+    /// Not a fault: the number of groups changes.
+    pub counts: bool,
     /// Not a fault: the pool and most stores are lazy. Each client has its own object then, and syncs after each write.
     pub lazy: bool,
 }
 
 impl Faults {
-    pub const ALL: Faults =
-        Faults { maps: true, crashes: true, links: true, pauses: true, metadata: true, full: true, lazy: false };
+    pub const ALL: Faults = Faults {
+        maps: true,
+        crashes: true,
+        links: true,
+        pauses: true,
+        metadata: true,
+        full: true,
+        counts: false,
+        lazy: false,
+    };
 }
 
 enum What {
     Message { to: usize, link: LinkId, msg: Message },
     Reply { client: usize, link: LinkId, reply: Reply },
     Meta { osd: usize, incarnation: u64, id: MetaId, result: Result<meta::Response, MetaError> },
-    Notice { osd: usize, incarnation: u64, map: PgMap, revision: u64 },
+    Notice { osd: usize, incarnation: u64, view: View },
     Round { osd: usize },
     Beat { osd: usize, incarnation: u64 },
     Restart { osd: usize },
@@ -61,10 +75,30 @@ enum What {
     LinkUp { a: usize, b: usize },
     Resume,
     NewMap,
-    ClientMap { client: usize, map: PgMap },
+    Relayout,
+    ClientMap { client: usize, view: View },
     ClientStep { client: usize },
     ClientTimeout { client: usize, number: u64, tries: u32 },
     Fault,
+}
+
+/// What the metadata store says of the pool's groups at a moment.
+#[derive(Clone, Debug, Default)]
+struct View {
+    layout: Layout,
+    before: Option<Layout>,
+    /// Of the groups that have one.
+    maps: BTreeMap<PgNumber, PgMap>,
+    /// Of the key that holds these.
+    chunk_revision: u64,
+    /// Of the moment.
+    revision: u64,
+}
+
+impl View {
+    fn map(&self, number: PgNumber) -> PgMap {
+        self.maps.get(&number).cloned().unwrap_or_default()
+    }
 }
 
 struct Osd {
@@ -74,6 +108,8 @@ struct Osd {
     uuid: StoreUuid,
     incarnation: u64,
     read_map: bool,
+    /// Revision of the view that it heard of last.
+    heard: u64,
     paused_until: Time,
     /// Until then it hears of nothing but clients.
     cut_off_until: Time,
@@ -84,7 +120,7 @@ struct Osd {
 }
 
 struct Client {
-    map: PgMap,
+    view: View,
     number: u64,
     reads: u64,
     tries: u32,
@@ -119,8 +155,10 @@ pub struct World {
     bufs: BufPool,
     healing: bool,
     acknowledged: BTreeMap<ObjectId, Version>,
-    /// The newest interval that was served, with the version of each object at its start.
-    served: (Epoch, BTreeMap<ObjectId, Version>),
+    /// The newest interval in which each object was served, with its version at the start.
+    served: BTreeMap<ObjectId, (Epoch, Version)>,
+    /// What the monitor knows; it may be behind.
+    monitor: ClusterMap,
     pub problem: Option<String>,
     pub marks: BTreeSet<&'static str>,
     /// A store was lost with all that it held.
@@ -163,7 +201,7 @@ impl Shape {
         Shape { pool, slots: vec![0] }
     }
 
-    fn lazy() -> Self {
+    pub fn lazy() -> Self {
         let strict = Shape::replicated();
         Shape { pool: Pool { immediate_commit: ImmediateCommit::None, ..strict.pool }, ..strict }
     }
@@ -212,6 +250,7 @@ impl World {
             uuid: store_uuid(index),
             incarnation: 0,
             read_map: false,
+            heard: 0,
             paused_until: Time(0),
             cut_off_until: Time(0),
             next_meta: 0,
@@ -219,7 +258,7 @@ impl World {
             home: None,
         };
         let client = || Client {
-            map: PgMap::default(),
+            view: View::default(),
             number: 0,
             reads: 0,
             tries: 0,
@@ -250,7 +289,8 @@ impl World {
             bufs: BufPool::new(),
             healing: false,
             acknowledged: BTreeMap::new(),
-            served: Default::default(),
+            served: BTreeMap::new(),
+            monitor: ClusterMap::default(),
             problem: None,
             marks: BTreeSet::new(),
             answer: None,
@@ -260,6 +300,7 @@ impl World {
             asked: 0,
             trace: std::env::var("PG_TRACE").is_ok(),
         };
+        world.first_layout();
         for osd in 0..count {
             world.start(osd);
         }
@@ -294,6 +335,7 @@ impl World {
         let store = self.osds[osd].store.take().expect("down");
         let node = NodeView {
             images: self.images(),
+            layouts: BTreeMap::new(),
             osd: osd_id(osd),
             store: self.osds[osd].uuid,
             incarnation: Incarnation(incarnation),
@@ -304,16 +346,16 @@ impl World {
             access_revision: Some(0),
             peers: BTreeMap::new(),
         };
-        let mut groups = Groups::new(store, node, RecoverySlots::new(4, 200));
-        groups.create(PG, &self.shape.pool);
+        let groups = Groups::new(store, node, RecoverySlots::new(4, 200));
         let entry = &mut self.osds[osd];
         entry.groups = Some(groups);
         entry.incarnation = incarnation;
         entry.read_map = false;
+        entry.heard = 0;
         entry.ticks.clear();
         let delay = self.rng.between(1_000, 30_000);
-        let (map, revision) = self.current_map();
-        self.after(delay, What::Notice { osd, incarnation, map, revision });
+        let view = self.view();
+        self.after(delay, What::Notice { osd, incarnation, view });
         self.after(1_000, What::Beat { osd, incarnation });
         let delay = self.rng.between(100, 50_000);
         self.after(delay, What::NewMap);
@@ -471,8 +513,8 @@ impl World {
         if let Fact::Acknowledged { object, version, durable: true, .. } = fact {
             let known = self.acknowledged.entry(object).or_insert(Version::NONE);
             *known = (*known).max(version);
-        } else if let Fact::Activated { epoch, .. } = fact {
-            self.activated(osd, epoch);
+        } else if let Fact::Activated { pg, epoch, .. } = fact {
+            self.activated(osd, pg, epoch);
         }
     }
 
@@ -497,18 +539,18 @@ impl World {
     }
 
     /// What an interval starts with must be what the one before started with, or was written in that.
-    fn activated(&mut self, osd: usize, epoch: Epoch) {
-        if epoch <= self.served.0 {
-            return;
-        }
-        let (before, versions) = &mut self.served;
+    fn activated(&mut self, osd: usize, pg: PgId, epoch: Epoch) {
         let Some(groups) = &self.osds[osd].groups else { return };
-        for stripe in 0..OBJECTS {
-            let object = object(stripe);
-            let version = groups.get(PG).expect("made at the start").version_of(groups.store(), object);
+        let layout = groups.node().layouts[&POOL].now;
+        for object in (0..OBJECTS).map(object).filter(|object| layout.pg(*object) == pg) {
+            let (before, old) = self.served.get(&object).copied().unwrap_or_default();
+            if epoch <= before {
+                continue;
+            }
+            let version = groups.get(pg).expect("it is served").version_of(groups.store(), object);
             if version.epoch == epoch {
                 // Written already: what it came from is not known any more.
-                versions.insert(object, version);
+                self.served.insert(object, (epoch, version));
                 continue;
             }
             let copies = (0..self.shape.pool.pg_size).map(|role| CopyId { object, role: Role(role) });
@@ -520,19 +562,18 @@ impl World {
                     .flat_map(|info| [info.committed, info.prepared])
                     .flatten()
                     .any(|info| info.version == version && info.tombstone);
-            let old = versions.insert(object, if absent { Version::NONE } else { version }).unwrap_or_default();
+            self.served.insert(object, (epoch, if absent { Version::NONE } else { version }));
             let continues =
-                old.epoch == *before || version == old || version.epoch >= *before || (absent && old.is_none());
+                old.epoch == before || version == old || version.epoch >= before || (absent && old.is_none());
             let acknowledged = self.acknowledged.get(&object).copied().unwrap_or_default();
             if !continues || (version < acknowledged && !(absent && version.is_none())) {
                 let text = format!(
-                    "epoch {epoch} starts with {object:?} at {version}; epoch {before} had started with {old}, \
+                    "{pg:?} epoch {epoch} starts with {object:?} at {version}; epoch {before} had started with {old}, \
                      {acknowledged} was acknowledged"
                 );
                 self.problem.get_or_insert(text);
             }
         }
-        self.served.0 = epoch;
     }
 
     fn deliver(&mut self, link: LinkId, what: What) {
@@ -563,20 +604,33 @@ impl World {
 
     // ---- the monitor ----
 
-    fn current_map(&self) -> (PgMap, u64) {
-        let kvs = self.meta.range(&meta::Span::one(keys::pg_map(PG.pool, 0)), 0).expect("never compacted");
-        match kvs.first() {
-            None => (PgMap::default(), 0),
-            Some(kv) => {
-                let chunk: PgMapChunk = serde_json::from_slice(&kv.value).unwrap();
-                (chunk.0[&PG.number].clone(), kv.mod_revision)
-            }
-        }
+    fn read_one(&self, key: String) -> Option<meta::KeyValue> {
+        let kvs = self.meta.range(&meta::Span::one(key), 0).expect("never compacted");
+        kvs.first().map(|kv| meta::KeyValue::clone(kv))
     }
 
-    fn recorded(&self) -> History {
-        let kvs = self.meta.range(&meta::Span::one(keys::pg_history(PG)), 0).expect("never compacted");
-        kvs.first().map(|kv| serde_json::from_slice(&kv.value).unwrap()).unwrap_or_default()
+    fn view(&self) -> View {
+        let layout = self.read_one(keys::layout(POOL)).expect("written at the start");
+        let PoolLayout { now, before } = serde_json::from_slice(&layout.value).unwrap();
+        let chunk = self.read_one(keys::pg_map(POOL, PgNumber::new(now.generation, 0).0 / PGS_PER_CHUNK));
+        let chunk_revision = chunk.as_ref().map_or(0, |kv| kv.mod_revision);
+        let PgMapChunk(maps) = chunk.map(|kv| serde_json::from_slice(&kv.value).unwrap()).unwrap_or_default();
+        View { layout: now, before, maps, chunk_revision, revision: self.meta.revision() }
+    }
+
+    /// The map of the first group.
+    fn current_map(&self) -> (PgMap, u64) {
+        let view = self.view();
+        (view.map(PgNumber::new(view.layout.generation, 0)), view.chunk_revision)
+    }
+
+    /// The first group.
+    fn first_group(&self) -> PgId {
+        PgId { pool: POOL, number: PgNumber::new(self.view().layout.generation, 0) }
+    }
+
+    fn recorded(&self, pg: PgId) -> History {
+        self.read_one(keys::pg_history(pg)).map(|kv| serde_json::from_slice(&kv.value).unwrap()).unwrap_or_default()
     }
 
     fn member(&self, osd: usize) -> ActingMember {
@@ -587,15 +641,32 @@ impl World {
         }
     }
 
-    fn wishes(&self, primary: Option<OsdId>) -> Vec<OsdId> {
+    fn wishes(&self, pg: PgId, primary: Option<OsdId>) -> Vec<OsdId> {
         let osd = primary.map(|osd| osd.0 as usize);
         let groups = osd.and_then(|osd| self.osds[osd].groups.as_ref());
-        groups.and_then(|groups| groups.get(PG)?.wish()).map(|wish| wish.without).unwrap_or_default()
+        groups.and_then(|groups| groups.get(pg)?.wish()).map(|wish| wish.without).unwrap_or_default()
     }
 
+    /// Another map for some group; when all faults are over, for all.
     fn new_map(&mut self) {
-        let (old, _) = self.current_map();
-        let unwanted = self.wishes(old.primary);
+        let layout = self.view().layout;
+        let mut numbers: Vec<PgNumber> = layout.numbers().collect();
+        if !self.healing && numbers.len() > 1 {
+            numbers = vec![numbers[self.rng.below(numbers.len() as u64) as usize]];
+        }
+        for number in numbers {
+            self.new_map_of(number);
+        }
+    }
+
+    fn new_map_of(&mut self, number: PgNumber) {
+        let view = self.view();
+        let old = view.map(number);
+        if old.epoch == Epoch(0) && view.before.is_some() {
+            // It begins as what was there before it.
+            return self.after(1_000, What::Relayout);
+        }
+        let unwanted = self.wishes(PgId { pool: POOL, number }, old.primary);
         let mut up: Vec<usize> = (0..self.osds.len())
             .filter(|osd| self.is_up(*osd) && (self.healing || !unwanted.contains(&osd_id(*osd))))
             .collect();
@@ -640,23 +711,34 @@ impl World {
         if same && (self.healing || self.rng.chance(3, 4)) {
             return;
         }
-        self.log(|| format!("map {map:?}"));
-        let chunk = PgMapChunk([(PG.number, map.clone())].into());
-        let put =
-            meta::TxnOp::Put { key: keys::pg_map(PG.pool, 0), value: serde_json::to_vec(&chunk).unwrap(), lease: 0 };
+        self.log(|| format!("map of {number:?} {map:?}"));
+        self.install([(number, map)].into());
+    }
+
+    /// Writes maps, and spreads the news.
+    fn install(&mut self, maps: BTreeMap<PgNumber, PgMap>) {
+        let mut view = self.view();
+        view.maps.extend(maps);
+        let chunk = PgMapChunk(view.maps);
+        let key = keys::pg_map(POOL, PgNumber::new(view.layout.generation, 0).0 / PGS_PER_CHUNK);
+        let put = meta::TxnOp::Put { key, value: serde_json::to_vec(&chunk).unwrap(), lease: 0 };
         let txn = meta::Txn { compare: Vec::new(), success: vec![put], failure: Vec::new() };
         self.meta.apply(self.now, meta::Request::Txn(txn)).unwrap();
-        let (_, revision) = self.current_map();
+        self.spread();
+    }
+
+    fn spread(&mut self) {
+        let view = self.view();
         for osd in 0..self.osds.len() {
             let incarnation = self.osds[osd].incarnation;
             let delay =
                 if self.rng.chance(1, 4) { self.rng.between(1_000, 600_000) } else { self.rng.between(100, 3_000) };
-            self.after(delay, What::Notice { osd, incarnation, map: map.clone(), revision });
+            self.after(delay, What::Notice { osd, incarnation, view: view.clone() });
         }
         for client in 0..CLIENTS {
             let delay = if self.rng.chance(1, 2) { 500_000 } else { 20_000 };
             let delay = self.rng.between(100, delay);
-            self.after(delay, What::ClientMap { client, map: map.clone() });
+            self.after(delay, What::ClientMap { client, view: view.clone() });
         }
     }
 
@@ -689,6 +771,9 @@ impl World {
         }
         let osd = self.rng.below(self.osds.len() as u64) as usize;
         let other = self.rng.below(self.osds.len() as u64) as usize;
+        if self.faults.counts && self.rng.chance(1, 8) {
+            self.change_count();
+        }
         match self.rng.below(6) {
             0 if self.faults.maps => self.new_map(),
             1 if self.faults.crashes => {
@@ -768,7 +853,7 @@ impl World {
                     });
                 }
             }
-            What::Notice { osd, incarnation, map, revision } => self.notice(osd, incarnation, map, revision),
+            What::Notice { osd, incarnation, view } => self.notice(osd, incarnation, view),
             What::Round { osd } => {
                 self.osds[osd].ticks.retain(|at| *at > self.now);
                 self.with(osd, |groups, env| {
@@ -793,11 +878,8 @@ impl World {
             What::LinkUp { a, b } => self.link(a, b),
             What::Resume => {}
             What::NewMap => self.new_map(),
-            What::ClientMap { client, map } => {
-                if map.epoch > self.clients[client].map.epoch {
-                    self.clients[client].map = map;
-                }
-            }
+            What::Relayout => self.relayout(),
+            What::ClientMap { client, view } => self.client_hears(client, view),
             What::ClientStep { client } => self.client_step(client),
             What::ClientTimeout { client, number, tries } => {
                 let entry = &mut self.clients[client];
@@ -806,7 +888,8 @@ impl World {
                         return self.abandon(client);
                     }
                     if self.healing || self.rng.chance(1, 3) {
-                        self.clients[client].map = self.current_map().0;
+                        let view = self.view();
+                        self.client_hears(client, view);
                     }
                     self.client_send(client);
                 }
@@ -847,7 +930,10 @@ impl World {
             Message::Request(request) => {
                 let session = request.id.session;
                 self.with(to, |groups, env| {
-                    groups.with(env, PG, |pg, host| pg.request(host, link, session, request));
+                    // As the OSD finds the group: by the layout that it knows.
+                    let Some(layout) = groups.node().layouts.get(&POOL).map(|layout| layout.now) else { return };
+                    let pg = layout.pg(request.object);
+                    groups.with(env, pg, |pg, host| pg.request(host, link, session, request));
                 });
             }
             Message::Pg(msg) => {
@@ -863,14 +949,12 @@ impl World {
     fn pg_message(&mut self, to: usize, from: usize, link: LinkId, msg: PgMessage) {
         let peer = osd_id(from);
         self.with(to, |groups, env| match msg {
-            PgMessage::SubOp { attempt, call, op, .. } => {
-                groups.with(env, PG, |pg, host| pg.sub_op(host, peer, attempt, call, op));
+            PgMessage::SubOp { pg, attempt, call, op } => groups.sub_op(env, peer, pg, (attempt, call), op),
+            PgMessage::SubReply { pg, attempt, call, reply } => {
+                groups.with(env, pg, |pg, host| pg.sub_reply(host, peer, attempt, call, reply));
             }
-            PgMessage::SubReply { attempt, call, reply, .. } => {
-                groups.with(env, PG, |pg, host| pg.sub_reply(host, peer, attempt, call, reply));
-            }
-            PgMessage::Stray { .. } => {
-                groups.with(env, PG, |pg, host| pg.stray(host, peer));
+            PgMessage::Stray { pg, .. } => {
+                groups.with(env, pg, |pg, host| pg.stray(host, peer));
             }
             PgMessage::Heartbeat { sent, lease, groups: entries } => {
                 let now = env.now;
@@ -890,20 +974,19 @@ impl World {
         });
     }
 
-    fn notice(&mut self, osd: usize, incarnation: u64, map: PgMap, revision: u64) {
+    fn notice(&mut self, osd: usize, incarnation: u64, view: View) {
         if self.osds[osd].incarnation != incarnation || !self.is_up(osd) {
             return;
         }
         if self.osds[osd].cut_off_until > self.now {
-            return self.at(self.osds[osd].cut_off_until, What::Notice { osd, incarnation, map, revision });
+            return self.at(self.osds[osd].cut_off_until, What::Notice { osd, incarnation, view });
         }
         // The first one stands for a linearizable read.
         let first = !std::mem::replace(&mut self.osds[osd].read_map, true);
-        let (map, revision) = if first { self.current_map() } else { (map, revision) };
-        if map.epoch != Epoch(0) {
-            self.with(osd, |groups, env| {
-                groups.with(env, PG, |pg, host| pg.map_changed(host, &map, Revision(revision)));
-            });
+        let view = if first { self.view() } else { view };
+        if view.revision >= self.osds[osd].heard {
+            self.osds[osd].heard = view.revision;
+            self.hear(osd, view);
         }
         if first {
             for other in 0..self.osds.len() {
@@ -918,13 +1001,16 @@ impl World {
         }
         self.after(LEASE.0 / 4_000, What::Beat { osd, incarnation });
         self.with(osd, |groups, env| {
-            let Some(pg) = groups.get(PG) else { return };
-            let Some(attempt) = pg.serving() else { return };
-            let members = pg.heartbeat_members().to_vec();
-            for member in members {
-                if let Some(link) = groups.node_mut().link(member) {
-                    let beat = PgMessage::Heartbeat { sent: env.now, lease: LEASE, groups: vec![(PG, attempt)] };
-                    env.out.send(link, Message::Pg(beat));
+            let serving: Vec<(PgId, Attempt, Vec<OsdId>)> = groups
+                .iter()
+                .filter_map(|(id, pg)| Some((id, pg.serving()?, pg.heartbeat_members().to_vec())))
+                .collect();
+            for (id, attempt, members) in serving {
+                for member in members {
+                    if let Some(link) = groups.node_mut().link(member) {
+                        let beat = PgMessage::Heartbeat { sent: env.now, lease: LEASE, groups: vec![(id, attempt)] };
+                        env.out.send(link, Message::Pg(beat));
+                    }
                 }
             }
         });

@@ -69,8 +69,9 @@ fn hash_primary(primary: &Primary, now: Time) -> u64 {
         attempt_started,
         stage_deadline,
         meta_token,
-        history,
-        map_revision,
+        history: _,
+        revisions,
+        heir_of: _,
         roster,
         calls,
         comparison,
@@ -89,7 +90,7 @@ fn hash_primary(primary: &Primary, now: Time) -> u64 {
         scrubbing: _,
     } = primary;
     let when = (attempt, stage, attempt_started, stage_deadline, leases_end, lease, absent);
-    let what = (meta_token.is_some(), history.1, map_revision, full, seq_floor, calls, comparison, unclean);
+    let what = (meta_token.is_some(), revisions, full, seq_floor, calls, comparison, unclean);
     let whom = (ops, parked, sessions, syncs, trim, stripes);
     let seats = roster.seats().iter().map(|seat| {
         let said = seat.statement.map_or((2, 0), |said| (u64::from(said.trusted), said.digest.sum));

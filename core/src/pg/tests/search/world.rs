@@ -17,7 +17,7 @@ use super::{Op, Scope};
 use crate::buf::BufPool;
 use crate::id::*;
 use crate::io::{Effect, Effects, Env, Event, MetaError, MetaId, MetaOp};
-use crate::map::{ActingMember, PgMap, PgMapChunk, Pool, keys};
+use crate::map::{ActingMember, PgMap, PgMapChunk, Pool, PoolLayout, keys};
 use crate::meta;
 use crate::msg::{Answer, Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::osd::groups::Groups;
@@ -263,6 +263,7 @@ impl World {
             duplicates: scope.duplicates,
             cuts: scope.cuts,
         };
+        let layout = serde_json::to_vec(&PoolLayout::first(1)).expect("plain data has a JSON form");
         let mut world = World {
             scope,
             now: Time(0) + Duration(LONG.0 * 10),
@@ -271,7 +272,7 @@ impl World {
             prompt: VecDeque::new(),
             cut: BTreeMap::new(),
             links: 0,
-            keys: BTreeMap::new(),
+            keys: [(keys::layout(PG.pool), (Rc::new(layout), 1))].into(),
             map: PgMap::default(),
             map_hash: 0,
             ops: vec![Sent { times: 0, done: false, stale: false }; scope.ops.len()],
@@ -320,6 +321,7 @@ impl World {
             access_revision: Some(0),
             peers: BTreeMap::new(),
             images: Default::default(),
+            layouts: [(PG.pool, PoolLayout::first(1))].into(),
         };
         node.started = now;
         node.heard = Epoch(0);
@@ -844,7 +846,7 @@ impl World {
             groups.with(env, PG, |pg, host| {
                 let epoch = pg.map.epoch;
                 let (id, class) = (RequestId { session, number }, Default::default());
-                let request = Request { id, seen: 0, object: object(), epoch, class, tenant: 0, op };
+                let request = Request { id, seen: 0, object: object(), generation: 0, epoch, class, tenant: 0, op };
                 pg.request(host, LinkId(link), session, request);
             });
         });

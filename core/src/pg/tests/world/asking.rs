@@ -13,11 +13,12 @@ impl World {
     pub fn ask_again(&mut self, stripe: u64, op: RequestOp) -> Result<Answer, Refusal> {
         let session = Session { client: ClientId(TESTER as u64), number: 1 };
         for _ in 0..1000 {
-            let (map, _) = self.current_map();
+            let (pg, map) = self.map_of(stripe);
             let request = Request {
                 id: RequestId { session, number: self.asked },
                 seen: 0,
                 object: object(stripe),
+                generation: pg.number.generation(),
                 epoch: map.epoch,
                 class: Default::default(),
                 tenant: 0,
@@ -37,10 +38,32 @@ impl World {
         panic!("no answer to {op:?}")
     }
 
+    /// Sends a read once, as a client does that found the object's group by the layout of this generation.
+    pub fn ask_by_layout(&mut self, stripe: u64, generation: u16) -> Option<Result<Answer, Refusal>> {
+        let (_, map) = self.map_of(stripe);
+        let session = Session { client: ClientId(TESTER as u64), number: 1 };
+        let request = Request {
+            id: RequestId { session, number: 1 << 63 },
+            seen: 0,
+            object: object(stripe),
+            generation,
+            epoch: map.epoch,
+            class: Default::default(),
+            tenant: 0,
+            op: RequestOp::Read { offset: 0, len: 512 },
+        };
+        let to = map.primary.expect("somebody is primary").0 as usize;
+        self.answer = None;
+        self.at(self.now, What::Message { to, link: LinkId(1 << 8 | TESTER as u64), msg: Message::Request(request) });
+        let end = self.now + Duration::millis(50);
+        while self.answer.is_none() && self.now < end && self.step() {}
+        self.answer.take().map(|reply| reply.outcome)
+    }
+
     /// Sends writes of the test itself, one after the other without a pause, and waits for all.
     pub fn write_at_once(&mut self, stripe: u64, writes: &[(u32, u32)]) {
         let session = Session { client: ClientId(TESTER as u64), number: 1 };
-        let (map, _) = self.current_map();
+        let (pg, map) = self.map_of(stripe);
         let to = map.primary.expect("somebody is primary").0 as usize;
         for (offset, len) in writes {
             self.asked += 1;
@@ -49,6 +72,7 @@ impl World {
                 id: RequestId { session, number: self.asked },
                 seen: 0,
                 object: object(stripe),
+                generation: pg.number.generation(),
                 epoch: map.epoch,
                 class: Default::default(),
                 tenant: 0,
@@ -157,7 +181,7 @@ impl World {
 
     /// Damages the copy of an acting member.
     pub fn damage(&mut self, stripe: u64, osd: OsdId) {
-        let role = self.role_of(osd.0 as usize);
+        let role = self.role_in(self.map_of(stripe).0, osd.0 as usize);
         let groups = self.osds[osd.0 as usize].groups.as_mut().expect("up");
         groups.store_mut().damage(CopyId { object: object(stripe), role });
     }
@@ -168,19 +192,19 @@ impl World {
 
     /// Alters the copy of an acting member, with matching checksums.
     pub fn alter(&mut self, stripe: u64, osd: OsdId) {
-        let role = self.role_of(osd.0 as usize);
+        let role = self.role_in(self.map_of(stripe).0, osd.0 as usize);
         self.store_of(osd).alter(CopyId { object: object(stripe), role });
     }
 
     /// Loses the copy of an acting member.
     pub fn lose(&mut self, stripe: u64, osd: OsdId) {
-        let role = self.role_of(osd.0 as usize);
+        let role = self.role_in(self.map_of(stripe).0, osd.0 as usize);
         self.store_of(osd).lose(CopyId { object: object(stripe), role });
     }
 
     /// Whether an acting member knows that its copy is damaged.
     pub fn is_damaged(&mut self, stripe: u64, osd: OsdId) -> bool {
-        let role = self.role_of(osd.0 as usize);
+        let role = self.role_in(self.map_of(stripe).0, osd.0 as usize);
         let info = self.store_of(osd).lookup(CopyId { object: object(stripe), role });
         info.and_then(|info| info.committed).is_some_and(|info| info.damaged)
     }
@@ -199,10 +223,10 @@ impl World {
     /// Orders a scrub.
     pub fn order_scrub(&mut self, order: ScrubOrder) {
         self.asked += 1;
-        let (osd, order) = (self.acting()[0].0 as usize, Some((order, self.asked)));
+        let (pg, osd, order) = (self.first_group(), self.acting()[0].0 as usize, Some((order, self.asked)));
         self.marks.remove("a scrub has come to its end");
         self.with(osd, |groups, env| {
-            groups.with(env, PG, |pg, host| pg.scrub_ordered(host, order));
+            groups.with(env, pg, |pg, host| pg.scrub_ordered(host, order));
         });
     }
 

@@ -47,6 +47,7 @@ impl World {
             id: RequestId { session, number },
             seen: client.number - u64::from(is_write),
             object: object(stripe),
+            generation: 0,
             epoch: Epoch(0),
             class: Default::default(),
             tenant: 0,
@@ -129,21 +130,27 @@ impl World {
 
     pub(super) fn client_send(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        if client.unsynced.is_some() && client.sent_epoch != client.map.epoch {
+        let Some(object) = client.request.as_ref().map(|request| request.object) else { return };
+        // Nothing is known yet: the first news have not come.
+        let layout =
+            if client.view.layout.pg_count == 0 { Layout { generation: 0, pg_count: 1 } } else { client.view.layout };
+        let pg = layout.pg(object);
+        let map = client.view.map(pg.number);
+        if client.unsynced.is_some() && client.sent_epoch != map.epoch {
             // What was acknowledged may be lost: the write goes again, with its number.
             client.request = client.unsynced.take();
-            client.sent_epoch = client.map.epoch;
+            client.sent_epoch = map.epoch;
         }
-        client.sent_epoch = client.sent_epoch.min(client.map.epoch);
+        client.sent_epoch = client.sent_epoch.min(map.epoch);
         let Some(mut request) = client.request.clone() else { return };
-        request.epoch = client.map.epoch;
+        (request.generation, request.epoch) = (pg.number.generation(), map.epoch);
         client.tries += 1;
         let (number, tries) = (request.id.number, client.tries);
         if client.tries > 1 && self.rng.chance(1, 3) {
             client.conn += 1;
         }
         let link = LinkId(client.conn << 8 | index as u64);
-        let primary = client.map.primary;
+        let primary = map.primary;
         if let Some(primary) = primary {
             let to = primary.0 as usize;
             let lost = self.faults.links && !self.healing && self.rng.chance(1, 10);

@@ -22,6 +22,7 @@ impl World {
             self.osds[osd].groups.as_mut().expect("up").store_mut().set_full(false);
         }
         self.new_map();
+        self.after(1_000, What::Relayout);
         let end = self.now + Duration::secs(100);
         while self.now < end && !self.is_settled() {
             if self.links.len() < self.osds.len() * (self.osds.len() - 1) / 2 {
@@ -37,42 +38,70 @@ impl World {
     }
 
     pub(super) fn primary(&self) -> Option<&crate::pg::Pg> {
-        let (map, _) = self.current_map();
-        self.osds[map.primary?.0 as usize].groups.as_ref()?.get(PG)
+        self.primary_of(self.first_group())
+    }
+
+    fn primary_of(&self, pg: PgId) -> Option<&crate::pg::Pg> {
+        self.osds[self.view().map(pg.number).primary?.0 as usize].groups.as_ref()?.get(pg)
+    }
+
+    /// All groups.
+    fn all_groups(&self) -> impl Iterator<Item = PgId> + use<> {
+        self.view().layout.numbers().map(|number| PgId { pool: POOL, number })
+    }
+
+    /// The group of an object, and its map.
+    pub(super) fn map_of(&self, stripe: u64) -> (PgId, PgMap) {
+        let view = self.view();
+        let pg = view.layout.pg(object(stripe));
+        (pg, view.map(pg.number))
     }
 
     pub(super) fn is_settled(&self) -> bool {
         let done = self.clients.iter().all(|client| client.left == 0 && client.op.is_none());
-        let epoch = self.current_map().0.epoch;
-        let summary = self.primary().and_then(|pg| pg.summary());
-        let clean = summary.is_some_and(|summary| summary.clean && summary.epoch == epoch);
-        done && clean && (0..self.osds.len()).all(|osd| self.holds_its_role_only(osd))
+        let view = self.view();
+        let is_clean = |pg: PgId| {
+            let summary = self.primary_of(pg).and_then(|pg| pg.summary());
+            summary.is_some_and(|summary| summary.clean && summary.epoch == view.map(pg.number).epoch)
+        };
+        let clean = done && self.is_laid_out() && self.all_groups().all(is_clean);
+        clean && self.all_groups().all(|pg| (0..self.osds.len()).all(|osd| self.holds_its_role_only(pg, osd)))
     }
 
     pub(super) fn stuck(&self) -> String {
-        let summary = self.primary().map(|pg| pg.summary());
+        let summaries: Vec<_> = self.all_groups().map(|pg| self.primary_of(pg).map(|pg| pg.summary())).collect();
+        let histories: Vec<_> = self.all_groups().map(|pg| self.recorded(pg)).collect();
         let clients: Vec<_> = self.clients.iter().map(|client| (client.left, &client.request)).collect();
-        format!("stuck: {summary:?}, {:?}, {:?}, clients {clients:?}", self.current_map(), self.recorded())
+        format!("stuck: {summaries:?}, {:?}, {histories:?}, clients {clients:?}", self.view())
+    }
+
+    /// The role of an acting OSD of the first group.
+    pub(super) fn role_of(&self, osd: usize) -> Role {
+        self.role_in(self.first_group(), osd)
     }
 
     /// The role of an acting OSD.
-    pub(super) fn role_of(&self, osd: usize) -> Role {
-        let acting = self.current_map().0.acting;
+    pub(super) fn role_in(&self, pg: PgId, osd: usize) -> Role {
+        let acting = self.view().map(pg.number).acting;
         let place = acting.iter().position(|member| member.is_some_and(|member| member.osd == osd_id(osd)));
         let role = place.filter(|_| !self.shape.is_replicated()).unwrap_or(0);
         Role(u8::try_from(role).unwrap())
     }
 
-    pub(super) fn holds_its_role_only(&self, osd: usize) -> bool {
-        let acts = self.current_map().0.acting.iter().flatten().any(|member| member.osd == osd_id(osd));
-        let roles = self.osds[osd].groups.as_ref().expect("up").store().roles(PG.pool, HashRange::ALL);
-        roles.iter().all(|role| acts && *role == self.role_of(osd))
+    pub(super) fn holds_its_role_only(&self, pg: PgId, osd: usize) -> bool {
+        let view = self.view();
+        let acts = view.map(pg.number).acting.iter().flatten().any(|member| member.osd == osd_id(osd));
+        let store = self.osds[osd].groups.as_ref().expect("up").store();
+        let roles = store.roles(POOL, view.layout.range(pg.number));
+        roles.iter().all(|role| acts && *role == self.role_in(pg, osd))
     }
 
     pub(super) fn copies(&self, osd: usize) -> Vec<CopyInfo> {
         let mut copies = Vec::new();
-        let groups = self.osds[osd].groups.as_ref().expect("up");
-        groups.store().list(PG.pool, self.role_of(osd), HashRange::ALL, None, 1000, &mut copies);
+        let (layout, groups) = (self.view().layout, self.osds[osd].groups.as_ref().expect("up"));
+        for pg in self.all_groups() {
+            groups.store().list(POOL, self.role_in(pg, osd), layout.range(pg.number), None, 1000, &mut copies);
+        }
         copies
     }
 
@@ -87,7 +116,7 @@ impl World {
 
     /// The bytes of a copy's newest version.
     pub(super) fn bytes(&mut self, osd: usize, object: ObjectId) -> Vec<u8> {
-        let copy = CopyId { object, role: self.role_of(osd) };
+        let copy = CopyId { object, role: self.role_in(self.view().layout.pg(object), osd) };
         let mut store = self.osds[osd].groups.as_ref().expect("up").store().clone();
         while store.is_busy() {
             let mut out = Effects::default();
@@ -108,9 +137,9 @@ impl World {
     pub(super) fn check_parity(&mut self) -> Result<(), String> {
         let pool = self.shape.pool.clone();
         let code = crate::ec::code(pool.data_chunks(), pool.parity_chunks, pool.scheme == Scheme::Xor);
-        let acting = self.current_map().0.acting;
-        let osds: Vec<usize> = acting.iter().map(|member| member.expect("all up").osd.0 as usize).collect();
-        for (object, version, _) in self.newest(osds[0]).into_iter().filter(|(_, _, tombstone)| !tombstone) {
+        for (object, version, _) in self.newest(0).into_iter().filter(|(_, _, tombstone)| !tombstone) {
+            let acting = self.view().map(self.view().layout.pg(object).number).acting;
+            let osds: Vec<usize> = acting.iter().map(|member| member.expect("all up").osd.0 as usize).collect();
             let mut chunks: Vec<Vec<u8>> = osds.iter().map(|osd| self.bytes(*osd, object)).collect();
             chunks.iter_mut().for_each(|bytes| bytes.resize(BLOCK as usize, 0));
             for parity in pool.data_chunks()..pool.pg_size {
@@ -135,9 +164,9 @@ impl World {
                 return Err(format!("object {stripe} is not linearizable at {:?}", &moments[from..=index]));
             }
         }
-        for osd in &self.osds {
-            let pg = osd.groups.as_ref().and_then(|groups| groups.get(PG));
-            let report = pg.and_then(|pg| pg.summary()).unwrap_or_default().scrub;
+        let groups = self.osds.iter().filter_map(|osd| osd.groups.as_ref());
+        for (_, pg) in groups.flat_map(|groups| groups.iter()) {
+            let report = pg.summary().unwrap_or_default().scrub;
             if report.inconsistent + report.damaged + report.outdated > 0 {
                 return Err(format!("a scrub found what nobody did: {report:?}"));
             }

@@ -9,16 +9,16 @@ const IMAGE: InodeId = InodeId(1);
 impl World {
     /// What the metadata store says of images.
     pub(super) fn images(&self) -> Images {
-        let names = [keys::image(PG.pool, IMAGE), keys::last_inode(PG.pool)];
+        let names = [keys::image(POOL, IMAGE), keys::last_inode(POOL)];
         let read = |name: String| self.meta.range(&meta::Span::one(name), 0).expect("never compacted");
         let kvs: Vec<meta::KeyValue> = names.into_iter().flat_map(read).map(|kv| meta::KeyValue::clone(&kv)).collect();
         let mut map = ClusterMap::default();
         map.apply_range(&kvs, 1);
         let mut images = Images::default();
-        images.set_last(&map, PG.pool);
-        let key = crate::map::parse::Key::Image(PG.pool, IMAGE);
-        if let Some(image) = map.image(PG.pool, IMAGE) {
-            images.set(PG.pool, IMAGE, Some(image), map.create_revision(key));
+        images.set_last(&map, POOL);
+        let key = crate::map::parse::Key::Image(POOL, IMAGE);
+        if let Some(image) = map.image(POOL, IMAGE) {
+            images.set(POOL, IMAGE, Some(image), map.create_revision(key));
         }
         images
     }
@@ -35,8 +35,8 @@ impl World {
         };
         let put = |key: String, value: Vec<u8>| meta::TxnOp::Put { key, value, lease: 0 };
         let success = vec![
-            put(keys::image(PG.pool, IMAGE), serde_json::to_vec(&image).unwrap()),
-            put(keys::last_inode(PG.pool), b"1".to_vec()),
+            put(keys::image(POOL, IMAGE), serde_json::to_vec(&image).unwrap()),
+            put(keys::last_inode(POOL), b"1".to_vec()),
         ];
         let txn = meta::Txn { compare: Vec::new(), success, failure: Vec::new() };
         self.meta.apply(self.now, meta::Request::Txn(txn)).unwrap();
@@ -48,13 +48,13 @@ impl World {
             let images = self.images();
             self.with(osd, |groups, env| {
                 groups.node_mut().images = images;
-                groups.with(env, PG, |pg, host| pg.images_changed(host));
+                groups.with_all(env, |pg, host| pg.images_changed(host));
             });
         }
     }
 
     fn is_reported(&self) -> bool {
-        let key = keys::removed(PG, IMAGE);
+        let key = keys::removed(self.first_group(), IMAGE);
         !self.meta.range(&meta::Span::one(key), 0).expect("never compacted").is_empty()
     }
 
@@ -102,7 +102,7 @@ fn a_removed_images_objects_are_deleted_and_none_comes_back() {
 #[test]
 fn a_change_of_other_groups_maps_holds_no_report_up() {
     let mut world = filled(2, 3);
-    let key = keys::pg_map(PG.pool, 0);
+    let key = keys::pg_map(POOL, 0);
     let kvs = world.meta.range(&meta::Span::one(key.clone()), 0).expect("never compacted");
     let same = meta::TxnOp::Put { key, value: kvs[0].value.clone(), lease: 0 };
     let txn = meta::Txn { compare: Vec::new(), success: vec![same], failure: Vec::new() };
