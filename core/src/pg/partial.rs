@@ -94,7 +94,8 @@ impl Primary {
         let (Work::Asking(from), Some(partial)) = (entry.work, &mut entry.partial) else {
             return cx.host.mark("changes were told after the recovery had gone on");
         };
-        let asked = matches!(sent, SubOp::Changes { since, .. } if *since == partial.since);
+        let asked = matches!(sent, SubOp::Changes { since, version, .. }
+            if *since == partial.since && *version == entry.version);
         if !asked || from >> seat & 1 == 0 {
             return cx.host.mark("changes were told for another question");
         }
@@ -149,9 +150,12 @@ impl Primary {
         };
         let range = usize::from(range);
         let asked = match (sent, partial.ranges.get(range)) {
-            (SubOp::Read { offset, len, .. }, Some(range)) => (*offset, *len) == *range,
+            (SubOp::Read { version, offset, len, .. }, Some(range)) => {
+                (*offset, *len) == *range && *version == entry.version && partial.sources >> seat & 1 == 1
+            }
             _ => false,
         };
+        // Of a source that was asked twice, one answer counts; of one that was given up, none: there must be a part of each.
         let is_new = |part: &Vec<Fetched>| part.iter().all(|fetched| fetched.role != role);
         if !asked || !is_new(&partial.parts[range]) {
             return cx.host.mark("a part was read for another recovery");
