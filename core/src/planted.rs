@@ -98,6 +98,70 @@ bugs! {
     RecordInEndedGroup = "record-in-ended-group",
     /// Requests that were made for a group of another layout are carried out.
     IgnoreGeneration = "ignore-generation",
+    /// A client writes sectors back that it changed in part, whoever changed them meanwhile.
+    MergeWithoutCondition = "merge-without-condition",
+    /// A primary carries out a write whose condition does not hold.
+    IgnoreCondition = "ignore-condition",
+    /// A request that was refused for its condition is refused with every other condition, too.
+    DeclineByNumber = "decline-by-number",
+    /// A client hands over what it read without looking at the checksum.
+    ClientTrustsBody = "client-trusts-body",
+    /// A discard from an object's beginning deletes all of it.
+    DiscardDeletes = "discard-deletes",
+    /// A client syncs a group while it replays writes to it.
+    SyncDuringReplay = "sync-during-replay",
+    /// A sync counts for what was acknowledged after it was sent.
+    SyncCoversLater = "sync-covers-later",
+    /// A client forgets to replay one of its writes.
+    ForgetOldestReplay = "forget-a-replay",
+    /// A primary flushes one member for a sync.
+    SyncOneMember = "sync-one-member",
+    /// A member without room counts as one that has the write.
+    NoSpaceIsDone = "no-space-is-done",
+    /// A primary reads objects that it has not recovered yet.
+    ReadBeforeRecovery = "read-before-recovery",
+    /// A lease counts from when it was granted, not from when it was asked for.
+    LeaseFromArrival = "lease-from-arrival",
+    /// A member that starts forgets that it may have granted leases.
+    ForgetGrantsAtStart = "forget-grants-at-start",
+    /// A member grants leases to whoever asks.
+    GrantToAnyAttempt = "grant-to-any-attempt",
+    /// A whole copy is stored without the numbers of the requests that it includes.
+    InstallForgetsRequests = "install-forgets-requests",
+    /// A deletion is stored without its request's number.
+    TombstoneForgetsRequests = "tombstone-forgets-requests",
+    /// A member that has to remove chunks in other roles removes those of its own, too.
+    VacateEverything = "vacate-everything",
+    /// A scrub does not repair what does not match its checksums.
+    ScrubForgetsDamage = "scrub-forgets-damage",
+    /// A scrub takes an old copy for a good one.
+    ScrubTrustsOld = "scrub-trusts-old",
+    /// A repair of copies that differ makes them equal to another one than clients have read.
+    RepairFromOther = "repair-from-other",
+    /// A write that a member's damaged copy could not take is acknowledged before the member has a whole copy.
+    HealWithoutCopy = "heal-without-copy",
+    /// The removal of an image does not look for objects that the primary lacks.
+    RemovalSkipsMissing = "removal-skips-missing",
+    /// The removal of an image counts as done although objects were found.
+    RemovalReportsEarly = "removal-reports-early",
+    /// Requests to a removed image are carried out.
+    AdmitRemovedImages = "admit-removed-images",
+    /// A primary carries out what was asked of it under an older epoch.
+    AcceptOldEpochs = "accept-old-epochs",
+    /// The history is written whatever it has become meanwhile.
+    HistoryWithoutCompare = "history-without-compare",
+    /// What a member did not answer is not sent again on a new connection.
+    ForgetCalls = "forget-calls",
+    /// A group's members change under the same epoch.
+    KeepEpoch = "keep-epoch",
+    /// Every parity chunk is computed as the first one.
+    FirstParityOnly = "first-parity-only",
+    /// Of several lost chunks, always the first one is computed.
+    DecodeFirstLost = "decode-first-lost",
+    /// The store gives out what it read without looking at the checksums.
+    TrustMedium = "trust-medium",
+    /// The store takes a body without looking at the checksum.
+    TrustBody = "trust-body",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

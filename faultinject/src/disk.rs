@@ -74,6 +74,12 @@ pub struct DiskFaults {
     pub write_error_ppm: u64,
     /// Flushes that answer an error, having made nothing certain.
     pub flush_error_ppm: u64,
+    /// Writes that answer well and went nowhere.
+    pub lost_write_ppm: u64,
+    /// Writes that answer well and went to another place, a whole number of their lengths away.
+    pub misdirected_write_ppm: u64,
+    /// Lost and misdirected are only writes from this byte on, and they go to places from it on.
+    pub from_byte: u64,
 }
 
 /// How the device comes out of a power loss.
@@ -228,6 +234,11 @@ impl SimDisk {
         true
     }
 
+    /// What a page holds; `None`: it was never written.
+    pub fn page(&self, page: u64) -> Option<&[u8]> {
+        self.newest(page).map(|buf| buf.bytes())
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> u64 {
         self.model.size_bytes / u64::from(UNIT)
@@ -316,7 +327,9 @@ impl SimDisk {
         rng: &mut Rng,
         bufs: &mut BufPool,
     ) -> Result<(), DiskError> {
-        for (page, state) in self.page_states(offset, data, bufs) {
+        let place = self.real_place(offset, data.len(), rng);
+        let states = place.map(|place| self.page_states(place, data, bufs)).unwrap_or_default();
+        for (page, state) in states {
             if !error || rng.chance(1, 2) {
                 self.put(page, state);
             }
@@ -327,6 +340,23 @@ impl SimDisk {
         self.counters.writes += 1;
         self.counters.written_bytes += u64::from(data.len());
         Ok(())
+    }
+
+    /// Where a write really goes; `None`: nowhere.
+    fn real_place(&self, offset: u64, len: u32, rng: &mut Rng) -> Option<u64> {
+        let DiskFaults { lost_write_ppm, misdirected_write_ppm, from_byte, .. } = self.faults;
+        if offset < from_byte || lost_write_ppm + misdirected_write_ppm == 0 {
+            return Some(offset);
+        }
+        let fate = rng.below(1_000_000);
+        if fate < lost_write_ppm {
+            return None;
+        }
+        if fate >= lost_write_ppm + misdirected_write_ppm {
+            return Some(offset);
+        }
+        let places = (self.model.size_bytes - from_byte) / u64::from(len.max(1));
+        Some(from_byte + rng.below(places.max(1)) * u64::from(len))
     }
 
     /// What each page becomes by a write.
@@ -624,6 +654,22 @@ mod tests {
         let flipped: u32 = page.bytes().iter().map(|b| (b ^ 1).count_ones()).sum();
         assert_eq!(flipped, 1);
         assert!(!bench.disk.rot(9, &mut bench.rng, &mut bench.bufs));
+    }
+
+    #[test]
+    fn lost_and_misdirected_writes_answer_well() {
+        let mut bench = Bench::new(true, 512, 1);
+        bench.write(0, 4096, 1);
+        let faults = DiskFaults { lost_write_ppm: 1_000_000, from_byte: 8192, ..DiskFaults::default() };
+        bench.disk.set_faults(faults);
+        bench.write(8192, 4096, 2);
+        bench.write(4096, 4096, 3);
+        assert_eq!((bench.byte(8192), bench.byte(4096)), (0, 3));
+        bench.disk.set_faults(DiskFaults { lost_write_ppm: 0, misdirected_write_ppm: 1_000_000, ..faults });
+        (0..8).for_each(|_| bench.write(8192, 4096, 4));
+        let pages = bench.disk.written_pages().into_iter().filter(|page| bench.disk.page(*page).unwrap()[0] == 4);
+        let pages: Vec<u64> = pages.collect();
+        assert!(pages.len() > 1 && pages.iter().all(|page| *page >= 2), "{pages:?}");
     }
 
     #[test]

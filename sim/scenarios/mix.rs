@@ -8,7 +8,7 @@ use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
 
 pub(super) fn configure(config: Config) -> Config {
-    config.sometimes_lazy()
+    config.sometimes_lazy().varied()
 }
 
 pub(super) fn run(cluster: &mut Cluster) -> Result<(), Finding> {

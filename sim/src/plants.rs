@@ -37,9 +37,12 @@ pub fn ground(bug: Bug) -> &'static Scenario {
     let name = match bug {
         Bug::AcknowledgeBeforeDurable | Bug::SkipResolve | Bug::IgnoreWitnesses => "forgotten_write",
         Bug::FenceWithoutWaiting => "fenced_client",
-        Bug::SyncWithoutFlush | Bug::SkipReplay => "unsynced_writes",
+        Bug::SkipReplay | Bug::ForgetOldestReplay => "unsynced_writes",
+        Bug::SyncWithoutFlush | Bug::SyncCoversLater | Bug::SyncOneMember => "flush_meets_writes",
+        Bug::SyncDuringReplay => "moves_of_unsynced",
         Bug::TrimTooEarly => "lagging_member_alone",
-        Bug::SkipFence | Bug::ActivateWithoutLeaseWait => "deposed_primary",
+        Bug::SkipFence | Bug::ActivateWithoutLeaseWait | Bug::LeaseFromArrival => "deposed_primary",
+        Bug::ForgetGrantsAtStart | Bug::GrantToAnyAttempt => "leases_of_the_restarted",
         Bug::ForgetAncestors
         | Bug::ServeEndedGroup
         | Bug::RestartVersions
@@ -47,6 +50,25 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         | Bug::RecordInEndedGroup
         | Bug::IgnoreGeneration => "pg_count_change",
         Bug::DropRequestNumbers => "total_power_loss",
+        Bug::MergeWithoutCondition | Bug::IgnoreCondition | Bug::DeclineByNumber => "cells_meet",
+        Bug::DiscardDeletes => "deletes_meet_writes",
+        Bug::TombstoneForgetsRequests | Bug::AcceptOldEpochs => "retried_deletes",
+        Bug::NoSpaceIsDone => "full_disks_of_chunks",
+        Bug::ReadBeforeRecovery | Bug::IgnoreStoreUuid => "replaced_in_turn",
+        Bug::ScrubForgetsDamage => "rot_found_by_scrub",
+        Bug::TrustMedium => "rot_is_never_read",
+        Bug::ScrubTrustsOld => "lost_copy",
+        Bug::RepairFromOther => "differing_copies",
+        Bug::HealWithoutCopy => "rot_under_writes",
+        Bug::RemovalSkipsMissing | Bug::RemovalReportsEarly | Bug::AdmitRemovedImages => "removed_image",
+        Bug::FirstParityOnly | Bug::DecodeFirstLost | Bug::PrepareChangedOnly => "chunks_written_degraded",
+        Bug::AcknowledgeAfterK | Bug::CommitBeforeRecord | Bug::DropKeptPredecessor => "chunks_half_prepared",
+        Bug::CommitAfterApplied => "chunks_power_cycles",
+        Bug::TombstoneNeedsK => "chunks_with_few",
+        Bug::VacateEverything => "chunks_move",
+        Bug::ClientTrustsBody | Bug::TrustBody => "damaged_links",
+        Bug::HistoryWithoutCompare | Bug::KeepEpoch => "monitor_sleeps",
+        Bug::ForgetCalls => "reconnect_storm",
         _ => "mix",
     };
     Scenario::named(name).expect("a scenario of this name exists")

@@ -1,9 +1,11 @@
 //! The scenarios: one file each in `sim/scenarios/`, with a header that says what it is about.
 
 use crate::check::history::Finding;
-use crate::cluster::{Cluster, Config};
-use ashlar_core::map::Scheme;
+use crate::cluster::pool::Redundancy;
+use crate::cluster::{Cluster, Config, StoreKind, broken};
+use ashlar_core::map::{ImmediateCommit, Scheme};
 use ashlar_core::time::Duration;
+use ashlar_faultinject::disk::Outcome;
 
 /// A scenario: the cluster it wants, and what happens.
 #[derive(Clone, Copy)]
@@ -62,6 +64,46 @@ scenarios! {
     long_and_busy = "../scenarios/long_and_busy.rs",
     power_cycles = "../scenarios/power_cycles.rs",
     pg_count_change = "../scenarios/pg_count_change.rs",
+    cells_meet = "../scenarios/cells_meet.rs",
+    cells_after_power_loss = "../scenarios/cells_after_power_loss.rs",
+    removed_image = "../scenarios/removed_image.rs",
+    removed_image_leaves_nothing = "../scenarios/removed_image_leaves_nothing.rs",
+    full_disks = "../scenarios/full_disks.rs",
+    full_disks_of_chunks = "../scenarios/full_disks_of_chunks.rs",
+    rot_found_by_scrub = "../scenarios/rot_found_by_scrub.rs",
+    rot_is_never_read = "../scenarios/rot_is_never_read.rs",
+    rot_under_writes = "../scenarios/rot_under_writes.rs",
+    unreadable_pages = "../scenarios/unreadable_pages.rs",
+    writes_go_astray = "../scenarios/writes_go_astray.rs",
+    lost_copy = "../scenarios/lost_copy.rs",
+    differing_copies = "../scenarios/differing_copies.rs",
+    scrubs_in_bad_times = "../scenarios/scrubs_in_bad_times.rs",
+    all_copies_rot = "../scenarios/all_copies_rot.rs",
+    beyond_the_promise = "../scenarios/beyond_the_promise.rs",
+    chunks_written_degraded = "../scenarios/chunks_written_degraded.rs",
+    chunks_half_prepared = "../scenarios/chunks_half_prepared.rs",
+    chunks_move = "../scenarios/chunks_move.rs",
+    chunks_power_cycles = "../scenarios/chunks_power_cycles.rs",
+    chunks_with_few = "../scenarios/chunks_with_few.rs",
+    old_disk_returns = "../scenarios/old_disk_returns.rs",
+    exchanged_disks = "../scenarios/exchanged_disks.rs",
+    replaced_in_turn = "../scenarios/replaced_in_turn.rs",
+    rack_power = "../scenarios/rack_power.rs",
+    start_up_interrupted = "../scenarios/start_up_interrupted.rs",
+    damaged_links = "../scenarios/damaged_links.rs",
+    monitor_sleeps = "../scenarios/monitor_sleeps.rs",
+    cut_from_metadata = "../scenarios/cut_from_metadata.rs",
+    map_servers_die = "../scenarios/map_servers_die.rs",
+    epochs_fly = "../scenarios/epochs_fly.rs",
+    member_sleeps = "../scenarios/member_sleeps.rs",
+    leases_of_the_restarted = "../scenarios/leases_of_the_restarted.rs",
+    flush_meets_writes = "../scenarios/flush_meets_writes.rs",
+    flush_without_member = "../scenarios/flush_without_member.rs",
+    moves_of_unsynced = "../scenarios/moves_of_unsynced.rs",
+    slow_member = "../scenarios/slow_member.rs",
+    deletes_meet_writes = "../scenarios/deletes_meet_writes.rs",
+    retried_deletes = "../scenarios/retried_deletes.rs",
+    deep_queues = "../scenarios/deep_queues.rs",
 }
 
 fn ms(n: u64) -> Duration {
@@ -92,6 +134,72 @@ fn three(config: Config) -> Config {
 
 fn four(config: Config) -> Config {
     scripted(config, 4)
+}
+
+/// Chunks, on so many OSDs.
+fn chunks(config: Config, data: u8, parity: u8, osds: u32) -> Config {
+    let mut config = Redundancy { scheme: Scheme::Ec, data, parity }.applied(scripted(config, osds));
+    config.osds = osds;
+    config
+}
+
+/// The real store, on disks that take so many microseconds for a write.
+fn on_disks(mut config: Config, write_us: u64) -> Config {
+    let power_loss_protection = config.seed.is_multiple_of(2);
+    config.store = StoreKind::Log { power_loss_protection, atomic_bytes: 4096, write: us(write_us) };
+    config
+}
+
+/// A pool that keeps nothing without a flush.
+fn lazy(mut config: Config) -> Config {
+    config.make_lazy(ImmediateCommit::None);
+    config
+}
+
+/// A fast cluster, for loads of many small operations: disks that take so long for a write, a short network, few checks.
+fn busy(config: Config, write: Duration) -> Config {
+    let mut config = on_disks(config, write.0 / 1000);
+    (config.mons, config.pg_count) = (1, 8);
+    (config.wire, config.gather, config.check_every) = (false, write, 100);
+    (config.net_base, config.net_tail_ppm) = (us(20), 0);
+    config
+}
+
+/// Everything that stores or decides loses its power, with all that is in volatile caches, and starts again.
+fn power_cycle(c: &mut Cluster) -> Result<(), Finding> {
+    c.power_off_everything(Outcome::LoseAll);
+    c.run_for(ms(200))?;
+    c.start_everything();
+    Ok(())
+}
+
+/// So many times, at a random moment: every OSD dies, by its process or (every other time) its power; then they start at
+/// different moments, and all groups must serve again.
+fn cycle_power(c: &mut Cluster, cycles: u32) -> Result<(), Finding> {
+    for cycle in 0..cycles {
+        let moment = c.world.draw(ms(1), ms(150));
+        c.run_for(moment)?;
+        let power = cycle % 2 == 1;
+        for osd in c.osds().to_vec() {
+            if power {
+                let outcome = Outcome::draw(c.world.rng());
+                let host = c.world.host_of(osd);
+                c.power_off(host, outcome);
+                c.world.power_on(host);
+            } else {
+                c.kill(osd);
+            }
+        }
+        for osd in c.osds().to_vec() {
+            let pause = c.world.draw(ms(1), ms(200));
+            c.run_for(pause)?;
+            c.start(osd);
+        }
+        if !c.run_until(Duration::secs(60), |c| c.all_active())? {
+            return Err(broken(format!("not active after cycle {cycle}: {}", c.describe_stuck())));
+        }
+    }
+    Ok(())
 }
 
 impl Scenario {

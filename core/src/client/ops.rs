@@ -5,6 +5,7 @@ use super::part::{Action, Merge, PartAnswer};
 use super::split::Slice;
 use crate::buf::Buf;
 use crate::limits::SECTOR_BYTES;
+use crate::planted::{Bug, planted};
 use crate::store::{Bitmap, Data};
 use smallvec::SmallVec;
 
@@ -94,7 +95,8 @@ impl Op {
         let slice = Slice::first_of(self.cursor, self.end, object_bytes);
         let start = self.cursor;
         self.cursor += u64::from(slice.len);
-        let whole = slice.offset == 0 && (slice.len == object_bytes || self.cursor == size_bytes);
+        let to_end = slice.len == object_bytes || self.cursor == size_bytes || planted(Bug::DiscardDeletes);
+        let whole = slice.offset == 0 && to_end;
         let action = match &self.kind {
             Kind::Open | Kind::Flush => unreachable!("{:?} has no range", self.kind),
             Kind::Read => Action::Read(slice),

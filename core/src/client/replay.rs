@@ -152,7 +152,8 @@ impl Requests {
         let again = match end {
             // If it has to be replayed once more, it still stands before the others.
             Ok(Some(epoch)) => self.keep(part.pg, epoch, entry),
-            Ok(None) => None,
+            // With its image, what was written to it is gone on purpose.
+            Ok(None) | Err(OpError::NoSuchImage) => None,
             Err(error) => {
                 self.unsynced.lost(error);
                 None

@@ -127,6 +127,9 @@ impl Unsynced {
         self.bytes -= entries.iter().map(Entry::bytes).sum::<u64>();
         // Of writes that overlap, the later has the higher number: it began after the earlier had been answered.
         entries.sort_by_key(|entry| entry.number);
+        if planted(Bug::ForgetOldestReplay) {
+            entries.truncate(entries.len().saturating_sub(1));
+        }
         Some((*pg, entries, dirty.sync.take().map(|sync| sync.part)))
     }
 
@@ -196,7 +199,8 @@ impl Unsynced {
 
     /// A group of which a sync is to be sent now, and some object in it.
     pub fn due(&mut self) -> Option<(PgId, ObjectId)> {
-        let ready = |dirty: &&mut Dirty| dirty.owes() && dirty.replaying == 0 && dirty.sync.is_none();
+        let settled = |dirty: &Dirty| dirty.replaying == 0 || planted(Bug::SyncDuringReplay);
+        let ready = |dirty: &&mut Dirty| dirty.owes() && settled(dirty) && dirty.sync.is_none();
         for (pg, dirty) in &mut self.groups {
             if let Some(dirty) = Some(dirty).filter(ready) {
                 match dirty.kept.front() {
@@ -223,6 +227,7 @@ impl Unsynced {
     pub fn sync_ends(&mut self, pg: PgId) {
         let dirty = self.groups.get_mut(&pg).expect("a sync was under way");
         let Sync { flush, covers, .. } = dirty.sync.take().expect("a sync was under way");
+        let covers = if planted(Bug::SyncCoversLater) { dirty.kept.len() } else { covers };
         self.bytes -= dirty.kept.drain(..covers).map(|entry| entry.bytes()).sum::<u64>();
         (dirty.done, dirty.owed) = (flush, flush + 1);
         if dirty.is_clean() && !dirty.owes() {

@@ -14,6 +14,7 @@ mod matrix;
 #[cfg(test)]
 mod tests;
 
+use crate::planted::{Bug, planted};
 use matrix::{Coefficients, Matrix};
 use std::fmt;
 use std::sync::Arc;
@@ -125,12 +126,15 @@ impl Code for ReedSolomon {
     }
 
     fn add(&self, data: u8, bytes: &[u8], parity: u8, into: &mut [u8]) {
+        let parity = if planted(Bug::FirstParityOnly) { self.data_chunks() } else { parity };
         self.kernel.multiply_add(self.matrix.factor(data, parity), bytes, into);
     }
 
     fn reconstruct(&self, sources: &[Source<'_>], wanted: u8, into: &mut [u8]) {
         matrix::check_sources(sources, wanted, self.data_chunks(), self.parity_chunks());
         let chunks: Coefficients = sources.iter().map(|source| source.chunk).collect();
+        let first_lost = (0..wanted).find(|chunk| planted(Bug::DecodeFirstLost) && !chunks.contains(chunk));
+        let wanted = first_lost.unwrap_or(wanted);
         let factors = self.matrix.factors_from(&chunks, wanted);
         into.fill(0);
         for (source, factor) in sources.iter().zip(factors) {

@@ -17,6 +17,7 @@ mod roles;
 
 use crate::id::{Epoch, Member, OsdId, Role};
 use crate::map::{ActingMember, History, PgMap, Pool, Wish};
+use crate::planted::{Bug, planted};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An OSD that may act.
@@ -61,6 +62,7 @@ impl Group<'_> {
         if primary != old_primary {
             count_primary(load, old_primary, primary);
         }
+        let same = same || planted(Bug::KeepEpoch);
         let epoch = if same { self.epoch() } else { Epoch(self.epoch().max(self.floor).0 + 1) };
         let primary_since = self.primary_since(primary, &acting).unwrap_or(epoch);
         PgMap { epoch, target: self.target.to_vec(), acting, primary, primary_since }

@@ -7,6 +7,7 @@ use crate::id::{Attempt, OsdId};
 use crate::pg::host::Host;
 use crate::pg::msg::SubOp;
 use crate::pg::post::Post;
+use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 use crate::store::ObjectStore;
 
@@ -55,7 +56,8 @@ impl<P: Copy> Calls<P> {
 
     /// Sends again, in order, what `to` has not answered.
     pub fn repeat<S: ObjectStore>(&mut self, host: &mut Host<'_, '_, S>, post: &mut Post, to: OsdId) {
-        let mut unanswered: Vec<_> = self.calls.iter().filter(|(_, call)| call.to == to).collect();
+        let again = |call: &Call<P>| call.to == to && !planted(Bug::ForgetCalls);
+        let mut unanswered: Vec<_> = self.calls.iter().filter(|(_, call)| again(call)).collect();
         unanswered.sort_by_key(|(_, call)| call.order);
         for (key, call) in unanswered {
             post.op(host, to, self.attempt, key.to_u64(), call.op.clone());

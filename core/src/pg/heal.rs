@@ -18,6 +18,7 @@ use crate::pg::ops::{Kind, Object, Op, State};
 use crate::pg::primary::{Cx, Primary};
 use crate::pg::recover::Entry;
 use crate::pg::round::seats_of;
+use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::ObjectStore;
 
@@ -64,7 +65,11 @@ impl Primary {
             let own = cx.host.node.osd;
             return self.complain(cx, own, "no member can apply a write to what is there of an object");
         }
-        self.unclean.add(acting, id, Entry::new(newest, self.rules.k, acting & !hurt, hurt));
+        self.unclean.add(
+            acting,
+            id,
+            Entry::new(newest, self.rules.k, acting & !hurt, if planted(Bug::HealWithoutCopy) { 0 } else { hurt }),
+        );
         self.recover_now(cx, id);
     }
 

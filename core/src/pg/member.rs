@@ -82,7 +82,7 @@ impl MemberSide {
 
     /// A primary asks for a lease; true: granted.
     pub fn grant_lease(&mut self, now: Time, attempt: Attempt, lease: Duration) -> bool {
-        let granted = self.is_joined(attempt);
+        let granted = self.is_joined(attempt) || planted(Bug::GrantToAnyAttempt);
         if granted {
             self.grant.extend(now, attempt.epoch, lease);
         }
@@ -264,6 +264,9 @@ impl MemberSide {
                 Change::Zero { offset, len } => {
                     StoreOp::Zero { copy, version, predecessor, offset, len, mode, requests }
                 }
+                Change::Delete if planted(Bug::TombstoneForgetsRequests) => {
+                    StoreOp::Tombstone { copy, version, predecessor, mode, requests: crate::id::Requests::new() }
+                }
                 Change::Delete => StoreOp::Tombstone { copy, version, predecessor, mode, requests },
             },
             SubOp::Install { purpose: Purpose::Recovery | Purpose::Wanted, copy, version, .. }
@@ -274,6 +277,7 @@ impl MemberSide {
             SubOp::Install { copy, version, predecessor, mode, content, requests, .. } => {
                 // A damaged copy that is committed stays so.
                 let mode = if is_committed_at(host, copy, version) { Mode::Plain } else { mode };
+                let requests = if planted(Bug::InstallForgetsRequests) { crate::id::Requests::new() } else { requests };
                 StoreOp::Replace { copy, version, predecessor, content, mode, requests }
             }
             SubOp::Patch { copy, version, .. } if is_whole_at(host, copy, version) => StoreOp::Sync { pg: post.pg },
@@ -302,7 +306,7 @@ impl MemberSide {
         let mut copies = Vec::new();
         let mut more = false;
         let roles = host.store.roles(self.pool, self.range);
-        for role in roles.into_iter().filter(|role| Some(*role) != keep) {
+        for role in roles.into_iter().filter(|role| Some(*role) != keep || planted(Bug::VacateEverything)) {
             more |= host.store.list(self.pool, role, self.range, None, LISTING_COPIES, &mut copies);
         }
         for info in &copies {

@@ -52,7 +52,7 @@ use crate::id::{Attempt, Epoch, Incarnation, LinkId, OsdId, PgId, Revision, Role
 use crate::io::MetaError;
 use crate::map::{ActingMember, ImmediateCommit, Layout, PgMap, Pool, Scheme, ScrubOrder};
 use crate::meta;
-use crate::msg::{Fact, Message, Refusal, Reply, Request};
+use crate::msg::{Fact, Message, Refusal, Reply, Request, RequestOp};
 use crate::pg::msg::PgMessage;
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
@@ -550,10 +550,12 @@ impl Pg {
                 Some(Refusal::WrongEpoch(epoch))
             }
             _ if request.generation > generation && !planted(Bug::IgnoreGeneration) => Some(Refusal::Again),
-            epoch if request.epoch < epoch => Some(Refusal::WrongEpoch(epoch)),
+            epoch if request.epoch < epoch && !planted(Bug::AcceptOldEpochs) => Some(Refusal::WrongEpoch(epoch)),
             epoch if request.epoch > epoch => Some(Refusal::Again),
             _ if self.map.primary != Some(host.node.osd) => Some(Refusal::NotPrimary),
             _ if self.held.len() >= HELD_MAX => Some(Refusal::Again),
+            // It is about the whole group: the image of the object that names it may be gone.
+            _ if request.op == RequestOp::Sync => None,
             _ => host.node.images.admit(self.id.pool, request.object.inode).err(),
         }
     }

@@ -297,6 +297,11 @@ impl Kind {
         !matches!(self, Kind::Read { .. })
     }
 
+    /// The version that the object must have.
+    pub fn expect(&self) -> Option<Version> {
+        if let Kind::Write { expect, .. } = self { *expect } else { None }
+    }
+
     /// Bytes concerned; whole objects for deletions.
     fn range(&self) -> (u32, u32) {
         match self {

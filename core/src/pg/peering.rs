@@ -466,6 +466,9 @@ impl Primary {
             compare.push(meta::Compare::ModRevision(keys::layout(self.pg.pool), self.revisions.layout));
         }
         // Whoever serves an interval recorded after a change of access knows of it.
+        if planted(Bug::HistoryWithoutCompare) {
+            compare.clear();
+        }
         if let Some(revision) = cx.host.node.access_revision {
             compare.push(meta::Compare::ModRevision(keys::access(), revision));
         }

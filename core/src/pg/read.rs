@@ -143,6 +143,7 @@ impl Primary {
         sent: Time,
         lease: Duration,
     ) {
+        let sent = if planted(Bug::LeaseFromArrival) { cx.host.now() } else { sent };
         self.lease.granted(from, sent, lease);
         if !self.lease.is_held(cx.host.now()) {
             return;

@@ -20,6 +20,7 @@ use crate::meta::{self, Compare, TxnOp};
 use crate::pg::host::MetaCall;
 use crate::pg::ops::Kind;
 use crate::pg::primary::{Cx, Primary};
+use crate::planted::{Bug, planted};
 use crate::store::{CopyInfo, ObjectStore};
 use crate::time::{Duration, Time};
 
@@ -140,13 +141,16 @@ impl Primary {
         self.removal.after = None;
         let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
         for object in self.unclean.missing_at(own) {
+            if planted(Bug::RemovalSkipsMissing) {
+                break;
+            }
             if self.removal.deleting < DELETIONS && self.ops.find(object).is_none() {
                 self.delete_object(cx, object);
             }
         }
         let removed = |inode: InodeId| self.removal.images.iter().any(|(other, _)| *other == inode);
         let busy = self.ops.iter().any(|(_, op)| removed(self.ops.object(op.object).id.inode));
-        if std::mem::take(&mut self.removal.found) || busy {
+        if (std::mem::take(&mut self.removal.found) || busy) && !planted(Bug::RemovalReportsEarly) {
             return self.removal_pause(cx, PASS_PAUSE);
         }
         let round = self.flush_all(cx);

@@ -33,8 +33,9 @@ struct Progress {
     /// What it will not send again, durable as it is.
     settled: u64,
     last: Time,
-    /// Requests that were answered without a change: their duplicates must not change anything either.
-    declined: Vec<(u64, Result<Version, Refusal>)>,
+    /// Requests that were answered without a change: their duplicates must not change anything either. With the condition
+    /// that they had: a client that was refused for it tries again under the same number, with another one.
+    declined: Vec<(u64, Option<Version>, Result<Version, Refusal>)>,
 }
 
 /// A session that sent nothing for so long is taken to have ended, if room is needed.
@@ -58,7 +59,7 @@ impl Sessions {
         known.seen = known.seen.max(seen);
         known.last = now;
         let seen = known.seen;
-        known.declined.retain(|(number, _)| *number > seen);
+        known.declined.retain(|(number, ..)| *number > seen);
         id.number > seen
     }
 
@@ -69,14 +70,19 @@ impl Sessions {
     }
 
     /// A request was answered, and changed nothing.
-    pub fn decline(&mut self, id: RequestId, outcome: Result<Version, Refusal>) {
-        self.known.entry(id.session).or_default().declined.push((id.number, outcome));
+    pub fn decline(&mut self, id: RequestId, expect: Option<Version>, outcome: Result<Version, Refusal>) {
+        if self.declined(id, expect).is_none() {
+            self.known.entry(id.session).or_default().declined.push((id.number, expect, outcome));
+        }
     }
 
     /// How a request was answered that changed nothing.
-    pub fn declined(&self, id: RequestId) -> Option<Result<Version, Refusal>> {
+    pub fn declined(&self, id: RequestId, expect: Option<Version>) -> Option<Result<Version, Refusal>> {
         let declined = &self.known.get(&id.session)?.declined;
-        declined.iter().find(|(number, _)| *number == id.number).map(|(_, outcome)| *outcome)
+        let same = |(number, expected, _): &&(u64, _, _)| {
+            *number == id.number && (*expected == expect || planted(Bug::DeclineByNumber))
+        };
+        declined.iter().find(same).map(|(.., outcome)| *outcome)
     }
 
     /// Whether the client has seen this request's answer: another try of it is a late duplicate, also if it arrived
@@ -202,11 +208,22 @@ mod tests {
     fn what_was_declined_stays_declined() {
         let mut sessions = Sessions::default();
         sessions.arrived(Time(0), id(1, 1, 5), 4);
-        assert_eq!(sessions.declined(id(1, 1, 5)), None);
-        sessions.decline(id(1, 1, 5), Err(Refusal::NoSpace));
-        assert_eq!(sessions.declined(id(1, 1, 5)), Some(Err(Refusal::NoSpace)));
+        assert_eq!(sessions.declined(id(1, 1, 5), None), None);
+        sessions.decline(id(1, 1, 5), None, Err(Refusal::NoSpace));
+        assert_eq!(sessions.declined(id(1, 1, 5), None), Some(Err(Refusal::NoSpace)));
         sessions.arrived(Time(0), id(1, 1, 6), 5);
-        assert_eq!(sessions.declined(id(1, 1, 5)), None);
+        assert_eq!(sessions.declined(id(1, 1, 5), None), None);
+    }
+
+    #[test]
+    fn a_condition_that_failed_says_nothing_about_another_one() {
+        let mut sessions = Sessions::default();
+        let (none, newer) = (Some(Version::NONE), Some(Version { epoch: Epoch(3), seq: 7 }));
+        let refusal = Err(Refusal::VersionMismatch(newer.expect("just made")));
+        sessions.arrived(Time(0), id(1, 1, 5), 4);
+        sessions.decline(id(1, 1, 5), none, refusal);
+        assert_eq!(sessions.declined(id(1, 1, 5), none), Some(refusal), "also if the object is gone by then");
+        assert_eq!(sessions.declined(id(1, 1, 5), newer), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::pg::host::{Host, MetaCall};
 use crate::pg::msg::{Refused, SubOp, SubReply};
 use crate::pg::primary::{Cx, Primary, Purpose};
 use crate::pg::round::seats_of;
+use crate::planted::{Bug, planted};
 use crate::store::{Content, ObjectStore, StoreError, StoreReply};
 use crate::time::{Duration, Time};
 use serde::{Deserialize, Serialize};
@@ -511,12 +512,13 @@ impl Primary {
         for (seat, verdict) in &check.verdicts {
             match *verdict {
                 Verdict::Has(theirs, tombstone, sum) if theirs == version => good.push((*seat, (tombstone, sum))),
+                Verdict::Damaged if planted(Bug::ScrubForgetsDamage) => {}
                 Verdict::Damaged => {
                     cx.scrub.damaged += 1;
                     self.tell_finding(cx, object, *seat, "does not match its checksums; it is repaired");
                     self.damage_found(cx, object, version, *seat);
                 }
-                Verdict::Has(theirs, ..) if theirs < version => {
+                Verdict::Has(theirs, ..) if theirs < version && !planted(Bug::ScrubTrustsOld) => {
                     cx.scrub.outdated += 1;
                     self.tell_finding(cx, object, *seat, "is missing or old; it is replaced");
                     let tombstone = self.is_tombstone(cx, object);
@@ -529,6 +531,7 @@ impl Primary {
                 Verdict::Unknown => {}
             }
         }
+        let own = if planted(Bug::RepairFromOther) { own ^ 1 } else { own };
         let reference = good.iter().find(|(seat, _)| *seat == own).or(good.first()).copied();
         let Some((_, reference)) = reference else { return };
         let repair = cx.scrub.round.as_ref().is_some_and(|round| round.repair);

@@ -106,6 +106,9 @@ impl Primary {
         self.syncs.another = false;
         self.syncs.begun += 1;
         self.syncs.left = self.acting_seats();
+        if planted(Bug::SyncOneMember) {
+            self.syncs.left &= self.syncs.left.wrapping_neg();
+        }
         self.flush_seats(cx, self.syncs.left);
     }
 

@@ -85,7 +85,7 @@ impl Primary {
             if self.take_over(link, request) {
                 return cx.host.mark("a retry of a request that is under way");
             }
-            if let Some(outcome) = self.sessions.declined(request.id) {
+            if let Some(outcome) = self.sessions.declined(request.id, kind.expect()) {
                 cx.host.mark("a retry of a request that changed nothing");
                 let outcome = outcome.map(|version| self.told(version, self.rules.lazy));
                 return self.answer(cx, Some(link), request.id, outcome);
@@ -197,7 +197,7 @@ impl Primary {
         let id = self.ops.object(object).id;
         let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
         if let Some(entry) = self.unclean.get(id) {
-            let whole_here = entry.good >> own & 1 == 1;
+            let whole_here = entry.good >> own & 1 == 1 || planted(Bug::ReadBeforeRecovery);
             if entry.unfound {
                 let version = entry.version;
                 self.step_unfound(cx, object, version);
@@ -282,11 +282,11 @@ impl Primary {
             cx.host.recovery.client_waited(now, now.since(since));
         }
         match (&op.kind, &outcome) {
-            (Kind::Write { .. }, Ok(Answer::Written { version })) if version.is_none() => {
-                self.sessions.decline(op.id, Ok(*version));
+            (Kind::Write { expect, .. }, Ok(Answer::Written { version })) if version.is_none() => {
+                self.sessions.decline(op.id, *expect, Ok(*version));
             }
-            (Kind::Write { .. }, Err(refusal @ (Refusal::VersionMismatch(_) | Refusal::NoSpace))) => {
-                self.sessions.decline(op.id, Err(*refusal));
+            (Kind::Write { expect, .. }, Err(refusal @ (Refusal::VersionMismatch(_) | Refusal::NoSpace))) => {
+                self.sessions.decline(op.id, *expect, Err(*refusal));
             }
             _ => {}
         }
@@ -336,7 +336,7 @@ impl Primary {
             Known::Included(_) => return,
             Known::Superseded => return self.finish(cx, key, Err(Refusal::Fenced)),
         }
-        if expect.is_some_and(|expect| expect != record.visible) {
+        if expect.is_some_and(|expect| expect != record.visible) && !planted(Bug::IgnoreCondition) {
             let refusal = Refusal::VersionMismatch(record.visible);
             return self.answer_leased(cx, key, Err(refusal));
         }
@@ -466,6 +466,7 @@ impl Primary {
                 self.parked.push((seat, key, sent));
                 return;
             }
+            SubReply::Refused(Refused::NoSpace) if planted(Bug::NoSpaceIsDone) => *left &= !(1 << seat),
             SubReply::Refused(Refused::NoSpace) => {
                 *no_space |= 1 << seat;
                 self.parked.push((seat, key, sent));

@@ -1,7 +1,7 @@
 //! What clients did and saw, block by block.
 //!
 //! A write fills each of its blocks with a tag of its own (so every value says who wrote it, when and for which block);
-//! a discard leaves zeroes. The history is kept per block for the register checkers, and per piece (what one operation did
+//! a discard leaves zeroes. Blocks are 4 KiB; of images of cells, which are written in parts of sectors, 64 bytes. The history is kept per block for the register checkers, and per piece (what one operation did
 //! to one object) for the checker of torn writes.
 
 use super::register::{self, Kind, Op, TooConcurrent, Value};
@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 /// Bytes of a block: the unit of the checkers.
 pub const BLOCK: u32 = 4096;
+/// Bytes of a cell: the unit in images that are written in parts of sectors. A client that writes a cell writes back the
+/// sectors around it, on condition that nobody changed the object meanwhile; without that, other cells would be lost.
+pub const CELL: u32 = 64;
 
 /// A block of an image: image number and index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,9 +28,9 @@ pub fn tag(op: u32, block: Block) -> Value {
     (u64::from(op) + 1) << 32 | u64::from(block.image & 0xff) << 24 | u64::from(block.index & 0xff_ffff)
 }
 
-/// Fills a buffer with the tags of `op` for the blocks from `first` on.
-pub fn fill(op: u32, first: Block, bytes: &mut [u8]) {
-    for (n, block) in bytes.chunks_mut(BLOCK as usize).enumerate() {
+/// Fills a buffer with the tags of `op` for the blocks (of so many bytes each) from `first` on.
+pub fn fill(op: u32, first: Block, unit: u32, bytes: &mut [u8]) {
+    for (n, block) in bytes.chunks_mut(unit as usize).enumerate() {
         let place = Block { index: first.index + u32::try_from(n).expect("a small write"), ..first };
         let word = tag(op, place).to_le_bytes();
         for chunk in block.chunks_exact_mut(8) {
@@ -76,9 +79,24 @@ pub struct Record {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     records: Vec<Record>,
-    /// Blocks per object, by image.
-    object_blocks: BTreeMap<u32, u32>,
+    /// By image.
+    layouts: BTreeMap<u32, Layout>,
     instants: u64,
+}
+
+/// How an image is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of a block: [`BLOCK`] or [`CELL`].
+    pub unit: u32,
+    /// Blocks of an object.
+    pub per_object: u32,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Layout { unit: BLOCK, per_object: u32::MAX }
+    }
 }
 
 /// A broken promise.
@@ -93,9 +111,14 @@ pub struct Finding {
 }
 
 impl History {
-    /// Says how many blocks an object of the image has.
-    pub fn set_object_blocks(&mut self, image: u32, blocks: u32) {
-        self.object_blocks.insert(image, blocks);
+    /// Says how an image is divided.
+    pub fn set_layout(&mut self, image: u32, layout: Layout) {
+        self.layouts.insert(image, layout);
+    }
+
+    /// How an image is divided.
+    pub fn layout(&self, image: u32) -> Layout {
+        self.layouts.get(&image).copied().unwrap_or_default()
     }
 
     fn instant(&mut self) -> u64 {
@@ -119,9 +142,10 @@ impl History {
     /// A read returned these bytes. A block of mixed content is a finding of its own.
     pub fn read(&mut self, op: u32, bytes: &[u8]) -> Result<(), Finding> {
         self.done(op);
+        let unit = self.layout(self.records[op as usize].first.image).unit as usize;
         let record = &mut self.records[op as usize];
         let mut values = Vec::with_capacity(record.blocks as usize);
-        for (n, block) in bytes.chunks(BLOCK as usize).enumerate() {
+        for (n, block) in bytes.chunks(unit).enumerate() {
             let Some(value) = value_of(block) else {
                 let index = record.first.index + u32::try_from(n).expect("a small read");
                 let block = Some(Block { index, ..record.first });
@@ -202,7 +226,7 @@ impl History {
     fn pieces(&self) -> Vec<Piece<'_>> {
         let mut pieces = Vec::new();
         for (id, record) in self.records.iter().enumerate() {
-            let per_object = self.object_blocks.get(&record.first.image).copied().unwrap_or(u32::MAX);
+            let per_object = self.layout(record.first.image).per_object;
             let mut done = 0;
             while done < record.blocks {
                 let first = Block { index: record.first.index + done, ..record.first };
@@ -235,7 +259,7 @@ mod tests {
     fn bytes(op: Option<u32>, index: u32, count: u32) -> Vec<u8> {
         let mut bytes = vec![0; (count * BLOCK) as usize];
         if let Some(op) = op {
-            fill(op, block(index), &mut bytes);
+            fill(op, block(index), BLOCK, &mut bytes);
         }
         bytes
     }
@@ -243,7 +267,7 @@ mod tests {
     #[test]
     fn a_correct_history_passes_and_a_lost_block_is_found() {
         let mut history = History::default();
-        history.set_object_blocks(1, 4);
+        history.set_layout(1, Layout { unit: BLOCK, per_object: 4 });
         let write = history.call(1, block(2), 4, What::Write);
         history.done(write);
         let read = history.call(2, block(2), 4, What::Read(Vec::new()));

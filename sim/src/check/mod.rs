@@ -6,6 +6,7 @@
 //! - [`intervals`]: what an interval began with stays what later ones build on.
 //! - [`serving`]: of each group, only the newest active primary answers reads.
 
+pub mod contents;
 pub mod history;
 pub mod intervals;
 pub mod register;

@@ -85,14 +85,14 @@ fn torn(
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::{BLOCK, History, fill};
+    use super::super::history::{BLOCK, History, Layout, fill};
     use super::*;
 
     const FIRST: Block = Block { image: 0, index: 0 };
 
     fn two_writes_and_a_read(of_blocks: [u32; 3], overlap: bool) -> Vec<Finding> {
         let mut history = History::default();
-        history.set_object_blocks(0, 32);
+        history.set_layout(0, Layout { unit: BLOCK, per_object: 32 });
         let old = history.call(1, FIRST, 3, What::Write);
         if !overlap {
             history.done(old);
@@ -107,7 +107,7 @@ mod tests {
         let mut bytes = vec![0; 3 * BLOCK as usize];
         for (n, op) in of_blocks.into_iter().enumerate() {
             let place = Block { index: n as u32, ..FIRST };
-            fill(op, place, &mut bytes[n * BLOCK as usize..(n + 1) * BLOCK as usize]);
+            fill(op, place, BLOCK, &mut bytes[n * BLOCK as usize..(n + 1) * BLOCK as usize]);
         }
         history.read(read, &bytes).expect("whole blocks");
         history.check().0

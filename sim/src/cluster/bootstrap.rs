@@ -1,15 +1,16 @@
 //! Building a cluster as its configuration says.
 
-use super::{ClientState, Cluster, Config, IMAGE, POOL, Process, Spec, StoreKind, StoreSpec, Tally, chaos};
-use crate::check::history::{BLOCK, History};
+use super::{ClientState, Cluster, Config, POOL, Process, Spec, StoreKind, StoreSpec, Tally, chaos};
+use crate::check::contents::Contents;
+use crate::check::history::History;
 use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
 use crate::plan::{Decisions, Plan};
 use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::buf::UNIT;
-use ashlar_core::id::{ClusterUuid, InodeId, OsdId, StoreUuid};
+use ashlar_core::id::{ClusterUuid, OsdId, StoreUuid};
 use ashlar_core::io::Device;
-use ashlar_core::map::{Global, Image, Pool, Pools, keys};
+use ashlar_core::map::{Global, Pool, Pools, Tree, TreeNode, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
@@ -20,13 +21,10 @@ use ashlar_faultinject::link::{HostId, LinkModel};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CLUSTER: ClusterUuid = ClusterUuid(0x0a51_1a20_0000_4000_8000_0000_0000_0001);
-/// The image's name and number.
-pub(super) const IMAGE_NAME: &str = "demo";
-const INODE: InodeId = InodeId(1);
 /// A session outlives a pause of some seconds, and its end still fits into a run.
 const SESSION_TTL_S: u64 = 4;
-/// Room for the whole image several times over, and for the log to wrap around within a run.
-const DISK_BYTES: u64 = 16 << 20;
+/// Of a log on a device of its own, if the OSD has one.
+const LOG_BYTES: u64 = 4 << 20;
 
 impl Cluster {
     /// Builds it and starts every process; nothing has happened yet.
@@ -60,13 +58,15 @@ impl Cluster {
             osds: Vec::new(),
             mons: Vec::new(),
             clients: Vec::new(),
+            images: Vec::new(),
             history: History::default(),
             generations: Default::default(),
             groups_wanted: config.pg_count,
             serving: Serving::default(),
             intervals: Intervals::default(),
             requests: BTreeMap::new(),
-            contents: BTreeMap::new(),
+            read: BTreeMap::new(),
+            contents: Contents::default(),
             marks: BTreeMap::new(),
             tally: Tally::default(),
             chaos: chaos::Chaos::new(rng.fork()),
@@ -78,11 +78,12 @@ impl Cluster {
             left_out: BTreeSet::new(),
             times: Vec::new(),
             refusals_expected: false,
+            losses_expected: false,
             standing: 0,
             config,
         };
-        cluster.history.set_object_blocks(IMAGE, cluster.config.object_blocks);
         cluster.write_configuration();
+        cluster.create_first_images();
         cluster.add_nodes(&mut rng);
         cluster
     }
@@ -108,22 +109,28 @@ impl Cluster {
             pg_count: config.pg_count,
             parity_chunks: config.parity_chunks,
             block_size: config.chunk_bytes(),
-            failure_domain: "host".into(),
+            failure_domain: if config.racks { "rack" } else { "host" }.into(),
             immediate_commit: config.immediate_commit,
-            scrub_interval_s: 0,
+            scrub_interval_s: config.scrub_interval_s,
         };
-        let image = Image {
-            name: IMAGE_NAME.into(),
-            size_bytes: u64::from(config.image_blocks()) * u64::from(BLOCK),
-            parent: None,
-            read_only: false,
-            snapshot: false,
-            removing: false,
-        };
+        if config.racks {
+            self.put(keys::tree(), &self.tree());
+        }
         self.put(keys::global(), &global);
         self.put(keys::pools(), &Pools(BTreeMap::from([(POOL, pool)])));
-        self.put(keys::image(POOL, INODE), &image);
-        self.put(keys::last_inode(POOL), &INODE);
+    }
+
+    /// Two hosts to a rack.
+    fn tree(&self) -> Tree {
+        let mut tree = Tree::default();
+        let first = self.config.mons;
+        for host in 0..self.config.osds / self.config.osds_per_host {
+            let (rack, node) =
+                (format!("rack{}", host / 2), |level: &str, parent| TreeNode { level: Some(level.into()), parent });
+            tree.0.insert(format!("host{}", first + host), node("host", Some(rack.clone())));
+            tree.0.insert(rack, node("rack", None));
+        }
+        tree
     }
 
     /// What an administrator does: sets a key.
@@ -160,8 +167,8 @@ impl Cluster {
             let seeds: Vec<String> =
                 self.mons.iter().chain(&self.osds[..1]).map(|node| World::<Process>::address(*node)).collect();
             let node = self.add_node(host, rng, |_| Spec::Client { seeds });
-            let state =
-                ClientState { node, image: None, opening: false, open: BTreeMap::new(), left: 0, rng: rng.fork() };
+            let (images, opening, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            let state = ClientState { node, images, opening, open, left: 0, rng: rng.fork() };
             self.clients.push(state);
         }
         for node in self.world.node_ids() {
@@ -192,13 +199,15 @@ impl Cluster {
                     true => Durability::Plp,
                     false => Durability::Flush,
                 };
+                let apart = self.config.has_log_device(osd);
+                let strict = if power_loss_protection { Durability::Plp } else { Durability::Flush };
                 StoreSpec::Log(OpenConfig {
                     cluster: CLUSTER,
                     osd,
-                    data_bytes: DISK_BYTES,
-                    log_device_bytes: None,
+                    data_bytes: self.config.disk_bytes,
+                    log_device_bytes: apart.then_some(LOG_BYTES),
                     durability,
-                    log_durability: durability,
+                    log_durability: if apart { strict } else { durability },
                     overwrites: self.overwrites(atomic_bytes),
                 })
             }
@@ -220,13 +229,18 @@ impl Cluster {
             tail_ppm: 2_000,
         };
         let model = DiskModel {
-            size_bytes: DISK_BYTES,
+            size_bytes: self.config.disk_bytes,
             power_loss_protection,
             atomic_bytes,
             read: latency(write, 1),
             write: latency(write, 1),
             flush: latency(write, 4),
         };
+        let osd = self.osd_id(node).expect("an OSD's place");
+        if self.config.has_log_device(osd) {
+            let log = DiskModel { size_bytes: LOG_BYTES, ..model.clone() };
+            self.world.add_disk(node, Device::Log, log);
+        }
         self.world.add_disk(node, Device::Data, model);
         self.format(node);
     }
@@ -235,13 +249,14 @@ impl Cluster {
     pub(super) fn format(&mut self, node: NodeId) {
         let uuid = u128::from(self.world.rng().next_u64()) << 64 | u128::from(self.world.rng().next_u64());
         let Spec::Osd { osd, store: StoreSpec::Log(_), .. } = self.world.spec(node) else { return };
+        let osd = *osd;
         let format = Format {
             cluster: CLUSTER,
-            osd: *osd,
+            osd,
             store: StoreUuid(uuid),
             block_size: self.config.chunk_bytes(),
-            data_bytes: DISK_BYTES,
-            log_device_bytes: None,
+            data_bytes: self.config.disk_bytes,
+            log_device_bytes: self.config.has_log_device(osd).then_some(LOG_BYTES),
             log_bytes: None,
             segment_bytes: None,
         };

@@ -286,7 +286,7 @@ impl Cluster {
         let Some(node) = self.draw_osd() else { return };
         let (write_error_ppm, flush_error_ppm) = (self.chaos.rng.below(50_000), self.chaos.rng.below(50_000));
         if let Some(disk) = self.world.disk_mut(node, Device::Data) {
-            disk.set_faults(DiskFaults { read_error_ppm: 0, write_error_ppm, flush_error_ppm });
+            disk.set_faults(DiskFaults { write_error_ppm, flush_error_ppm, ..DiskFaults::default() });
         }
         self.end_faults_later();
     }

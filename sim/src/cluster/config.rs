@@ -40,6 +40,14 @@ pub struct LoadConfig {
     pub discard_percent: u64,
     /// Longest operation, in blocks of 4 KiB.
     pub max_blocks: u32,
+    /// Percent of writes that leave zeroes without being discards.
+    pub zero_percent: u64,
+    /// Percent of discards and zeroes that take a whole object.
+    pub whole_percent: u64,
+    /// Objects of an image that is written in parts of sectors; 0: there is none.
+    pub cell_objects: u32,
+    /// Images that operators create and remove while the load runs.
+    pub passing_images: u32,
     /// Objects that get half of the operations.
     pub hot_objects: u32,
     /// A client waits up to so long before its next operation.
@@ -53,6 +61,10 @@ pub struct Config {
     pub seed: u64,
     /// Number of OSDs.
     pub osds: u32,
+    /// Bytes of an OSD's disk, if it has one.
+    pub disk_bytes: u64,
+    /// Two hosts are a rack, and members are in different racks.
+    pub racks: bool,
     /// OSDs that share a host (and its power).
     pub osds_per_host: u32,
     /// Number of monitors.
@@ -76,6 +88,8 @@ pub struct Config {
     /// Which acknowledged writes the pool promises to keep without a flush. If not all: most OSDs keep no others, and
     /// each client has its own objects, since only it can expect to see its unsynced writes.
     pub immediate_commit: ImmediateCommit,
+    /// Seconds between two scrubs of a group; 0: only when ordered.
+    pub scrub_interval_s: u64,
     /// Messages are encoded and decoded on their way.
     pub wire: bool,
     /// Inputs that come within so long make one round.
@@ -99,6 +113,9 @@ pub struct Config {
     /// `check()` of nodes after one in so many inputs.
     pub check_every: u64,
 }
+
+/// Room for the whole image several times over, and for the log to wrap around within a run.
+const DISK_BYTES: u64 = 16 << 20;
 
 /// Faults of runs on the reference store: whatever does not need a disk.
 const WITHOUT_DISKS: &[FaultKind] = &[
@@ -138,6 +155,8 @@ impl Config {
             seed,
             osds,
             osds_per_host: u32::try_from(osds_per_host).expect("few"),
+            disk_bytes: DISK_BYTES,
+            racks: false,
             mons: if rng.chance(1, 2) { 1 } else { 2 },
             scheme: Scheme::Replicated,
             parity_chunks: 0,
@@ -148,6 +167,7 @@ impl Config {
             image_objects: narrow(rng.between(2, 16)),
             store,
             immediate_commit: ImmediateCommit::All,
+            scrub_interval_s: 0,
             wire: rng.chance(1, 5),
             gather: Duration::micros(if rng.chance(1, 2) { rng.below(200) } else { 0 }),
             net_base: Duration::micros(rng.between(10, 500)),
@@ -175,12 +195,36 @@ impl Config {
         self
     }
 
-    /// In some runs the pool is lazy.
+    /// In some runs the pool is lazy, wholly or for large writes only.
     #[must_use]
     pub fn sometimes_lazy(mut self) -> Config {
         let mut rng = Rng::new(self.seed ^ 0x00c0_ffee_0000_0003);
         if rng.chance(1, 4) {
-            self.make_lazy(ImmediateCommit::None);
+            let small = rng.chance(1, 3) && matches!(self.store, StoreKind::Log { .. });
+            self.make_lazy(if small { ImmediateCommit::Small } else { ImmediateCommit::None });
+        }
+        self
+    }
+
+    /// In most runs there is more than reads, writes and discards of one image: conditional writes, whole objects deleted,
+    /// images that come and go, scrubs.
+    #[must_use]
+    pub fn varied(mut self) -> Config {
+        let mut rng = Rng::new(self.seed ^ 0x00c0_ffee_0000_0004);
+        let (zeroes, cells, passing, scrubs) =
+            (rng.between(1, 8), narrow(rng.between(1, 3)), narrow(rng.between(1, 5)), rng.between(1, 4));
+        let mut half = || rng.chance(1, 2);
+        if half() {
+            (self.load.zero_percent, self.load.whole_percent) = (zeroes, 30);
+        }
+        if half() {
+            self.load.cell_objects = if self.is_lazy() { self.load.clients } else { cells };
+        }
+        if half() {
+            self.load.passing_images = passing;
+        }
+        if half() {
+            self.scrub_interval_s = scrubs;
         }
         self
     }
@@ -193,6 +237,11 @@ impl Config {
     /// Whether an OSD's store is lazy: in lazy pools, three of four.
     pub fn has_lazy_store(&self, osd: OsdId) -> bool {
         self.is_lazy() && !(self.seed ^ u64::from(osd.0)).is_multiple_of(4)
+    }
+
+    /// Whether an OSD's log is on a device of its own: where only small writes are durable at once, and those are in the log.
+    pub fn has_log_device(&self, osd: OsdId) -> bool {
+        self.immediate_commit == ImmediateCommit::Small && self.has_lazy_store(osd)
     }
 
     /// The same without faults.
@@ -240,6 +289,10 @@ impl LoadConfig {
             read_percent: rng.between(20, 70),
             discard_percent: if rng.chance(1, 2) { rng.between(1, 10) } else { 0 },
             max_blocks: narrow(rng.between(1, 32)),
+            zero_percent: 0,
+            whole_percent: 0,
+            cell_objects: 0,
+            passing_images: 0,
             hot_objects: narrow(rng.between(1, 2)),
             think: Duration::millis(2 * length_ms * clients * depth / operations),
         }
@@ -269,11 +322,12 @@ impl fmt::Display for Config {
         )?;
         writeln!(
             f,
-            "  image     {} objects of {} KiB; store {:?}; immediate commit {}",
+            "  image     {} objects of {} KiB; store {:?}; immediate commit {}; scrub every {} s",
             self.image_objects,
             self.object_blocks * 4,
             self.store,
-            self.immediate_commit
+            self.immediate_commit,
+            self.scrub_interval_s
         )?;
         writeln!(
             f,
@@ -297,6 +351,11 @@ impl fmt::Display for Config {
             load.max_blocks,
             load.hot_objects,
             load.think.as_millis()
+        )?;
+        writeln!(
+            f,
+            "            {} % zeroes, {} % of them and of discards of whole objects, {} objects of cells, {} passing images",
+            load.zero_percent, load.whole_percent, load.cell_objects, load.passing_images
         )?;
         write!(f, "  faults    {}", self.mix)
     }

@@ -1,9 +1,10 @@
 //! The end of a run: heal everything, demand that it becomes whole, read everything back, check everything.
 
+use super::Cluster;
+use super::load::Ask;
 use super::process::Process;
 use super::script::broken;
-use super::{Cluster, IMAGE};
-use crate::check::history::{Block, Finding, What};
+use crate::check::history::{Block, Finding};
 use crate::world::MetaFaults;
 use ashlar_core::id::PgId;
 use ashlar_core::map::{ActingMember, PREFIX};
@@ -14,6 +15,8 @@ use std::fmt::Write;
 /// Within so long of simulated time after the last fault, everything must work again. Sum of the slowest path: sessions
 /// and leadership end (4 s and 3 s, some tries each), connections time out (9 s), peering waits for leases, recovery.
 const LIVENESS_LIMIT: Duration = Duration::secs(120);
+/// After losses beyond the promise, clients go on for so long.
+const LOSSES_SHOW: Duration = Duration::secs(20);
 /// Blocks of one read of the final read-back.
 const READ_BACK_BLOCKS: u32 = 32;
 
@@ -22,10 +25,17 @@ impl Cluster {
     pub fn finish(&mut self) -> Result<(), Finding> {
         self.decisions.leave_script();
         self.heal_everything();
+        if self.losses_expected {
+            // Nothing need come back; what does must be right.
+            self.run_for(LOSSES_SHOW)?;
+            return self.check_history();
+        }
         if self.config.has_damage() {
             self.replace_the_damaged_disk()?;
         }
-        let whole = self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && cluster.all_whole())?;
+        let whole = self.run_until(LIVENESS_LIMIT, |cluster| {
+            cluster.load_done() && cluster.all_whole() && cluster.removals_done()
+        })?;
         if !whole {
             // What was seen so far may say more than that something is stuck.
             self.check_history()?;
@@ -73,6 +83,7 @@ impl Cluster {
         self.world.end_meta_outage();
         self.world.set_meta_faults(MetaFaults::default());
         self.end_disk_faults();
+        self.world.set_damage_of_links(0);
         self.heal();
         for n in 0..self.config.osds {
             self.reweight(ashlar_core::id::OsdId(n + 1), 1.0);
@@ -110,20 +121,19 @@ impl Cluster {
     }
 
     fn read_back(&mut self) -> Result<(), Finding> {
-        let opened = self.run_until(LIVENESS_LIMIT, |cluster| cluster.clients[0].image.is_some())?;
+        let opened = self.run_until(LIVENESS_LIMIT, |cluster| cluster.is_ready(0))?;
         if !opened {
-            return Err(broken("the first client cannot open the image".to_string()));
+            return Err(broken("the first client cannot open the images".to_string()));
         }
-        let blocks = self.config.image_blocks();
-        let mut first = 0;
-        while first < blocks {
-            let count = READ_BACK_BLOCKS.min(blocks - first);
-            let op = self.submit(0, first, count, What::Read(Vec::new()));
-            if !self.wait_for(op, LIVENESS_LIMIT)? {
-                let what = format!("the final read is stuck:\n{}", self.describe_stuck());
-                return Err(Finding { what, block: Some(Block { image: IMAGE, index: first }), ops: vec![op] });
+        for image in self.live_images().collect::<Vec<_>>() {
+            let spans: Vec<(u32, u32)> = self.images[image as usize].spans(READ_BACK_BLOCKS).collect();
+            for (index, count) in spans {
+                let op = self.submit(0, image, index, count, Ask::Read);
+                if !self.wait_for(op, LIVENESS_LIMIT)? {
+                    let what = format!("the final read is stuck:\n{}", self.describe_stuck());
+                    return Err(Finding { what, block: Some(Block { image, index }), ops: vec![op] });
+                }
             }
-            first += count;
         }
         Ok(())
     }
@@ -148,6 +158,11 @@ impl Cluster {
             let (summary, map) = (self.summary(pg), self.pg_map(pg));
             if !self.is_whole(pg) {
                 let _ = writeln!(text, "{pg:?}: map {map:?}\n   primary says {summary:?}");
+            }
+        }
+        for image in self.images.clone() {
+            if !image.live && !self.is_removed(image.inode) {
+                let _ = writeln!(text, "image {} (inode {}) is still being removed", image.name, image.inode.0);
             }
         }
         for prefix in ["osd/failed/", "pg/wish/", "osd/state/", "pg/map/1/layout"] {

@@ -8,6 +8,8 @@ mod bootstrap;
 mod chaos;
 pub mod config;
 mod finish;
+mod harm;
+mod images;
 mod load;
 mod observe;
 mod operators;
@@ -18,10 +20,13 @@ mod script;
 mod store;
 
 pub use config::{Config, LoadConfig, StoreKind};
+pub use harm::Harm;
+pub use load::Ask;
 pub use process::{Process, Spec, StoreSpec};
 pub use script::broken;
 pub use store::SimStore;
 
+use crate::check::contents::Contents;
 use crate::check::history::{Finding, History};
 use crate::check::intervals::Intervals;
 use crate::check::serving::Serving;
@@ -38,20 +43,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The only pool.
 pub const POOL: PoolId = PoolId(1);
-/// The only image's place in histories.
+/// The place in histories of the image that every run has.
 pub const IMAGE: u32 = 0;
 
 /// Tokens of [`World::call_at`].
 const CALL_FAULT: u64 = 1;
 const CALL_FAULTS_OFF: u64 = 2;
+const CALL_OPERATOR: u64 = 3;
 const CALL_LOAD: u64 = 1000;
 
 /// One client and what it is doing.
 #[derive(Clone, Debug)]
 struct ClientState {
     node: NodeId,
-    image: Option<ImageId>,
-    opening: bool,
+    /// The images that it has opened, by their places in histories.
+    images: BTreeMap<u32, ImageId>,
+    /// Those that it is opening.
+    opening: BTreeMap<OpId, u32>,
     open: BTreeMap<OpId, Pending>,
     /// Operations of the load that are still to be started.
     left: u32,
@@ -87,6 +95,7 @@ pub struct Cluster {
     osds: Vec<NodeId>,
     mons: Vec<NodeId>,
     clients: Vec<ClientState>,
+    images: Vec<images::SimImage>,
     history: History,
     serving: Serving,
     intervals: Intervals,
@@ -95,8 +104,9 @@ pub struct Cluster {
     groups_wanted: u32,
     /// What clients asked, by identity: the object, and the offset of reads.
     requests: BTreeMap<RequestId, (ObjectId, Option<u32>)>,
-    /// What a version of an object holds in each block, as far as it was read.
-    contents: BTreeMap<(ObjectId, Version, u32), u32>,
+    /// What a version of an object holds in each sector, as far as it was read.
+    read: BTreeMap<(ObjectId, Version, u32), u32>,
+    contents: Contents,
     marks: BTreeMap<&'static str, u64>,
     tally: Tally,
     chaos: chaos::Chaos,
@@ -113,6 +123,8 @@ pub struct Cluster {
     times: Vec<(Time, Option<Time>)>,
     /// Clients are fenced off, or images locked.
     refusals_expected: bool,
+    /// More is lost than the pool promises to survive: it may be refused, and never be whole again, but not be wrong.
+    losses_expected: bool,
     /// Events since time last moved.
     standing: u32,
 }
@@ -181,6 +193,7 @@ impl Cluster {
             Stepped::Node(node) => self.after_input(node)?,
             Stepped::Call(CALL_FAULT) => self.next_fault(),
             Stepped::Call(CALL_FAULTS_OFF) => self.end_short_faults(),
+            Stepped::Call(CALL_OPERATOR) => self.operator_acts(),
             Stepped::Call(token) if token >= CALL_LOAD => {
                 self.pump(usize::try_from(token - CALL_LOAD).expect("few"))?
             }
@@ -234,6 +247,13 @@ impl Cluster {
     }
 
     fn after_input(&mut self, node: NodeId) -> Result<(), Finding> {
+        if let Some(osd) = self.world.node_mut(node).and_then(|process| process.osd_mut()) {
+            for change in osd.groups_mut().store_mut().take_changes() {
+                let at = |what: String| script::broken(format!("node {}: {what}", node.0));
+                self.contents.submitted(&change).map_err(at)?;
+            }
+            return Ok(());
+        }
         if let Some(index) = self.clients.iter().position(|client| client.node == node) {
             self.drain(index)?;
         }
@@ -250,18 +270,21 @@ impl Cluster {
             self.world.with(node, |process, _| process.client_mut().and_then(|client| client.next_completion()))
         {
             let result = completion.result;
-            if let Ok(Outcome::Opened(image)) = &result {
-                let client = &mut self.clients[index];
-                (client.image, client.opening) = (Some(image.id), false);
-                self.fill_depth(index);
+            if let Some(image) = self.clients[index].opening.remove(&completion.op) {
+                // A server of maps that is behind may still know a removed image of that name.
+                let wanted = self.images[image as usize].inode;
+                if let Ok(Outcome::Opened(open)) = &result
+                    && open.info.inode == wanted
+                {
+                    self.clients[index].images.insert(image, open.id);
+                    self.fill_depth(index);
+                } else {
+                    // The cluster was not there long enough, or does not know the image yet: try again.
+                    self.open_images(index);
+                }
                 continue;
             }
-            let Some(pending) = self.clients[index].open.remove(&completion.op) else {
-                // Opening failed (the cluster was not there long enough): try again.
-                self.clients[index].opening = false;
-                self.open_image(index);
-                continue;
-            };
+            let pending = self.clients[index].open.remove(&completion.op).expect("an operation that was begun");
             self.settle(pending, result)?;
             self.think(index);
         }
@@ -270,6 +293,13 @@ impl Cluster {
 
     fn settle(&mut self, pending: Pending, result: Result<Outcome, OpError>) -> Result<(), Finding> {
         self.times[pending.op as usize].1 = Some(self.world.now());
+        let image = self.history.records()[pending.op as usize].first.image;
+        if !self.images[image as usize].live {
+            // It may have seen what is left of the image, or nothing.
+            self.tally.failed += 1;
+            self.history.failed(pending.op);
+            return Ok(());
+        }
         match result {
             Ok(Outcome::Read(pieces)) if pending.read => {
                 self.tally.done += 1;
@@ -285,8 +315,11 @@ impl Cluster {
             Err(error) => {
                 self.tally.failed += 1;
                 self.history.failed(pending.op);
-                if error == OpError::Damaged && self.config.has_damage() {
+                if error == OpError::Damaged && (self.config.has_damage() || self.losses_expected) {
                     // The only good copy may be on an OSD that is down: a refusal, not a lie.
+                    return Ok(());
+                }
+                if error == OpError::NoSpace && self.somebody_is_full() {
                     return Ok(());
                 }
                 if matches!(error, OpError::Fenced | OpError::Locked) && self.refusals_expected {

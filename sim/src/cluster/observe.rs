@@ -1,10 +1,10 @@
 //! What nodes tell and send, handed to the checkers.
 
-use super::{Cluster, IMAGE, LOG_LINES, POOL, seconds};
-use crate::check::history::{BLOCK, Block, Finding};
+use super::{Cluster, LOG_LINES, POOL, seconds};
+use crate::check::history::{Block, Finding};
 use crate::check::intervals::Look;
 use crate::world::{NodeId, Observed, Sight};
-use ashlar_core::id::{Attempt, CopyId, InodeId, ObjectId, PgId, Role, Version};
+use ashlar_core::id::{Attempt, CopyId, ObjectId, PgId, Role, Version};
 use ashlar_core::io::{Event, Level};
 use ashlar_core::map::History;
 use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
@@ -75,23 +75,26 @@ impl Cluster {
             self.intervals.acknowledged(object, *version);
         }
         let (Ok(Answer::Read { version, data }), Some(offset)) = (&reply.outcome, offset) else { return Ok(()) };
-        let block = Some(Block {
-            image: IMAGE,
-            index: u32::try_from(object.stripe).expect("small") * self.config.object_blocks + offset / BLOCK,
-        });
-        let broken = |what: String| Finding { what, block, ops: Vec::new() };
-        if !offset.is_multiple_of(BLOCK) {
-            return Ok(());
-        }
-        for (n, bytes) in data.buf.bytes().chunks(BLOCK as usize).enumerate() {
-            let index = offset / BLOCK + u32::try_from(n).expect("small");
+        let first = offset / SECTOR;
+        for (sector, bytes) in (first..).zip(data.buf.bytes().chunks(SECTOR as usize)) {
             let sum = crc_of(bytes);
-            let known = *self.contents.entry((object, *version, index)).or_insert(sum);
+            let known = *self.read.entry((object, *version, sector)).or_insert(sum);
             if known != sum {
-                return Err(broken(format!("{object:?} version {version} was read with two contents (block {index})")));
+                return Err(Finding {
+                    what: format!("{object:?} version {version} was read with two contents (sector {sector})"),
+                    block: self.block_of(object, sector * SECTOR),
+                    ops: Vec::new(),
+                });
             }
         }
         Ok(())
+    }
+
+    /// The block of a history in which a byte of an object lies.
+    fn block_of(&self, object: ObjectId, offset: u32) -> Option<Block> {
+        let (number, image) = (0u32..).zip(&self.images).find(|(_, image)| image.inode == object.inode)?;
+        let stripe = u32::try_from(object.stripe).expect("small");
+        Some(Block { image: number, index: stripe * image.layout.per_object + offset / image.layout.unit })
     }
 
     /// An interval is recorded: what it begins with is compared with what came before.
@@ -105,10 +108,12 @@ impl Cluster {
         verdict
     }
 
-    /// The objects of the image that belong to a group.
+    /// The objects of the images that are there which belong to a group.
     pub(super) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = ObjectId> {
-        let objects =
-            (0..u64::from(self.config.image_objects)).map(|stripe| ObjectId { pool: POOL, inode: InodeId(1), stripe });
+        let images = self.images.iter().filter(|image| image.live);
+        let objects = images.flat_map(|image| {
+            (0..u64::from(image.objects)).map(|stripe| ObjectId { pool: POOL, inode: image.inode, stripe })
+        });
         let layout = self.layout_of(pg.number.generation());
         objects.filter(move |object| layout.is_some_and(|layout| layout.pg(*object) == pg))
     }
@@ -149,7 +154,10 @@ impl Look for Stores<'_> {
     }
 }
 
+/// Bytes of a sector.
+const SECTOR: u32 = 512;
+
 fn crc_of(bytes: &[u8]) -> u32 {
-    // The tag fills the block, so a few words say all; a mixed block is found elsewhere.
-    bytes.iter().step_by(61).fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    // Tags fill cells, so a few of their bytes say all.
+    bytes.iter().step_by(13).fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

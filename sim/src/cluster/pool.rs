@@ -100,6 +100,9 @@ impl Config {
     pub fn make_lazy(&mut self, promise: ImmediateCommit) {
         self.immediate_commit = promise;
         self.image_objects = self.image_objects.max(2 * self.load.clients);
+        if self.load.cell_objects > 0 {
+            self.load.cell_objects = self.load.clients;
+        }
     }
 
     /// Data chunks of an object; 1 for copies.

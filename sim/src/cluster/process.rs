@@ -1,6 +1,6 @@
 //! The processes of a cluster, behind one type.
 
-use super::store::{SimStore, SlowModel, Watched};
+use super::store::{SimStore, SlowModel};
 use crate::world::{Halt, Machine};
 use ashlar_core::client::{Client, ClientConfig};
 use ashlar_core::id::{ClientId, ClusterUuid, Incarnation, OsdId, StoreUuid};
@@ -176,14 +176,11 @@ impl Machine for Process {
 
     fn halt(mut self, spec: &mut Spec, how: Halt, rng: &mut Rng) {
         let (Process::Osd(osd, ..), Spec::Osd { store, .. }) = (&mut self, spec) else { return };
-        match (osd.groups_mut().store_mut(), store) {
-            (SimStore::Model(model), StoreSpec::Model { kept, .. }) => {
-                let mut model = model.clone();
-                model.end(how, rng);
-                *kept = Some(model);
-            }
-            // The disk keeps what it keeps.
-            (SimStore::Log(_), _) | (_, StoreSpec::Log(_)) => {}
+        // Of the other kind, the disk keeps what it keeps.
+        if let (Some(model), StoreSpec::Model { kept, .. }) = (osd.groups_mut().store_mut().as_model_mut(), store) {
+            let mut model = Box::new(model.clone());
+            model.end(how, rng);
+            *kept = Some(model);
         }
     }
 
@@ -201,8 +198,8 @@ pub(super) fn open(spec: &mut StoreSpec, env: &mut Env<'_>) -> SimStore {
         StoreSpec::Model { kept, rounds, round, lazy } => {
             let uuid = StoreUuid(u128::from(env.rng.next_u64()) << 64 | u128::from(env.rng.next_u64()));
             let fresh = || Box::new(SlowModel::new(uuid, (*rounds, *lazy), *round));
-            SimStore::Model(kept.take().unwrap_or_else(fresh))
+            SimStore::model(kept.take().unwrap_or_else(fresh))
         }
-        StoreSpec::Log(config) => SimStore::Log(Box::new(Watched::new(LogStore::open(*config, env)))),
+        StoreSpec::Log(config) => SimStore::log(LogStore::open(*config, env)),
     }
 }

@@ -12,7 +12,7 @@ use ashlar_core::ec;
 use ashlar_core::id::{CopyId, HashRange, ObjectId, OsdId, Role, Version};
 use ashlar_core::io::{Effect, Env};
 use ashlar_core::map::Scheme;
-use ashlar_core::store::{Bitmap, Content, CopyInfo, ObjectStore, StoreOp, StoreReply, StoreState};
+use ashlar_core::store::{Bitmap, Content, CopyInfo, ObjectStore, StoreOp, StoreReply, StoreState, VersionInfo};
 use ashlar_core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -48,11 +48,21 @@ impl Cluster {
             self.kill(node);
             let osd = self.osd_id(node).expect("an OSD's place");
             for (copy, rest) in self.read_store(node)? {
+                let bytes = rest.content.as_ref().map(|(bytes, _)| bytes.as_slice());
+                let at = |what| broken(format!("node {} at rest: {what}", node.0));
+                self.contents.found(copy, rest.version, bytes).map_err(at)?;
                 objects.entry(copy.object).or_default().insert((osd, copy.role), rest);
             }
         }
         for (object, copies) in &objects {
-            self.compare(*object, &places[object], copies).map_err(broken)?;
+            let Some(place) = places.get(object) else {
+                if copies.values().all(|rest| rest.content.is_none()) {
+                    continue;
+                }
+                let holders: Vec<&(OsdId, Role)> = copies.keys().collect();
+                return Err(broken(format!("{object:?} of an image that was removed is still on {holders:?}")));
+            };
+            self.compare(*object, place, copies).map_err(broken)?;
         }
         Ok(())
     }
@@ -89,16 +99,29 @@ impl Cluster {
 
     /// Copies where they do not belong.
     fn strays(&mut self) -> Vec<(OsdId, CopyId)> {
+        let places = self.places();
         let mut strays = Vec::new();
-        for (object, members) in self.places() {
-            for node in &self.osds {
-                let osd = self.osd_id(*node).expect("an OSD's place");
-                let copies = self.copies_at(*node, object).unwrap_or_default();
-                let stray = copies.into_iter().filter(|info| !members.contains(&(osd, info.copy.role)));
-                strays.extend(stray.map(|info| (osd, info.copy)));
-            }
+        for node in &self.osds {
+            let osd = self.osd_id(*node).expect("an OSD's place");
+            // Of images that were removed, tombstones stay until an interval has passed.
+            let belongs = |info: &CopyInfo| match places.get(&info.copy.object) {
+                Some(members) => members.contains(&(osd, info.copy.role)),
+                None => newest(info).is_some_and(|newest| newest.tombstone),
+            };
+            let stray = self.copies_on(*node).into_iter().filter(|info| !belongs(info));
+            strays.extend(stray.map(|info| (osd, info.copy)));
         }
         strays
+    }
+
+    /// All copies that a running OSD holds.
+    pub(super) fn copies_on(&self, node: NodeId) -> Vec<CopyInfo> {
+        let Some(osd) = self.world.node(node).and_then(|process| process.osd()) else { return Vec::new() };
+        let mut copies = Vec::new();
+        for role in (0..self.config.pg_size).map(Role) {
+            osd.groups().store().list(POOL, role, HashRange::ALL, None, usize::MAX, &mut copies);
+        }
+        copies
     }
 
     fn read_store(&mut self, node: NodeId) -> Result<Vec<(CopyId, Rest)>, Finding> {
@@ -159,6 +182,11 @@ impl Cluster {
     }
 }
 
+/// The newest version of a copy.
+pub(super) fn newest(info: &CopyInfo) -> Option<&VersionInfo> {
+    info.prepared.as_ref().or(info.committed.as_ref())
+}
+
 /// A store alone with its disk.
 struct Alone<'a> {
     world: &'a mut World<Process>,
@@ -207,7 +235,7 @@ impl<'a> Alone<'a> {
     }
 
     fn read(&mut self, info: &CopyInfo, size: usize) -> Result<Rest, String> {
-        let newest = info.prepared.as_ref().or(info.committed.as_ref()).ok_or("a copy without a version")?;
+        let newest = newest(info).ok_or("a copy without a version")?;
         let (version, op) = (newest.version, StoreOp::ReadAll { copy: info.copy, version: Some(newest.version) });
         self.call(|store, env| store.submit(env, 0, op));
         let mut reply = None;

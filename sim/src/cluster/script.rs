@@ -1,7 +1,8 @@
 //! What scenarios are written with: plain calls that act on the cluster and let time pass.
 
-use super::{Cluster, POOL, Process, Spec, StoreSpec};
-use crate::check::history::{Finding, What};
+use super::load::Ask;
+use super::{Cluster, IMAGE, POOL, Process, Spec, StoreSpec};
+use crate::check::history::Finding;
 use crate::world::{NodeId, World};
 use ashlar_core::id::{ClientId, InodeId, OsdId, PgId, PgNumber};
 use ashlar_core::io::Device;
@@ -25,38 +26,48 @@ impl Cluster {
     /// Waits until every client has opened the image and every group is active and clean.
     pub fn settle_down(&mut self) -> Result<(), Finding> {
         for index in 0..self.clients.len() {
-            self.open_image(index);
+            self.open_images(index);
         }
         let ready = self.run_until(PATIENCE, |cluster| {
-            let opened = cluster.clients.iter().all(|client| client.image.is_some());
+            let opened = (0..cluster.clients.len()).all(|client| cluster.is_ready(client));
             opened && cluster.all_clean()
         })?;
         if ready { Ok(()) } else { Err(broken(format!("the cluster does not come up: {}", self.describe_stuck()))) }
     }
 
-    /// Whether a client has opened the image.
+    /// Whether a client has opened all images.
     pub fn is_ready(&self, client: usize) -> bool {
-        self.clients[client].image.is_some()
+        self.live_images().all(|image| self.clients[client].images.contains_key(&image))
     }
 
     /// Starts a write of whole blocks; returns its number.
     pub fn start_write(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
-        self.submit_scripted(client, first, blocks, What::Write)
+        self.submit_scripted(client, IMAGE, first, blocks, Ask::Write)
     }
 
     /// Starts a read.
     pub fn start_read(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
-        self.submit_scripted(client, first, blocks, What::Read(Vec::new()))
+        self.submit_scripted(client, IMAGE, first, blocks, Ask::Read)
     }
 
     /// Starts a discard.
     pub fn start_discard(&mut self, client: usize, first: u32, blocks: u32) -> u32 {
-        self.submit_scripted(client, first, blocks, What::Discard)
+        self.submit_scripted(client, IMAGE, first, blocks, Ask::Discard)
+    }
+
+    /// Starts an operation on another image.
+    pub fn start_on(&mut self, client: usize, image: u32, first: u32, blocks: u32, ask: Ask) -> u32 {
+        self.submit_scripted(client, image, first, blocks, ask)
     }
 
     /// Whether an operation has succeeded.
     pub fn is_done(&self, op: u32) -> bool {
         self.history.records()[op as usize].end.is_some() || self.is_left_out(op)
+    }
+
+    /// Whether an operation has failed for good.
+    pub fn has_failed(&self, op: u32) -> bool {
+        self.history.records()[op as usize].failed
     }
 
     /// Waits for an operation; false if it takes longer.
@@ -264,7 +275,7 @@ impl Cluster {
     pub fn start(&mut self, node: NodeId) {
         self.world.start(node);
         if let Some(index) = self.clients.iter().position(|client| client.node == node) {
-            self.open_image(index);
+            self.open_images(index);
         }
     }
 
@@ -276,7 +287,8 @@ impl Cluster {
         }
         self.serving.ended(node.0);
         if let Some(client) = self.clients.iter_mut().find(|client| client.node == node) {
-            (client.image, client.opening) = (None, false);
+            client.images.clear();
+            client.opening.clear();
             for (_, pending) in std::mem::take(&mut client.open) {
                 self.history.failed(pending.op);
                 self.tally.failed += 1;
@@ -293,8 +305,10 @@ impl Cluster {
                 StoreSpec::Log(_) => {}
             }
         }
-        if let Some(disk) = self.world.disk_mut(node, Device::Data) {
-            disk.replace();
+        for device in [Device::Data, Device::Log] {
+            if let Some(disk) = self.world.disk_mut(node, device) {
+                disk.replace();
+            }
         }
         self.format(node);
         self.world.note(|| format!("the disk of node {} is replaced", node.0));
@@ -350,6 +364,11 @@ impl Cluster {
             return;
         }
         self.put(keys::osd_config(osd), &OsdConfig { reweight, noout: false });
+    }
+
+    /// From now on more may be lost than the pool promises to survive.
+    pub fn expect_losses(&mut self) {
+        self.losses_expected = true;
     }
 
     /// From now on clients may be refused for good.

@@ -97,23 +97,59 @@ impl Watched {
     }
 }
 
-/// The store of one simulated OSD.
+/// The store of one simulated OSD: of one of the two kinds, with a note of every change that it was told to make.
 #[derive(Clone)]
-pub enum SimStore {
+pub struct SimStore {
+    kind: Kind,
+    changes: Vec<StoreOp>,
+}
+
+#[derive(Clone)]
+enum Kind {
     /// The reference one.
     Model(Box<SlowModel>),
     /// The real one.
     Log(Box<Watched>),
 }
 
+impl SimStore {
+    /// The reference store.
+    pub fn model(store: Box<SlowModel>) -> Self {
+        SimStore { kind: Kind::Model(store), changes: Vec::new() }
+    }
+
+    /// The real store.
+    pub fn log(store: LogStore) -> Self {
+        SimStore { kind: Kind::Log(Box::new(Watched::new(store))), changes: Vec::new() }
+    }
+
+    /// The reference store, if it is one.
+    pub fn as_model_mut(&mut self) -> Option<&mut SlowModel> {
+        match &mut self.kind {
+            Kind::Model(model) => Some(model),
+            Kind::Log(_) => None,
+        }
+    }
+
+    /// The changes that it was told to make since the last call.
+    pub fn take_changes(&mut self) -> Vec<StoreOp> {
+        std::mem::take(&mut self.changes)
+    }
+}
+
+/// Whether it makes a version.
+fn is_change(op: &StoreOp) -> bool {
+    matches!(op, StoreOp::Write { .. } | StoreOp::Zero { .. } | StoreOp::Tombstone { .. } | StoreOp::Replace { .. })
+}
+
 macro_rules! each {
     ($self:expr, $store:ident => $call:expr) => {
-        match $self {
-            SimStore::Model(model) => {
+        match &$self.kind {
+            Kind::Model(model) => {
                 let $store = &model.inner;
                 $call
             }
-            SimStore::Log(log) => {
+            Kind::Log(log) => {
                 let $store = &log.inner;
                 $call
             }
@@ -123,36 +159,39 @@ macro_rules! each {
 
 impl ObjectStore for SimStore {
     fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
-        match self {
-            SimStore::Model(model) => model.submit(env, token, op),
-            SimStore::Log(log) => log.asked().submit(env, token, op),
+        if is_change(&op) {
+            self.changes.push(op.clone());
+        }
+        match &mut self.kind {
+            Kind::Model(model) => model.submit(env, token, op),
+            Kind::Log(log) => log.asked().submit(env, token, op),
         }
     }
 
     fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
-        match self {
-            SimStore::Model(model) => model.inner.handle_io(env, id, done),
-            SimStore::Log(log) => log.asked().handle_io(env, id, done),
+        match &mut self.kind {
+            Kind::Model(model) => model.inner.handle_io(env, id, done),
+            Kind::Log(log) => log.asked().handle_io(env, id, done),
         }
     }
 
     fn tick(&mut self, env: &mut Env<'_>) {
-        match self {
-            SimStore::Model(model) => model.tick(env),
-            SimStore::Log(log) => log.pass(|log| log.tick(env)),
+        match &mut self.kind {
+            Kind::Model(model) => model.tick(env),
+            Kind::Log(log) => log.pass(|log| log.tick(env)),
         }
     }
 
     fn end_of_round(&mut self, env: &mut Env<'_>) {
-        match self {
+        match &mut self.kind {
             // Its rounds are its own: durability takes time, whatever happens around it.
-            SimStore::Model(_) => {}
-            SimStore::Log(log) => log.pass(|log| log.end_of_round(env)),
+            Kind::Model(_) => {}
+            Kind::Log(log) => log.pass(|log| log.end_of_round(env)),
         }
     }
 
     fn close(&mut self, env: &mut Env<'_>) {
-        if let SimStore::Log(log) = self {
+        if let Kind::Log(log) = &mut self.kind {
             log.asked().close(env);
         }
     }
@@ -162,16 +201,16 @@ impl ObjectStore for SimStore {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        match self {
-            SimStore::Model(model) => model.due,
-            SimStore::Log(log) => log.inner.next_deadline(),
+        match &self.kind {
+            Kind::Model(model) => model.due,
+            Kind::Log(log) => log.inner.next_deadline(),
         }
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
-        match self {
-            SimStore::Model(model) => model.inner.next_completion(),
-            SimStore::Log(log) => log.inner.next_completion(),
+        match &mut self.kind {
+            Kind::Model(model) => model.inner.next_completion(),
+            Kind::Log(log) => log.inner.next_completion(),
         }
     }
 
@@ -224,9 +263,9 @@ impl ObjectStore for SimStore {
     }
 
     fn check(&self) {
-        match self {
-            SimStore::Model(model) => model.inner.check(),
-            SimStore::Log(log) => log.check(),
+        match &self.kind {
+            Kind::Model(model) => model.inner.check(),
+            Kind::Log(log) => log.check(),
         }
     }
 }

@@ -22,7 +22,7 @@ pub use trace::{CHECKPOINT_EVENTS, Line, Recorder, TraceHash};
 
 use ashlar_core::buf::BufPool;
 use ashlar_core::id::Incarnation;
-use ashlar_core::io::{Device, Effect, Effects, Env, Event, Input, IoId, MetaEvent, Node, PeerId};
+use ashlar_core::io::{Device, DiskOp, Effect, Effects, Env, Event, Input, IoId, MetaEvent, Node, PeerId};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
@@ -291,6 +291,11 @@ impl<M: Machine> World<M> {
     /// The running process.
     pub fn node(&self, node: NodeId) -> Option<&M> {
         self.nodes[node.index()].machine.as_ref()
+    }
+
+    /// The running process, for observers: its effects are not executed.
+    pub fn node_mut(&mut self, node: NodeId) -> Option<&mut M> {
+        self.nodes[node.index()].machine.as_mut()
     }
 
     /// What outlives the process.
@@ -624,14 +629,8 @@ impl<M: Machine> World<M> {
         self.observed.push(Observed { at: self.now, node, what });
     }
 
-    fn disk_request(&mut self, node: NodeId, io: IoId, op: ashlar_core::io::DiskOp) {
-        use ashlar_core::io::DiskOp;
-        let device = match &op {
-            DiskOp::Read { device, .. }
-            | DiskOp::Write { device, .. }
-            | DiskOp::Flush { device }
-            | DiskOp::Discard { device, .. } => *device,
-        };
+    fn disk_request(&mut self, node: NodeId, io: IoId, op: DiskOp) {
+        let device = device_of(&op);
         let slot = &mut self.nodes[node.index()];
         let boot = slot.boot;
         let disk = slot.disks[device_index(device)].as_mut().expect("the node was given this device");
@@ -640,8 +639,9 @@ impl<M: Machine> World<M> {
     }
 
     /// A disk request outside of time, of a tool that runs while the process does not.
-    pub fn disk_now(&mut self, node: NodeId, op: ashlar_core::io::DiskOp) -> Option<ashlar_core::io::DiskDone> {
-        let disk = self.nodes[node.index()].disks[0].as_mut().expect("the node has a disk");
+    pub fn disk_now(&mut self, node: NodeId, op: DiskOp) -> Option<ashlar_core::io::DiskDone> {
+        let place = device_index(device_of(&op));
+        let disk = self.nodes[node.index()].disks[place].as_mut().expect("the node has this device");
         let (ticket, _) = disk.submit(&mut self.rng, op);
         disk.complete(ticket, &mut self.rng, &mut self.bufs)
     }
@@ -675,6 +675,15 @@ impl<M: Machine> World<M> {
     /// The generator of whoever drives the world.
     pub fn rng(&mut self) -> &mut Rng {
         &mut self.rng
+    }
+}
+
+fn device_of(op: &DiskOp) -> Device {
+    match op {
+        DiskOp::Read { device, .. }
+        | DiskOp::Write { device, .. }
+        | DiskOp::Flush { device }
+        | DiskOp::Discard { device, .. } => *device,
     }
 }
 

@@ -15,6 +15,7 @@ use ashlar_core::id::LinkId;
 use ashlar_core::io::{Input, LinkEvent, PeerId, PeerName};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
+use ashlar_core::wire;
 use ashlar_faultinject::link::{Fabric, HostId, LinkModel, Pipe};
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -71,12 +72,14 @@ pub(super) struct Net {
     fabric: Fabric,
     conns: BTreeMap<ConnId, Conn>,
     opened: u64,
+    /// Messages in a million of which a bit flips on the way.
+    damaged_ppm: u64,
     rng: Rng,
 }
 
 impl Net {
     pub(super) fn new(model: LinkModel, rng: Rng) -> Self {
-        Net { model, fabric: Fabric::default(), conns: BTreeMap::new(), opened: 0, rng }
+        Net { model, fabric: Fabric::default(), conns: BTreeMap::new(), opened: 0, damaged_ppm: 0, rng }
     }
 
     pub(super) fn fabric(&self) -> &Fabric {
@@ -252,7 +255,37 @@ impl<M: Machine> World<M> {
         if let (Some(story), Some(number)) = (&mut self.story, number) {
             story.arrived(number, self.now);
         }
-        self.input(node, Input::Message { from: link_id(conn, end), msg })
+        let ppm = self.net.damaged_ppm;
+        if ppm == 0 || !self.net.rng.chance(ppm, 1_000_000) {
+            return self.input(node, Input::Message { from: link_id(conn, end), msg });
+        }
+        match self.damaged(&msg) {
+            Some(msg) => self.input(node, Input::Message { from: link_id(conn, end), msg }),
+            None => {
+                self.reset(conn);
+                Stepped::World
+            }
+        }
+    }
+
+    /// From now on, of so many messages in a million a bit flips on the way.
+    pub fn set_damage_of_links(&mut self, ppm: u64) {
+        self.net.damaged_ppm = ppm;
+    }
+
+    /// The message as it is decoded after a bit of its body flipped. `None`: a bit of what comes before the body flipped,
+    /// which has a checksum that is looked at first, so that the connection ends.
+    fn damaged(&mut self, msg: &Message) -> Option<Message> {
+        let mut bytes = Vec::new();
+        let body = wire::encode(msg, &mut bytes).filter(|body| !body.is_empty())?;
+        let (frame, header) = bytes.split_first_chunk().expect("a frame header comes first");
+        let frame = wire::FrameHeader::parse(frame).expect("encoded just now");
+        let mut flipped = self.bufs.alloc(body.len());
+        flipped.copy_from(0, &body.buf);
+        let bit = self.net.rng.below(u64::from(body.len()) * 8);
+        flipped.bytes_mut()[usize::try_from(bit / 8).expect("in the body")] ^= 1 << (bit % 8);
+        let flipped = self.bufs.freeze(flipped);
+        Some(wire::decode(&frame, header, Some(flipped)).expect("the header is whole"))
     }
 
     /// Nobody has this connection any more: the kernel answers with a reset.

@@ -13,6 +13,7 @@ use crate::buf::{Buf, UNIT, UNIT_USIZE};
 use crate::id::{CopyId, Requests, Version};
 use crate::io::{DiskError, Env};
 use crate::limits::SECTOR_BYTES;
+use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Bitmap, Content, Data, StoreError, StoreOp, StoreReply};
 use smallvec::SmallVec;
@@ -124,7 +125,7 @@ impl ReadOp {
                 Source::Overlay(data) => (data.buf.bytes(), data.crc),
                 Source::Block(crc) => (&block.bytes()[(place - from) * UNIT_USIZE..][..UNIT_USIZE], *crc),
             };
-            crc32fast::hash(bytes) != crc
+            crc32fast::hash(bytes) != crc && !planted(Bug::TrustMedium)
         };
         let place = self.units.iter().enumerate().position(bad)?;
         let (start, end) = self.piece(place);

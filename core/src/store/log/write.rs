@@ -824,5 +824,5 @@ pub(super) fn intake(offset: u32, data: &Data) -> Option<Sums> {
         }
         at += len;
     }
-    (combined.crc() == data.crc).then_some(sums)
+    (combined.crc() == data.crc || planted(Bug::TrustBody)).then_some(sums)
 }
