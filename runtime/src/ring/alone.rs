@@ -1,7 +1,7 @@
 //! Devices on a ring of their own, without a node and without a network: for tools and measurements.
 //!
 //! Owns the ring, the devices and the environment that a store needs. Whoever drives the store calls it through
-//! [`Alone::call`], and takes what completed from [`Alone::next`].
+//! [`Alone::call`], and takes what completed from [`Alone::take`].
 
 use super::Token;
 use super::device::DeviceFile;
@@ -70,7 +70,7 @@ impl Alone {
     }
 
     /// Takes a completion that is there.
-    pub fn next(&mut self) -> Option<(IoId, DiskDone)> {
+    pub fn take(&mut self) -> Option<(IoId, DiskDone)> {
         while let Some(completed) = self.queue.next() {
             let Token::Disk(device, id) = completed.token else { panic!("only disks are on this ring") };
             let done = self.disks.completed(&mut self.queue, &mut self.bufs, device, id, completed);
@@ -85,7 +85,7 @@ impl Alone {
         self.queue.enter(timeout)
     }
 
-    /// Requests that were begun and not taken from [`Alone::next`].
+    /// Requests that were begun and not taken from [`Alone::take`].
     pub fn in_flight(&self) -> usize {
         self.disks.in_flight() + self.ready.len()
     }

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub const BLOCK: u32 = 128 << 10;
 /// Writes at a time while the store is filled.
 const FILL_DEPTH: usize = 16;
+/// Pages that the bare device is given in turn.
+const RAW_PAGES: usize = 1024;
 /// Objects that a load needs at least, so that writes do not wait for each other.
 const OBJECTS_LEAST: u64 = 128;
 /// How long a round without anything to wait for takes at most.
@@ -144,7 +146,7 @@ impl Driver {
         let blocks = usize::try_from(data_bytes / u64::from(BLOCK))?;
         let idle = Object { seq: 0, since: Instant::now(), waves: 0, busy: false, prepared: false };
         let body = alone.bufs.copy_of(&noise(BLOCK as usize));
-        let histogram = || Histogram::new(3).expect("three digits are possible");
+        let histogram = || Histogram::new_with_max(100_000_000_000, 3).expect("the bounds are valid");
         Ok(Driver {
             alone,
             store,
@@ -188,24 +190,24 @@ impl Driver {
         self.reopen(Way::Auto)?;
         let pages = (self.config.data_bytes - self.raw_offset) / 4096;
         let mut writes = Vec::new();
-        for _ in 0..depth {
+        for _ in 0..RAW_PAGES {
             writes.push(self.read_page(pages)?);
         }
         let (begin, mut done) = (Instant::now(), 0u64);
-        for (number, (offset, data)) in (0..).zip(&writes) {
+        for (number, (offset, data)) in (0..).zip(&writes).take(depth) {
             self.alone.begin(IoId(number), DiskOp::Write { device: Device::Data, offset: *offset, data: data.clone() });
         }
         while begin.elapsed() < time {
             self.alone.wait(None)?;
-            while let Some((id, _)) = self.alone.next() {
+            while let Some((id, _)) = self.alone.take() {
                 done += 1;
-                let (offset, data) = writes[usize::try_from(id.0)?].clone();
+                let (offset, data) = writes[usize::try_from(done)? % writes.len()].clone();
                 self.alone.begin(id, DiskOp::Write { device: Device::Data, offset, data });
             }
         }
         let rate = done as f64 / begin.elapsed().as_secs_f64();
         for _ in 0..depth {
-            while self.alone.next().is_none() {
+            while self.alone.take().is_none() {
                 self.alone.wait(None)?;
             }
         }
@@ -218,7 +220,7 @@ impl Driver {
         self.alone.begin(IoId(0), DiskOp::Read { device: Device::Data, offset, len: 4096 });
         loop {
             self.alone.wait(None)?;
-            match self.alone.next() {
+            match self.alone.take() {
                 Some((_, DiskDone::Read(Ok(data)))) => return Ok((offset, data)),
                 Some((_, done)) => bail!("reading the device failed: {done:?}"),
                 None => {}
@@ -295,7 +297,7 @@ impl Driver {
         // With nothing under way, only time can bring something.
         let timeout = if alone.in_flight() == 0 { Some(deadline.unwrap_or(IDLE)) } else { deadline };
         alone.wait(timeout)?;
-        while let Some((id, done)) = alone.next() {
+        while let Some((id, done)) = alone.take() {
             alone.call(|env| store.handle_io(env, id, done));
         }
         if store.next_deadline().is_some_and(|at| at <= os::now()) {
@@ -344,7 +346,7 @@ fn open(alone: &mut Alone, config: OpenConfig) -> Result<LogStore> {
     let mut store = alone.call(|env| LogStore::open(config, env));
     while store.state() == StoreState::Opening {
         alone.wait(None)?;
-        while let Some((id, done)) = alone.next() {
+        while let Some((id, done)) = alone.take() {
             alone.call(|env| store.handle_io(env, id, done));
         }
     }
@@ -358,7 +360,7 @@ fn open(alone: &mut Alone, config: OpenConfig) -> Result<LogStore> {
 fn finish(alone: &mut Alone) -> Result<()> {
     while alone.in_flight() > 0 {
         alone.wait(None)?;
-        while let Some((_, done)) = alone.next() {
+        while let Some((_, done)) = alone.take() {
             if let DiskDone::Done(Err(error)) = done {
                 bail!("the device refused a write: {error:?}");
             }
