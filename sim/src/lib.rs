@@ -12,6 +12,7 @@ pub mod case;
 pub mod check;
 pub mod cli;
 pub mod cluster;
+pub mod counts;
 pub mod determinism;
 pub mod explain;
 pub mod marks;
