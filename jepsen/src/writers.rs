@@ -32,6 +32,7 @@ pub enum Promise {
 /// Their blocks, and what they may hold.
 pub struct Writers {
     promise: Promise,
+    flushes: bool,
     all: Vec<Registers>,
     rng: Rng,
 }
@@ -39,6 +40,7 @@ pub struct Writers {
 /// Writers at work.
 pub struct Running {
     promise: Promise,
+    flushes: bool,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<Registers>>>,
     rng: Rng,
@@ -48,7 +50,12 @@ impl Writers {
     /// Nothing written yet.
     pub fn new(promise: Promise) -> Writers {
         let all = (0..WRITERS).map(|_| Registers::default()).collect();
-        Writers { promise, all, rng: Rng::new(u64::from(std::process::id())) }
+        Writers { promise, flushes: true, all, rng: Rng::new(u64::from(std::process::id())) }
+    }
+
+    /// They never flush.
+    pub fn without_flushes(self) -> Writers {
+        Writers { flushes: false, ..self }
     }
 
     /// Lets them write until they are told to stop, or (`until_gone`) the server is gone.
@@ -59,6 +66,7 @@ impl Writers {
             let writer = Writer {
                 socket: socket.to_path_buf(),
                 promise: self.promise,
+                flushes: self.flushes,
                 number,
                 registers,
                 rng: Rng::new(self.rng.next_u64()),
@@ -67,7 +75,7 @@ impl Writers {
             };
             threads.push(std::thread::spawn(move || writer.run()));
         }
-        Running { promise: self.promise, stop, threads, rng: self.rng }
+        Running { promise: self.promise, flushes: self.flushes, stop, threads, rng: self.rng }
     }
 
     /// Holds what the image has against what may be there.
@@ -99,13 +107,15 @@ impl Running {
     /// Waits until they end.
     pub fn join(self) -> Result<Writers> {
         let ended = self.threads.into_iter().map(|thread| thread.join().expect("writers do not panic"));
-        Ok(Writers { promise: self.promise, all: ended.collect::<Result<_>>()?, rng: self.rng })
+        let all = ended.collect::<Result<_>>()?;
+        Ok(Writers { promise: self.promise, flushes: self.flushes, all, rng: self.rng })
     }
 }
 
 struct Writer {
     socket: PathBuf,
     promise: Promise,
+    flushes: bool,
     number: u64,
     registers: Registers,
     rng: Rng,
@@ -138,7 +148,7 @@ impl Writer {
             if self.promise == Promise::All || self.promise == Promise::Small && !is_large {
                 blocks.for_each(|block| self.registers.durable_now(block));
             }
-            if self.rng.chance(1, 16) {
+            if self.flushes && self.rng.chance(1, 16) {
                 nbd.flush()?;
                 self.registers.flushed();
             }
