@@ -103,8 +103,8 @@ fn damage_to_data_is_found_and_a_copy_read_out() {
     // Its last sector lies somewhere in the data.
     let image = std::fs::read(&file.0).unwrap();
     let sector = &bytes[bytes.len() - 512..];
-    let places = (0..image.len()).step_by(512).filter(|at| image[*at..*at + 512] == *sector);
-    let at = places.last().expect("a copy has a block");
+    let mut places = (0..image.len()).step_by(512).filter(|at| image[*at..*at + 512] == *sector);
+    let at = places.next_back().expect("a copy has a block");
     file.change(at as u64 + 7, !image[at + 7]);
     assert!(error(&format!("check {path}")).contains("is not whole"));
 }
