@@ -37,8 +37,8 @@ pub fn ground(bug: Bug) -> &'static Scenario {
     let name = match bug {
         Bug::AcknowledgeBeforeDurable | Bug::SkipResolve | Bug::IgnoreWitnesses => "forgotten_write",
         Bug::FenceWithoutWaiting => "fenced_client",
-        Bug::SkipReplay | Bug::ForgetOldestReplay => "unsynced_writes",
-        Bug::SyncWithoutFlush | Bug::SyncCoversLater | Bug::SyncOneMember => "flush_meets_writes",
+        Bug::SkipReplay | Bug::ForgetOldestReplay | Bug::SyncWithoutFlush => "unsynced_writes",
+        Bug::SyncCoversLater | Bug::SyncOneMember => "flush_meets_writes",
         Bug::SyncDuringReplay => "moves_of_unsynced",
         Bug::TrimTooEarly => "lagging_member_alone",
         Bug::SkipFence | Bug::ActivateWithoutLeaseWait | Bug::LeaseFromArrival => "deposed_primary",

@@ -116,7 +116,8 @@ impl Cluster {
 
     /// An operator creates an image, or removes one, under the name of one that is gone if possible.
     pub(super) fn operator_acts(&mut self) {
-        if self.load_done() {
+        // What is read back at the end stays.
+        if self.clients.iter().all(|client| client.left == 0) {
             return;
         }
         let first = IMAGE + 1 + u32::from(self.config.load.cell_objects > 0);
