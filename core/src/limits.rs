@@ -14,6 +14,9 @@ pub const PARITY_CHUNKS_MAX: u8 = 4;
 pub const SECTOR_BYTES: u32 = 512;
 /// Requests with unseen answers that a version may include; a primary holds back further writes of the object.
 pub const REQUESTS_PER_OBJECT: usize = 64;
+/// How many of these may have an older one of their session without an answer: a quarter of the places is left to so many
+/// sessions, whose oldest requests would else wait for ever for places that their own younger ones hold.
+pub const REQUESTS_OF_YOUNGER: usize = 48;
 /// Operations of one metadata transaction: etcd's default.
 pub const TXN_OPS: usize = 128;
 /// Largest typed header of a message, in bytes: a full map of 100,000 groups and 10,000 OSDs (about 3 MiB); longer lists

@@ -104,6 +104,8 @@ bugs! {
     IgnoreCondition = "ignore-condition",
     /// A request that was refused for its condition is refused with every other condition, too.
     DeclineByNumber = "decline-by-number",
+    /// Lists of requests are filled without a place for the oldest.
+    FillRequestLists = "fill-request-lists",
     /// A client hands over what it read without looking at the checksum.
     ClientTrustsBody = "client-trusts-body",
     /// A discard from an object's beginning deletes all of it.

@@ -51,6 +51,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         | Bug::IgnoreGeneration => "pg_count_change",
         Bug::DropRequestNumbers => "total_power_loss",
         Bug::MergeWithoutCondition | Bug::IgnoreCondition | Bug::DeclineByNumber => "cells_meet",
+        Bug::FillRequestLists => "deep_queues",
         Bug::DiscardDeletes => "deletes_meet_writes",
         Bug::TombstoneForgetsRequests | Bug::AcceptOldEpochs => "retried_deletes",
         Bug::NoSpaceIsDone => "full_disks_of_chunks",

@@ -11,7 +11,7 @@
 //! the session was answered that covers it.
 
 use crate::id::{RequestId, Requests, Session, Version};
-use crate::limits::REQUESTS_PER_OBJECT;
+use crate::limits::{REQUESTS_OF_YOUNGER, REQUESTS_PER_OBJECT};
 use crate::msg::Refusal;
 use crate::planted::{Bug, planted};
 use crate::time::{Duration, Time};
@@ -120,13 +120,20 @@ impl Sessions {
             let own = self.known.get(&id.session).map_or(0, |known| known.seen);
             self.mark(&mut list, RequestId { number: own, ..id });
         }
-        if list.len() >= REQUESTS_PER_OBJECT {
+        if list.len() >= self.room(id) {
             // Sessions that ended leave their last requests behind.
             let place = list.iter().position(|other| self.is_silent(now, other.session))?;
             list.remove(place);
         }
         list.push(id);
         Some(list)
+    }
+
+    /// How long a list may be to take a request in. The last places are for those that are the oldest of their session
+    /// without an answer: as long as these wait, the client cannot say that it has seen those that fill the list.
+    fn room(&self, id: RequestId) -> usize {
+        let is_oldest = self.known.get(&id.session).is_some_and(|known| id.number == known.seen + 1);
+        if is_oldest || planted(Bug::FillRequestLists) { REQUESTS_PER_OBJECT } else { REQUESTS_OF_YOUNGER }
     }
 
     /// Marks that a session's writes up to this one are included, unless none of them is ever sent again.
@@ -278,9 +285,29 @@ mod tests {
         let mut sessions = Sessions::new(Time(0), false);
         let full: Requests = (0..REQUESTS_PER_OBJECT as u64).map(|n| id(n, 1, 1)).collect();
         assert_eq!(sessions.extended(Time(0), &full, id(99, 1, 1)), None);
+        sessions.arrived(Time(0), id(99, 1, 1), 0);
+        assert_eq!(sessions.extended(Time(0), &full, id(99, 1, 1)), None);
         let later = Time(0) + SILENCE + Duration(1);
         sessions.arrived(later, id(0, 1, 2), 0);
         let next = sessions.extended(later, &full, id(99, 1, 1)).unwrap();
         assert_eq!((next.len(), next[0], next[1]), (REQUESTS_PER_OBJECT, id(0, 1, 1), id(2, 1, 1)));
+    }
+
+    #[test]
+    fn the_oldest_unanswered_request_of_a_session_gets_a_place_that_younger_ones_leave() {
+        let mut sessions = Sessions::new(Time(0), false);
+        let mut list = Requests::new();
+        // The first of each session is delayed, younger ones fill the list.
+        for number in 2.. {
+            let id = id(1, 1, number);
+            sessions.arrived(Time(0), id, 0);
+            let Some(longer) = sessions.extended(Time(0), &list, id) else { break };
+            list = longer;
+        }
+        assert_eq!(list.len(), REQUESTS_OF_YOUNGER);
+        let oldest = id(1, 1, 1);
+        sessions.arrived(Time(0), oldest, 0);
+        let list = sessions.extended(Time(0), &list, oldest).expect("a place for the oldest");
+        assert_eq!(list.len(), REQUESTS_OF_YOUNGER + 1);
     }
 }
