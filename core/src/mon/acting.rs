@@ -65,7 +65,12 @@ impl Group<'_> {
         let same = same || planted(Bug::KeepEpoch);
         let epoch = if same { self.epoch() } else { Epoch(self.epoch().max(self.floor).0 + 1) };
         let primary_since = self.primary_since(primary, &acting).unwrap_or(epoch);
-        PgMap { epoch, target: self.target.to_vec(), acting, primary, primary_since }
+        PgMap { epoch, target: self.wanted(), acting, primary, primary_since }
+    }
+
+    /// The target, as far as it matters who has which place.
+    fn wanted(&self) -> Vec<Option<OsdId>> {
+        if self.pool.has_roles() { roles::wanted(self) } else { self.target.to_vec() }
     }
 
     /// Since when the primary has been one, if it was before.
@@ -146,23 +151,25 @@ impl Group<'_> {
         self.holding(usable).into_iter().map(|(osd, _)| osd).collect()
     }
 
-    /// Usable OSDs that hold every object's newest version, as far as the history says, and in which role: members of
-    /// the base and of every interval since. Empty if there are none, or if nothing was ever recorded.
+    /// Usable OSDs that hold every object's newest version, as far as the history says, and in which role.
     fn holding(&self, usable: &UsableOsds) -> Vec<(OsdId, Role)> {
+        let is_usable = |member: &Member| usable.get(&member.osd).is_some_and(|u| u.member.store == member.store);
+        self.recorded().into_iter().filter(is_usable).map(|member| (member.osd, member.role)).collect()
+    }
+
+    /// Members of the base and of every interval since. Empty if there are none, or if nothing was ever recorded.
+    fn recorded(&self) -> Vec<Member> {
         let Some(history) = self.history else { return Vec::new() };
         let of_part = |part: &'_ History| -> Vec<Vec<Member>> {
             let base = (part.base_epoch > Epoch(0)).then_some(&part.base_set);
             base.into_iter().chain(part.sets.iter().map(|(_, set)| set)).cloned().collect()
         };
-        let all: Vec<Vec<Member>> = history.parts().flat_map(|(_, part)| of_part(part)).collect();
-        let mut sets = all.iter();
-        let Some(first) = sets.next() else { return Vec::new() };
-        let is_usable = |member: &Member| usable.get(&member.osd).is_some_and(|u| u.member.store == member.store);
-        let mut members: Vec<&Member> = first.iter().filter(|member| is_usable(member)).collect();
+        let mut sets = history.parts().flat_map(|(_, part)| of_part(part));
+        let mut members = sets.next().unwrap_or_default();
         for set in sets {
             members.retain(|member| set.contains(member));
         }
-        members.into_iter().map(|member| (member.osd, member.role)).collect()
+        members
     }
 
     /// The present primary if it still acts and holds the data, else the member that is primary of the fewest groups,
@@ -199,7 +206,7 @@ impl Group<'_> {
     fn is_in_place(&self, map: &PgMap) -> bool {
         let acting: Vec<Option<OsdId>> = map.acting.iter().map(|member| member.map(|member| member.osd)).collect();
         if self.pool.has_roles() {
-            return acting == self.target;
+            return acting == self.wanted();
         }
         let set = |osds: &[Option<OsdId>]| -> BTreeSet<OsdId> { osds.iter().copied().flatten().collect() };
         set(&acting) == set(self.target)

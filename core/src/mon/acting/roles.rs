@@ -2,11 +2,13 @@
 //!
 //! Owns the choice. Invariants: an OSD has one role; one that holds a role's data is never put into another role while
 //! the rules of its parent ask for holders; no two members share a failure domain unless both hold their roles' data, or
-//! one of them is on its way out and the other one fills a gap.
+//! one of them is on its way out and the other one fills a gap. Whoever acts, and is wanted in any role, is wanted where it
+//! is: two that changed roles would wait for each other.
 
 use super::{Group, UsableOsds};
 use crate::id::{OsdId, Role};
 use crate::map::ActingMember;
+use crate::map::place::keep_places;
 
 /// Members by role.
 type Slots = Vec<Option<OsdId>>;
@@ -14,17 +16,39 @@ type Slots = Vec<Option<OsdId>>;
 /// The target, its gaps filled by who holds the data, and as many holders in place of new members as are wanted.
 pub fn choose(group: &Group<'_>, usable: &UsableOsds) -> Vec<Option<ActingMember>> {
     let size = usize::from(group.pool.pg_size);
-    let holders = holders_by_role(group, usable, size);
+    let (target, holders) = (wanted(group), holders_by_role(group, usable, size));
     let mut seats = Seats { usable, holders: &holders, slots: vec![None; size] };
-    for (role, osd) in group.target.iter().take(size).enumerate() {
+    for (role, osd) in target.iter().take(size).enumerate() {
         seats.add(role, *osd);
     }
     seats.fill_gaps();
-    seats.keep_holders(group);
+    seats.keep_holders(group, &target);
     seats.fill_gaps();
     seats.keep_acting(group);
-    seats.share_rather_than_leave_gaps(group.target);
+    seats.share_rather_than_leave_gaps(&target);
     seats.slots.iter().map(|osd| osd.map(|osd| usable[&osd].member)).collect()
+}
+
+/// The members of the target, each where its data are, or where it acts. Placement knew of who acted then, which may have
+/// changed since.
+pub fn wanted(group: &Group<'_>) -> Vec<Option<OsdId>> {
+    let sorted = |osds: &[Option<OsdId>]| {
+        let mut osds = osds.to_vec();
+        osds.sort();
+        osds
+    };
+    let known = group.map.filter(|map| sorted(&map.target) == sorted(group.target));
+    let mut target = known.map_or(group.target, |map| &map.target).to_vec();
+    let recorded = group.recorded();
+    let home = |role: u8| {
+        let holder = recorded.iter().find(|holder| holder.role == Role(role)).map(|holder| holder.osd);
+        let acts =
+            group.map.and_then(|map| map.acting.get(usize::from(role)).copied().flatten()).map(|member| member.osd);
+        holder.or_else(|| acts.filter(|osd| recorded.iter().all(|holder| holder.osd != *osd)))
+    };
+    let homes: Vec<Option<OsdId>> = (0..group.pool.pg_size).map(home).collect();
+    keep_places(&mut target, &homes);
+    target
 }
 
 /// At most one: sets of a history have one member in each role.
@@ -73,10 +97,10 @@ impl Seats<'_> {
     /// Puts holders in place of new members until there are enough of them: first those whom the target does not want in
     /// another role nor somebody in their domain, so that moves go on, and of these who acts there at present, so that
     /// nothing changes in vain.
-    fn keep_holders(&mut self, group: &Group<'_>) {
+    fn keep_holders(&mut self, group: &Group<'_>, target: &[Option<OsdId>]) {
         let mut roles: Vec<usize> = (0..self.slots.len()).filter(|role| self.holders[*role].is_some()).collect();
         let wanted = group.holders_wanted().min(roles.len());
-        let elsewhere = |role: usize| self.holders[role].is_some_and(|osd| group.target.contains(&Some(osd)));
+        let elsewhere = |role: usize| self.holders[role].is_some_and(|osd| target.contains(&Some(osd)));
         roles.sort_by_key(|role| (elsewhere(*role), !self.in_the_way(*role).is_empty(), !self.acts(group, *role)));
         for role in roles {
             let present = (0..self.slots.len()).filter(|role| self.holds(*role)).count();
