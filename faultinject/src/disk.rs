@@ -202,6 +202,11 @@ impl SimDisk {
         self.stalled_until = self.stalled_until.max(until);
     }
 
+    /// Until when nothing completes.
+    pub fn stalled_until(&self) -> Time {
+        self.stalled_until
+    }
+
     /// From now on every request fails.
     pub fn kill(&mut self) {
         self.dead = true;

@@ -10,7 +10,7 @@ use crate::check::history::Finding;
 use crate::world::{NodeId, World};
 use ashlar_core::ec;
 use ashlar_core::id::{CopyId, HashRange, ObjectId, OsdId, Role, Version};
-use ashlar_core::io::{Effect, Env};
+use ashlar_core::io::{Device, Effect, Env};
 use ashlar_core::map::Scheme;
 use ashlar_core::store::{Bitmap, Content, CopyInfo, ObjectStore, StoreOp, StoreReply, StoreState, VersionInfo};
 use ashlar_core::time::Duration;
@@ -76,12 +76,22 @@ impl Cluster {
                 let (strays, stuck) = (self.strays(), self.describe_stuck());
                 return Err(broken(format!("copies outside of the acting sets remain: {strays:?}\n{stuck}")));
             }
+            self.wait_out_stalls()?;
             self.run_for(SETTLING)?;
             if self.strays().is_empty() && self.all_whole() {
                 return Ok(());
             }
         }
         Err(broken(format!("the cluster does not come to rest: {}", self.describe_stuck())))
+    }
+
+    /// A disk that stalls takes what it was asked for before, such as to remove a copy, only when the stall is over.
+    fn wait_out_stalls(&mut self) -> Result<(), Finding> {
+        let mut end = self.world.now();
+        for node in self.osds.clone() {
+            end = end.max(self.world.disk_mut(node, Device::Data).map_or(end, |disk| disk.stalled_until()));
+        }
+        self.run_to(end)
     }
 
     /// Where each object belongs: its acting members with their roles.
