@@ -788,5 +788,7 @@ fn a_second_change_waits_for_the_first() {
     assert_eq!(generation(&mut world), Some(1), "nobody has recorded");
     world.settle();
     assert_eq!(generation(&mut world), Some(2));
+    // The groups of the second change record only after those of the first have.
+    world.settle();
     assert_eq!(world.map().pg_maps().count(), 8);
 }
