@@ -53,6 +53,9 @@ enum Command {
     /// Placement groups: list.
     #[command(subcommand)]
     Pg(admin::pg::Command),
+    /// Placement: the tree, why groups are where they are, what a change would move.
+    #[command(subcommand)]
+    Placement(admin::placement::Command),
     /// Measure the cluster: rates, latencies, what an operation costs, and the bare disk beside it.
     Bench(bench::Args),
     /// Stores on devices that no OSD has open: build, look at, verify, read out.
@@ -97,8 +100,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config(command) => wait(admin::config::run(command)),
         Command::Client(command) => wait(admin::access::run(command)),
         Command::Pg(command) => wait(admin::pg::run(command)),
+        Command::Placement(command) => wait(admin::placement::run(command)),
         Command::Bench(args) => match args.alone() {
-            Some(args) => bench::store::run(args),
+            Some(done) => done,
             None => wait(bench::run(args)),
         },
         Command::Disk(command) => disk::run(command),

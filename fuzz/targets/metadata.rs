@@ -8,7 +8,7 @@ use ashlar_core::meta::KeyValue;
 use libfuzzer_sys::fuzz_target;
 
 /// One of each kind.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "/ashlar/config/global",
     "/ashlar/config/pools",
     "/ashlar/config/node_placement",
@@ -26,6 +26,7 @@ const KEYS: [&str; 17] = [
     "/ashlar/mon/leader",
     "/ashlar/config/access",
     "/ashlar/osd/access/1",
+    "/ashlar/config/placement_levels",
 ];
 
 /// Values are separated by zeroes, which JSON does not have; each begins with the number of its key.

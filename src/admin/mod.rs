@@ -10,6 +10,7 @@ pub mod image;
 pub mod init;
 pub mod osd;
 pub mod pg;
+pub mod placement;
 pub mod pool;
 pub mod redundancy;
 mod room;

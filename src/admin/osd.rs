@@ -1,10 +1,11 @@
 //! `ashlar osd`: list OSDs, change how much of one is used, forget one that is gone.
 
 use super::Connection;
+use super::pool::tags;
 use crate::{output, size};
 use anyhow::{Result, bail};
 use ashlar_core::id::OsdId;
-use ashlar_core::map::{ClusterMap, OsdConfig, PgMap, keys};
+use ashlar_core::map::{ClusterMap, OsdConfig, PgMap, keys, parse};
 use ashlar_core::meta::{Compare, Keys, TxnOp};
 use clap::Subcommand;
 use serde::Serialize;
@@ -17,6 +18,8 @@ pub enum Command {
     List(Connection),
     /// Set the share of its size that placement uses: 0 empties it.
     Reweight(Reweight),
+    /// Set what placement knows of it: its share, its tags, whether it may be taken out.
+    Set(Set),
     /// Forget an OSD that is down and holds nothing any more.
     Remove(Remove),
 }
@@ -30,6 +33,32 @@ pub struct Reweight {
     share: f64,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// Arguments of `osd set`.
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    /// Its number.
+    osd: u32,
+    #[command(flatten)]
+    changes: Changes,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What can be set; at least one of them.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Changes {
+    /// Share of its size that placement uses, from 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    reweight: Option<f64>,
+    /// All its tags, separated by commas; empty for none. Pools choose OSDs by them.
+    #[arg(long)]
+    tags: Option<String>,
+    /// Whether its data stay where they are, however long it is down.
+    #[arg(long, value_name = "true|false")]
+    noout: Option<bool>,
 }
 
 /// Arguments of `osd remove`.
@@ -62,6 +91,10 @@ pub struct Row {
     pub size_bytes: u64,
     /// Share of it that placement uses.
     pub reweight: f64,
+    /// What pools choose it by.
+    pub tags: Vec<String>,
+    /// Its data stay where they are, however long it is down.
+    pub noout: bool,
     /// Groups of which it is a member.
     pub pgs: usize,
     /// Groups that it serves.
@@ -72,7 +105,11 @@ pub struct Row {
 pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::List(connection) => list(&connection).await,
-        Command::Reweight(args) => reweight(args).await,
+        Command::Reweight(args) => {
+            let changes = Changes { reweight: Some(args.share), tags: None, noout: None };
+            set(Set { osd: args.osd, changes, connection: args.connection }).await
+        }
+        Command::Set(args) => set(args).await,
         Command::Remove(args) => remove(args).await,
     }
 }
@@ -101,6 +138,8 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
         address: state.map(|s| s.address.clone()).unwrap_or_default(),
         size_bytes: state.map(|s| s.size_bytes).or(record.map(|r| r.size_bytes)).unwrap_or_default(),
         reweight: map.osd_config(id).reweight,
+        tags: map.osd_config(id).tags.0.into_iter().collect(),
+        noout: map.osd_config(id).noout,
         pgs: map.groups().filter(|(_, pg)| member(pg)).count(),
         primary_pgs: map.groups().filter(|(_, pg)| pg.primary == Some(id)).count(),
     }
@@ -109,11 +148,13 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
 async fn list(connection: &Connection) -> Result<()> {
     let map = connection.open().await?.map().await?;
     connection.output().print(&rows(&map), |rows| {
-        let mut table = output::table(["OSD", "STATE", "HOST", "ADDRESS", "SIZE", "REWEIGHT", "PGS", "PRIMARY"]);
+        let mut table =
+            output::table(["OSD", "STATE", "HOST", "ADDRESS", "SIZE", "REWEIGHT", "PGS", "PRIMARY", "TAGS"]);
         for row in rows {
             let cells =
                 [row.id.to_string(), state(row), row.host.clone(), row.address.clone(), size::human(row.size_bytes)];
-            let numbers = [row.reweight.to_string(), row.pgs.to_string(), row.primary_pgs.to_string()];
+            let numbers =
+                [row.reweight.to_string(), row.pgs.to_string(), row.primary_pgs.to_string(), row.tags.join(",")];
             table.add_row(cells.into_iter().chain(numbers));
         }
         table.to_string()
@@ -121,7 +162,13 @@ async fn list(connection: &Connection) -> Result<()> {
 }
 
 fn state(row: &Row) -> String {
-    let out = if row.out { ", out" } else { "" };
+    let out = if row.out {
+        ", out"
+    } else if row.noout {
+        ", noout"
+    } else {
+        ""
+    };
     match (row.up, row.unreachable_from.len()) {
         _ if row.is_damaged => format!("store damaged{out}"),
         (false, _) => format!("down{out}"),
@@ -130,10 +177,7 @@ fn state(row: &Row) -> String {
     }
 }
 
-async fn reweight(args: Reweight) -> Result<()> {
-    if !(0.0..=1.0).contains(&args.share) {
-        bail!("{} is not a share; use 0 to 1", args.share);
-    }
+async fn set(args: Set) -> Result<()> {
     let metadata = args.connection.open().await?;
     let osd = OsdId(args.osd);
     let map = metadata.map().await?;
@@ -142,12 +186,26 @@ async fn reweight(args: Reweight) -> Result<()> {
     }
     let key = keys::osd_config(osd);
     let revision = metadata.get(&key).await?.map_or(0, |stored| stored.mod_revision);
-    let config = OsdConfig { reweight: args.share, ..map.osd_config(osd) };
+    let config = args.changes.apply(map.osd_config(osd));
+    parse::check_osd_config(&config).map_err(|reason| anyhow::anyhow!("OSD {osd}: {reason}"))?;
     if !metadata.put_if(vec![Compare::ModRevision(key.clone(), revision)], &key, serde_json::to_vec(&config)?).await? {
         bail!("somebody else changed OSD {osd} at the same moment; look at it and run this again");
     }
     let row = row(&metadata.map().await?, osd);
-    args.connection.output().print(&row, |row| format!("OSD {}: {} of its size is used", row.id, row.reweight))
+    args.connection.output().print(&row, |row| {
+        let tags = if row.tags.is_empty() { "no tags".into() } else { format!("tags {}", row.tags.join(",")) };
+        let noout = if row.noout { ", never taken out" } else { "" };
+        format!("OSD {}: {} of its size is used, {tags}{noout}", row.id, row.reweight)
+    })
+}
+
+impl Changes {
+    fn apply(&self, mut config: OsdConfig) -> OsdConfig {
+        config.reweight = self.reweight.unwrap_or(config.reweight);
+        config.noout = self.noout.unwrap_or(config.noout);
+        config.tags = self.tags.as_deref().map_or(config.tags, tags);
+        config
+    }
 }
 
 async fn remove(args: Remove) -> Result<()> {

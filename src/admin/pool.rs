@@ -1,5 +1,6 @@
 //! `ashlar pool`: list, create, modify.
 
+use super::placement::{self, what_if};
 use super::redundancy::Redundancy;
 use super::{ATTEMPTS, Connection, room};
 use crate::metadata::Metadata;
@@ -7,7 +8,7 @@ use crate::output;
 use crate::size;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
-use ashlar_core::map::{ImmediateCommit, Pool, Pools, keys, parse};
+use ashlar_core::map::{ImmediateCommit, Pool, Pools, Tags, keys, parse};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
@@ -41,9 +42,8 @@ pub struct Create {
     /// Bytes of an object; with erasure codes, of each chunk of it.
     #[arg(long, default_value = "128K", value_parser = size::parse)]
     block_size: u64,
-    /// Level of the tree on which members of a group never share a node.
-    #[arg(long, default_value = parse::LEVEL_HOST)]
-    failure_domain: String,
+    #[command(flatten)]
+    placement: PlacementFlags,
     /// Which acknowledged writes are durable at once: all, small or none. The pool uses only OSDs at least as strict.
     #[arg(long, value_name = "WHICH", default_value_t)]
     immediate_commit: ImmediateCommit,
@@ -71,9 +71,11 @@ pub struct Modify {
     /// Members of a group that must be there for I/O to go on.
     #[arg(long)]
     pg_minsize: Option<u8>,
-    /// Level of the tree on which members of a group never share a node.
+    #[command(flatten)]
+    placement: PlacementFlags,
+    /// Only say what groups would move.
     #[arg(long)]
-    failure_domain: Option<String>,
+    dry_run: bool,
     /// Which acknowledged writes are durable at once: all, small or none.
     #[arg(long, value_name = "WHICH")]
     immediate_commit: Option<ImmediateCommit>,
@@ -91,6 +93,57 @@ pub struct Modify {
     force: bool,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// Where a pool's data may be; docs/placement.md explains the rules. An empty value takes a parameter away.
+#[derive(Debug, clap::Args)]
+struct PlacementFlags {
+    /// Level of the tree on which members of a group never share a node; host unless set.
+    #[arg(long, value_name = "LEVEL")]
+    failure_domain: Option<String>,
+    /// Which members share nodes of other levels: a character for each, such as dc=112233.
+    #[arg(long, value_name = "LEVEL=CHARACTERS")]
+    level_placement: Option<String>,
+    /// Rules in place of both, one item for each member, such as 'any, host!=1, host!=(1,2)'.
+    #[arg(long, value_name = "RULES")]
+    raw_placement: Option<String>,
+    /// Sets of OSDs to try for one group before it makes do with fewer members.
+    #[arg(long, value_name = "NUMBER")]
+    max_osd_combinations: Option<u32>,
+    /// Use only OSDs below this node of the tree.
+    #[arg(long, value_name = "NODE")]
+    root_node: Option<String>,
+    /// Use only OSDs that have all these tags, separated by commas.
+    #[arg(long, value_name = "TAGS")]
+    osd_tags: Option<String>,
+    /// Let OSDs that have all these tags be primaries where there is a choice.
+    #[arg(long, value_name = "TAGS")]
+    primary_affinity_tags: Option<String>,
+}
+
+impl PlacementFlags {
+    fn apply(&self, pool: &mut Pool) {
+        let text = |field: &mut Option<String>, flag: &Option<String>| {
+            if let Some(value) = flag {
+                *field = Some(value.clone()).filter(|value| !value.trim().is_empty());
+            }
+        };
+        text(&mut pool.level_placement, &self.level_placement);
+        text(&mut pool.raw_placement, &self.raw_placement);
+        text(&mut pool.root_node, &self.root_node);
+        pool.osd_tags = self.osd_tags.as_deref().map_or_else(|| pool.osd_tags.clone(), tags);
+        pool.primary_affinity_tags =
+            self.primary_affinity_tags.as_deref().map_or_else(|| pool.primary_affinity_tags.clone(), tags);
+        pool.max_osd_combinations = self.max_osd_combinations.unwrap_or(pool.max_osd_combinations);
+        if let Some(level) = &self.failure_domain {
+            pool.failure_domain.clone_from(level);
+        }
+    }
+}
+
+/// Tags as they are written on command lines.
+pub fn tags(text: &str) -> Tags {
+    Tags(text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(Into::into).collect())
 }
 
 /// A pool, its number, and how many groups it has at present.
@@ -135,13 +188,13 @@ impl Create {
     async fn run(self) -> Result<()> {
         let metadata = self.connection.open().await?;
         let map = metadata.map().await?;
-        let osds = map.osd_states().count();
-        let mut pool = self.scheme.pool(&self.name, u32::try_from(osds)?);
+        let mut pool = self.scheme.pool(&self.name, 0);
+        self.placement.apply(&mut pool);
         pool.pg_minsize = self.pg_minsize.unwrap_or(pool.pg_minsize);
-        pool.pg_count = self.pg_count.unwrap_or(pool.pg_count);
         pool.block_size = u32::try_from(self.block_size).context("--block-size is too large")?;
-        pool.failure_domain = self.failure_domain.clone();
         pool.immediate_commit = self.immediate_commit;
+        let osds = room::survey(&map, &pool)?.candidates.len();
+        pool.pg_count = self.pg_count.unwrap_or_else(|| self.scheme.usual_groups(osds));
         pool.scrub_interval_s = self.scrub_interval;
         if !self.force {
             room::check(&map, &pool)?;
@@ -163,7 +216,8 @@ impl Modify {
             };
             let (id, new) = (*id, self.changed(old)?);
             let unchanged = *old == new;
-            let layout = metadata.map().await?.layout(id);
+            let map = metadata.map().await?;
+            let layout = map.layout(id);
             if old.pg_count != new.pg_count && layout.is_some_and(|layout| layout.now.generation == u16::MAX) {
                 bail!("pool '{}': pg_count has changed {} times, which is all there is", self.name, u16::MAX);
             }
@@ -174,9 +228,14 @@ impl Modify {
                 bail!("another pool has the name '{}' already; choose another", new.name);
             }
             if !self.force && places_anew(old, &new) {
-                room::check(&metadata.map().await?, &new)?;
+                room::check(&map, &new)?;
             }
             pools.0.insert(id, new.clone());
+            let after = placement::with(&map, &[(keys::pools(), serde_json::to_vec(&pools)?)])?;
+            placement::check_pools(&map, &after)?;
+            if self.dry_run {
+                return what_if::print(&metadata, &self.connection, &map, &after, Some(&self.name)).await;
+            }
             let compare = vec![Compare::ModRevision(keys::pools(), revision)];
             if unchanged || metadata.put_if(compare, &keys::pools(), serde_json::to_vec(&pools)?).await? {
                 let groups = layout.map_or(0, |layout| layout.now.pg_count);
@@ -201,9 +260,7 @@ impl Modify {
             pool.pg_minsize = wanted.pg_minsize;
         }
         pool.pg_minsize = self.pg_minsize.unwrap_or(pool.pg_minsize);
-        if let Some(level) = &self.failure_domain {
-            pool.failure_domain.clone_from(level);
-        }
+        self.placement.apply(&mut pool);
         pool.immediate_commit = self.immediate_commit.unwrap_or(pool.immediate_commit);
         pool.scrub_interval_s = self.scrub_interval.unwrap_or(pool.scrub_interval_s);
         pool.pg_count = self.pg_count.unwrap_or(pool.pg_count);
@@ -216,8 +273,10 @@ impl Modify {
 
 /// Whether a change asks more, or something else, of placement.
 fn places_anew(old: &Pool, new: &Pool) -> bool {
-    let (before, after) = (&old.failure_domain, &new.failure_domain);
-    before != after || new.pg_size > old.pg_size || new.immediate_commit > old.immediate_commit
+    let rules = |pool: &Pool| (pool.failure_domain.clone(), pool.level_placement.clone(), pool.raw_placement.clone());
+    let osds = |pool: &Pool| (pool.root_node.clone(), pool.osd_tags.clone());
+    let stricter = new.pg_size > old.pg_size || new.immediate_commit > old.immediate_commit;
+    stricter || rules(old) != rules(new) || osds(old) != osds(new)
 }
 
 /// All pools, and the revision of the key that holds them.

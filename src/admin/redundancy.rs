@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 /// Placement groups that each OSD should carry: enough for an even spread, few enough to peer quickly.
 const GROUPS_PER_OSD: u32 = 64;
+/// Most groups of a pool unless somebody asks for more; as many as a pool may have.
+const GROUPS_MAX: u32 = 65_536;
 /// Bytes of an object, or of a chunk: the measured knee of throughput against metadata.
 const BLOCK_BYTES: u32 = 128 << 10;
 
@@ -85,20 +87,24 @@ impl Redundancy {
 
     /// A pool of this redundancy, with everything else as usual.
     pub fn pool(self, name: &str, osds: u32) -> Pool {
-        let groups = (osds * GROUPS_PER_OSD / u32::from(self.members.max(1))).max(1).next_power_of_two();
         let pool = Pool {
             name: name.into(),
             scheme: self.scheme,
             pg_size: self.members,
             pg_minsize: 0,
-            pg_count: groups,
+            pg_count: self.usual_groups(usize::try_from(osds).unwrap_or(usize::MAX)),
             parity_chunks: self.parity,
             block_size: BLOCK_BYTES,
-            failure_domain: parse::LEVEL_HOST.into(),
-            immediate_commit: Default::default(),
-            scrub_interval_s: ashlar_core::map::default_scrub_interval_s(),
+            ..Pool::default()
         };
         Pool { pg_minsize: self.minsize(&pool), ..pool }
+    }
+
+    /// Groups for a pool on so many OSDs: about [`GROUPS_PER_OSD`] for each, a power of two.
+    pub fn usual_groups(self, osds: usize) -> u32 {
+        let osds = u32::try_from(osds).unwrap_or(u32::MAX);
+        let groups = osds.saturating_mul(GROUPS_PER_OSD) / u32::from(self.members.max(1));
+        groups.clamp(1, GROUPS_MAX).next_power_of_two()
     }
 
     /// Of what makes no sense, anything: it is refused.
@@ -153,6 +159,13 @@ mod tests {
                 assert!(pool.pg_minsize < pool.pg_size, "{text}");
             }
         }
+    }
+
+    #[test]
+    fn the_number_of_groups_follows_the_number_of_osds() {
+        let groups = |text: &str, osds: usize| Redundancy::from_str(text).expect("good").usual_groups(osds);
+        assert_eq!((groups("replicated:3", 0), groups("replicated:3", 3), groups("replicated:3", 12)), (1, 64, 256));
+        assert_eq!((groups("ec:4+2", 12), groups("replicated:2", 1_000_000)), (128, 65_536));
     }
 
     #[test]

@@ -3,54 +3,57 @@
 //! Owns the check that tools make before they write: placement itself takes what there is, and leaves groups with too few
 //! members. Does not own placement (core's `map::place`).
 
+use super::placement::with;
 use anyhow::{Result, bail};
 use ashlar_core::id::OsdId;
-use ashlar_core::map::place::domains;
-use ashlar_core::map::{ClusterMap, ImmediateCommit, Pool};
-use std::collections::BTreeSet;
+use ashlar_core::map::place::survey::Survey;
+use ashlar_core::map::{ClusterMap, OsdRecord, OsdState, Pool, keys};
 
-/// An OSD, as far as it matters here.
-struct Candidate {
-    domain: String,
-    keeps: ImmediateCommit,
-}
-
-fn candidate(map: &ClusterMap, osd: OsdId, level: &str) -> Option<Candidate> {
-    let (state, record) = (map.osd_state(osd), map.osd_record(osd));
-    let host = state.map(|state| &state.host).or(record.map(|record| &record.host))?;
-    let keeps = state.map(|state| state.immediate_commit).or(record.map(|record| record.immediate_commit))?;
-    let used = map.osd_config(osd).reweight > 0.0 && !record.is_some_and(|record| record.out);
-    used.then(|| Candidate { domain: domains::domain(map.tree(), osd, host, level), keeps })
+/// What a pool's placement follows from; OSDs that have just started count although no monitor has recorded them yet.
+pub fn survey(map: &ClusterMap, pool: &Pool) -> Result<Survey> {
+    let record = |(osd, state): (OsdId, &OsdState)| {
+        let OsdState { host, size_bytes, immediate_commit, .. } = state.clone();
+        let record = OsdRecord { host, size_bytes, immediate_commit, out: false };
+        Ok((keys::osd_record(osd), serde_json::to_vec(&record)?))
+    };
+    let new = map.osd_states().filter(|(osd, _)| map.osd_record(*osd).is_none());
+    let recorded = with(map, &new.map(record).collect::<Result<Vec<_>>>()?)?;
+    Survey::of(&recorded, pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))
 }
 
 /// An error if the groups of a pool could not get all their members.
 pub fn check(map: &ClusterMap, pool: &Pool) -> Result<()> {
-    let known: BTreeSet<OsdId> =
-        map.osd_states().map(|(id, _)| id).chain(map.osd_records().map(|(id, _)| id)).collect();
-    let candidates: Vec<Candidate> =
-        known.into_iter().filter_map(|osd| candidate(map, osd, &pool.failure_domain)).collect();
-    let (strict, lax): (Vec<_>, Vec<_>) =
-        candidates.iter().partition(|candidate| candidate.keeps >= pool.immediate_commit);
-    let found = strict.iter().map(|candidate| candidate.domain.as_str()).collect::<BTreeSet<_>>().len();
-    if found >= usize::from(pool.pg_size) {
+    let found = survey(map, pool)?;
+    let holes = found.problem(&[], 0).possible().holes;
+    if holes == 0 {
         return Ok(());
     }
-    let Pool { name, pg_size, failure_domain, immediate_commit, .. } = pool;
-    let left_out = match lax.len() {
+    let Pool { name, pg_size, immediate_commit, .. } = pool;
+    let left = usize::from(*pg_size) - holes;
+    let lax = map.osd_records().filter(|(_, record)| record.immediate_commit < *immediate_commit).count();
+    let left_out = match lax {
         0 => String::new(),
         count => format!("; {count} OSDs keep less than immediate_commit {immediate_commit} and cannot be used"),
     };
-    bail!(
-        "pool '{name}': a group has {pg_size} members, each in another failure domain of level '{failure_domain}', and \
-         there are {found} of these{left_out}; add OSDs or choose other values (--force goes on all the same)"
-    )
+    let hint = "add OSDs or choose other values (--force goes on all the same)";
+    match found.rules.only_level() {
+        Some(level) => bail!(
+            "pool '{name}': a group has {pg_size} members, each in another failure domain of level '{level}', and there \
+             are {left} of these{left_out}; {hint}"
+        ),
+        None => bail!(
+            "pool '{name}': a group has {pg_size} members, and by the rules ({}) only {left} of them find an \
+             OSD{left_out}; {hint}",
+            found.rules
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admin::redundancy::Redundancy;
-    use ashlar_core::map::keys;
+    use ashlar_core::map::ImmediateCommit;
     use ashlar_core::meta::KeyValue;
 
     fn map(records: &[(u32, &str, &str)]) -> ClusterMap {
@@ -74,6 +77,10 @@ mod tests {
         assert!(check(&map, &Pool { immediate_commit: ImmediateCommit::None, ..pool(3) }).is_ok());
         assert!(check(&map, &Pool { failure_domain: "osd".into(), ..pool(3) }).is_ok());
         let racks = refusal(&Pool { failure_domain: "rack".into(), ..pool(2) });
-        assert!(racks.contains("level 'rack', and there are 1"), "{racks}");
+        assert!(racks.contains("there is no level 'rack'"), "{racks}");
+        let raw = |rules: &str| Pool { raw_placement: Some(rules.into()), ..pool(3) };
+        assert!(check(&map, &raw("any, host=1, host!=1")).is_ok());
+        assert!(refusal(&raw("any, host=1, host=1")).contains("only 2 of them"));
+        assert!(refusal(&Pool { osd_tags: crate::admin::pool::tags("ssd"), ..pool(1) }).contains("there are 0"));
     }
 }

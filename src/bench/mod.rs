@@ -3,6 +3,7 @@
 //! Owns: the series of loads, the counting before and after each, the table. Does not own: the load generator (client).
 //! Counts come from what OSDs publish; a load's figures are read once all OSDs published after its end.
 
+mod placement;
 mod raw;
 pub mod store;
 
@@ -52,12 +53,17 @@ pub struct Args {
 enum What {
     /// One store alone, on a file or device, beside the bare device.
     Store(store::Args),
+    /// Placement: evenness, moves, time, beside what linear programming allows; without a cluster.
+    Placement(placement::Args),
 }
 
 impl Args {
-    /// If a store is to be measured alone: how.
-    pub fn alone(&self) -> Option<&store::Args> {
-        self.what.as_ref().map(|What::Store(args)| args)
+    /// If something is to be measured alone: measures it.
+    pub fn alone(&self) -> Option<Result<()>> {
+        self.what.as_ref().map(|what| match what {
+            What::Store(args) => store::run(args),
+            What::Placement(args) => placement::run(args),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use super::access::{Access, Obeyed};
 use super::follow::Followed;
 use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
-    FailureReport, Global, History, Image, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
+    FailureReport, Global, History, Image, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
     Pool, PoolLayout, Pools, ScrubOrder, Tree, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId, Revision};
@@ -40,9 +40,9 @@ impl Changes {
         self.keys.is_empty() && self.errors.is_empty()
     }
 
-    /// Whether `config/global`, `config/pools` or `config/node_placement` changed.
+    /// Whether `config/global`, `config/pools`, `config/node_placement` or `config/placement_levels` changed.
     pub fn configuration(&self) -> bool {
-        [Key::Global, Key::Pools, Key::Tree].iter().any(|key| self.keys.contains(key))
+        [Key::Global, Key::Pools, Key::Tree, Key::Levels].iter().any(|key| self.keys.contains(key))
     }
 }
 
@@ -261,6 +261,14 @@ impl ClusterMap {
         match self.value(Key::Tree) {
             Some(Value::Tree(tree)) => Some(tree),
             _ => None,
+        }
+    }
+
+    /// Ranks of the tree's levels.
+    pub fn levels(&self) -> Levels {
+        match self.value(Key::Levels) {
+            Some(Value::Levels(levels)) => levels.clone(),
+            _ => Levels::default(),
         }
     }
 

@@ -9,10 +9,13 @@ pub mod follow;
 pub mod layout;
 pub mod parse;
 pub mod place;
+pub mod rules;
 pub mod serve;
+pub mod tree;
 
 pub use cluster::{Changes, ClusterMap};
 pub use layout::{Layout, PoolLayout};
+pub use tree::{Levels, Tags, Tree, TreeNode};
 
 use crate::id::{ClusterUuid, Epoch, HashRange, Incarnation, Member, OsdId, PgNumber, PoolId, StoreUuid};
 use crate::time::Duration;
@@ -184,9 +187,28 @@ pub struct Pool {
     /// Bytes of an object's copy (of a chunk, with erasure codes).
     #[serde(default = "default_block_size")]
     pub block_size: u32,
-    /// Level of the tree on which members never share a node; an OSD by default.
+    /// Level of the tree on which members never share a node; a host by default.
     #[serde(default = "default_failure_domain")]
     pub failure_domain: String,
+    /// Which members share nodes of other levels, such as `dc=112233`; see [`rules`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level_placement: Option<String>,
+    /// Rules in place of `failure_domain` and `level_placement`; see [`rules`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_placement: Option<String>,
+    /// Sets of OSDs that placement tries for one group before it makes do with fewer members, and most of the sets that
+    /// a linear programme weighs against each other.
+    #[serde(default = "default_max_osd_combinations", skip_serializing_if = "is_default_combinations")]
+    pub max_osd_combinations: u32,
+    /// Only OSDs below this node of the tree are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_node: Option<String>,
+    /// Only OSDs that have all these tags are used.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub osd_tags: Tags,
+    /// OSDs that have all these tags are primaries where there is a choice.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub primary_affinity_tags: Tags,
     /// Seconds between two scrubs of a group; 0: only when ordered.
     #[serde(default = "default_scrub_interval_s")]
     pub scrub_interval_s: u64,
@@ -205,6 +227,38 @@ pub fn default_scrub_interval_s() -> u64 {
 }
 fn default_failure_domain() -> String {
     "host".into()
+}
+
+/// Far more than are needed where the rules leave a choice; a second of work where they leave none.
+fn default_max_osd_combinations() -> u32 {
+    10_000
+}
+fn is_default_combinations(combinations: &u32) -> bool {
+    *combinations == default_max_osd_combinations()
+}
+
+/// Three copies on three hosts, in one group; everything else as it is when it is left out.
+impl Default for Pool {
+    fn default() -> Self {
+        Pool {
+            name: String::new(),
+            scheme: Scheme::Replicated,
+            pg_size: 3,
+            pg_minsize: 2,
+            pg_count: 1,
+            parity_chunks: 0,
+            block_size: default_block_size(),
+            failure_domain: default_failure_domain(),
+            level_placement: None,
+            raw_placement: None,
+            max_osd_combinations: default_max_osd_combinations(),
+            root_node: None,
+            osd_tags: Tags::default(),
+            primary_affinity_tags: Tags::default(),
+            scrub_interval_s: default_scrub_interval_s(),
+            immediate_commit: ImmediateCommit::default(),
+        }
+    }
 }
 
 impl Pool {
@@ -238,23 +292,6 @@ impl Pool {
     }
 }
 
-/// `config/node_placement`: the tree, by node name; OSDs may be listed as `osd.N`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Tree(pub BTreeMap<String, TreeNode>);
-
-/// A node of the tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TreeNode {
-    /// Its level, such as `host`, `rack`, `dc`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub level: Option<String>,
-    /// Its parent; none: below the root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<String>,
-}
-
 /// `config/osd/<n>`: what the administrator says of an OSD. A missing key means the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -265,6 +302,9 @@ pub struct OsdConfig {
     /// Never taken out automatically.
     #[serde(default)]
     pub noout: bool,
+    /// What pools choose it by.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
 }
 
 fn default_reweight() -> f64 {
@@ -273,7 +313,7 @@ fn default_reweight() -> f64 {
 
 impl Default for OsdConfig {
     fn default() -> Self {
-        OsdConfig { reweight: default_reweight(), noout: false }
+        OsdConfig { reweight: default_reweight(), noout: false, tags: Tags::default() }
     }
 }
 
@@ -487,6 +527,10 @@ pub mod keys {
     /// `config/node_placement`.
     pub fn tree() -> String {
         format!("{PREFIX}config/node_placement")
+    }
+    /// `config/placement_levels`.
+    pub fn levels() -> String {
+        format!("{PREFIX}config/placement_levels")
     }
     /// `config/osd/<n>`.
     pub fn osd_config(osd: OsdId) -> String {

@@ -4,8 +4,10 @@
 //! against the tree, say) belong to those who combine them. Nothing here panics: people write these values.
 
 use super::access::{Access, Obeyed};
+use super::rules::Rules;
+pub use super::tree::{LEVEL_HOST, LEVEL_OSD};
 use super::{
-    FailureReport, Global, History, Image, Layout, Leader, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX,
+    FailureReport, Global, History, Image, Layout, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX,
     PgMap, PgMapChunk, Pool, PoolLayout, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
@@ -17,10 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// Levels that exist without being named in the tree.
-pub const LEVEL_OSD: &str = "osd";
-/// See [`LEVEL_OSD`].
-pub const LEVEL_HOST: &str = "host";
 /// Most members of a group: roles are bytes, and no code in use is wider.
 const PG_SIZE_MAX: u8 = 32;
 /// Most groups of a pool: their maps take about 20 MB of metadata then, a tenth of what a metadata store carries well.
@@ -41,6 +39,11 @@ const OUT_TIME_MAX_S: u64 = 315_360_000;
 const RECOVERY_OBJECTS_MAX: u64 = 1_024;
 /// Beyond ten times as slow, it is the same as no bound.
 const RECOVERY_PERCENT_MAX: u64 = 10_000;
+
+/// Rules of a group of 32 parts that each name all others on three levels are shorter.
+const RULES_MAX_BYTES: usize = 16 << 10;
+/// Beyond, placement would take minutes where the rules cannot be kept.
+const COMBINATIONS_MAX: u32 = 1_000_000;
 
 /// Ten years; for never, there is 0.
 const SCRUB_INTERVAL_MAX_S: u64 = 315_360_000;
@@ -69,6 +72,8 @@ pub enum Key {
     Pools,
     /// `config/node_placement`.
     Tree,
+    /// `config/placement_levels`.
+    Levels,
     /// `config/osd/<n>`.
     OsdConfig(OsdId),
     /// `config/inode/<pool>/<n>`.
@@ -109,6 +114,7 @@ impl Key {
             ["config", "global"] => Some(Key::Global),
             ["config", "pools"] => Some(Key::Pools),
             ["config", "node_placement"] => Some(Key::Tree),
+            ["config", "placement_levels"] => Some(Key::Levels),
             ["config", "osd", osd] => number(osd).map(|osd| Key::OsdConfig(OsdId(osd))),
             ["config", "inode", pool, inode] => Some(Key::Image(PoolId(number(pool)?), InodeId(number(inode)?))),
             ["config", "last_inode", pool] => Some(Key::LastInode(PoolId(number(pool)?))),
@@ -151,6 +157,8 @@ pub enum Value {
     Pools(Pools),
     /// `config/node_placement`.
     Tree(Tree),
+    /// `config/placement_levels`.
+    Levels(Levels),
     /// `config/osd/<n>`.
     OsdConfig(OsdConfig),
     /// `config/inode/<pool>/<n>`.
@@ -189,6 +197,7 @@ pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueErr
         Key::Global => json(bytes).and_then(|v| check_global(&v).map(|()| Value::Global(v))),
         Key::Pools => json(bytes).and_then(|v| check_pools(&v).map(|()| Value::Pools(v))),
         Key::Tree => json(bytes).and_then(|v| check_tree(&v).map(|()| Value::Tree(v))),
+        Key::Levels => json(bytes).and_then(|v| check_levels(&v).map(|()| Value::Levels(v))),
         Key::OsdConfig(_) => json(bytes).and_then(|v| check_osd_config(&v).map(|()| Value::OsdConfig(v))),
         Key::Image(..) => json(bytes).and_then(|v| check_image(&v).map(|()| Value::Image(v))),
         Key::LastInode(_) => json(bytes).map(Value::LastInode),
@@ -255,7 +264,25 @@ pub fn check_pool(pool: &Pool) -> Result<(), String> {
     ensure(pool.scrub_interval_s <= SCRUB_INTERVAL_MAX_S, || {
         format!("scrub_interval_s is {}; use 0 (never) to {SCRUB_INTERVAL_MAX_S}", pool.scrub_interval_s)
     })?;
-    ensure(!pool.failure_domain.is_empty(), || "failure_domain is empty; use \"host\" or another level".into())
+    check_placement(pool)
+}
+
+fn check_placement(pool: &Pool) -> Result<(), String> {
+    ensure(!pool.failure_domain.is_empty(), || "failure_domain is empty; use \"host\" or another level".into())?;
+    for (field, text) in [("level_placement", &pool.level_placement), ("raw_placement", &pool.raw_placement)] {
+        let length = text.as_ref().map_or(0, String::len);
+        ensure(length <= RULES_MAX_BYTES, || format!("{field} has {length} bytes; use up to {RULES_MAX_BYTES}"))?;
+    }
+    // What follows from the ranks of levels is known where the pool is combined with the tree.
+    Rules::of_pool(pool, &Levels::default())?;
+    let combinations = pool.max_osd_combinations;
+    ensure((1..=COMBINATIONS_MAX).contains(&combinations), || {
+        format!("max_osd_combinations is {combinations}; use 1 to {COMBINATIONS_MAX} (10000 is usual)")
+    })?;
+    let named = pool.root_node.as_ref().is_none_or(|node| !node.is_empty());
+    ensure(named, || "root_node is empty; leave it out to use the whole tree".into())?;
+    pool.osd_tags.check().map_err(|reason| format!("osd_tags: {reason}"))?;
+    pool.primary_affinity_tags.check().map_err(|reason| format!("primary_affinity_tags: {reason}"))
 }
 
 /// Checks a new value against the one that it replaces.
@@ -359,8 +386,37 @@ fn check_tree_node(tree: &Tree, name: &str, node: &TreeNode) -> Result<(), Strin
     Ok(())
 }
 
-fn check_osd_config(config: &OsdConfig) -> Result<(), String> {
-    ensure((0.0..=1.0).contains(&config.reweight), || format!("reweight is {}; use 0 to 1", config.reweight))
+fn check_levels(levels: &Levels) -> Result<(), String> {
+    let lowest = levels.rank(LEVEL_OSD);
+    for (name, rank) in &levels.0 {
+        check_name(name)?;
+        let above = name == LEVEL_OSD || Some(*rank) < lowest;
+        ensure(above, || {
+            let osd = lowest.unwrap_or_default();
+            format!(
+                "level '{name}' has rank {rank}, \"{LEVEL_OSD}\" has {osd}; give it a lower one: OSDs contain no other nodes"
+            )
+        })?;
+        let twin = levels.0.iter().find(|(other, twin)| *other != name && *twin == rank);
+        ensure(twin.is_none(), || {
+            let other = twin.map_or("", |(other, _)| other);
+            format!(
+                "levels '{name}' and '{other}' both have rank {rank}; give each its own, lower ones nearer to the root"
+            )
+        })?;
+    }
+    let host = levels.rank(LEVEL_HOST);
+    let twin = levels.0.iter().find(|(name, rank)| *name != LEVEL_HOST && Some(**rank) == host);
+    ensure(twin.is_none(), || {
+        let (other, rank) = twin.map_or(("", 0), |(name, rank)| (name.as_str(), *rank));
+        format!("level '{other}' has rank {rank}, which is that of \"{LEVEL_HOST}\"; give it another one")
+    })
+}
+
+/// Checks what is set of an OSD; also for tools, before they write.
+pub fn check_osd_config(config: &OsdConfig) -> Result<(), String> {
+    ensure((0.0..=1.0).contains(&config.reweight), || format!("reweight is {}; use 0 to 1", config.reweight))?;
+    config.tags.check()
 }
 
 fn check_image(image: &Image) -> Result<(), String> {

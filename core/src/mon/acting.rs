@@ -15,6 +15,7 @@
 
 mod roles;
 
+use super::load::Load;
 use crate::id::{Epoch, Member, OsdId, Role};
 use crate::map::{ActingMember, History, PgMap, Pool, Wish};
 use crate::planted::{Bug, planted};
@@ -27,6 +28,8 @@ pub struct Usable {
     pub member: ActingMember,
     /// Its failure domain on the pool's level.
     pub domain: String,
+    /// One of those that should be primaries.
+    pub affine: bool,
 }
 
 /// OSDs that may act.
@@ -49,9 +52,6 @@ pub struct Group<'a> {
     pub floor: Epoch,
 }
 
-/// OSDs by how many groups they are primary of.
-pub type Load = BTreeMap<OsdId, u32>;
-
 impl Group<'_> {
     /// The map that the group should have now. `load` is brought up to date.
     pub fn next_map(&self, usable: &UsableOsds, load: &mut Load) -> PgMap {
@@ -60,7 +60,7 @@ impl Group<'_> {
         let same = self.map.is_some_and(|map| map.acting == acting && map.epoch > self.floor);
         let primary = if same { old_primary } else { self.primary(usable, &acting, load) };
         if primary != old_primary {
-            count_primary(load, old_primary, primary);
+            load.count_primary(old_primary, primary);
         }
         let same = same || planted(Bug::KeepEpoch);
         let epoch = if same { self.epoch() } else { Epoch(self.epoch().max(self.floor).0 + 1) };
@@ -172,7 +172,7 @@ impl Group<'_> {
         members
     }
 
-    /// The present primary if it still acts and holds the data, else the member that is primary of the fewest groups,
+    /// The present primary if it still acts and holds the data, else the member that should be (few groups to serve, tags),
     /// among those that hold the data if there are any: it serves reads from its own store.
     fn primary(&self, usable: &UsableOsds, acting: &[Option<ActingMember>], load: &Load) -> Option<OsdId> {
         let holding = self.holding(usable);
@@ -185,7 +185,7 @@ impl Group<'_> {
             eligible = members().map(|(osd, _)| osd).collect();
         }
         let present = self.map.and_then(|map| map.primary).filter(|osd| eligible.contains(osd));
-        present.or_else(|| eligible.into_iter().min_by_key(|osd| (load.get(osd).copied().unwrap_or(0), *osd)))
+        present.or_else(|| load.choose(&eligible, usable))
     }
 
     /// Whether the group is where it should be, and all its members hold everything.
@@ -220,16 +220,6 @@ pub fn wish_in_force(wish: &Wish, map: Option<&PgMap>, usable: &UsableOsds) -> b
     let named = by.is_some_and(|member| member.incarnation == wish.incarnation);
     let alive = usable.get(&wish.by).is_some_and(|usable| usable.member.incarnation == wish.incarnation);
     named && alive && map.primary == Some(wish.by) && (map.primary_since..=map.epoch).contains(&wish.epoch)
-}
-
-/// Moves one primary in the books.
-pub fn count_primary(load: &mut Load, old: Option<OsdId>, new: Option<OsdId>) {
-    if let Some(count) = old.and_then(|osd| load.get_mut(&osd)) {
-        *count = count.saturating_sub(1);
-    }
-    if let Some(osd) = new {
-        *load.entry(osd).or_default() += 1;
-    }
 }
 
 fn without_osds(usable: &UsableOsds, without: &[OsdId]) -> UsableOsds {

@@ -16,6 +16,7 @@
 
 pub mod acting;
 pub mod leadership;
+pub mod load;
 pub mod plan;
 pub mod relayout;
 pub mod targets;
@@ -223,9 +224,11 @@ impl Mon {
         // A store that lost metadata serves nothing for ever: its data move as if the OSD were down.
         let serving = up.iter().filter(|(_, state)| state.trusted).map(|(osd, _)| *osd).collect();
         note_down(&mut self.down_since, env, &self.map, &serving);
-        for placed in self.targets.update(env.now, &self.map) {
+        let update = self.targets.update(env.now, &self.map);
+        update.refused.into_iter().for_each(|text| log(env, Level::Error, text));
+        for placed in update.placed {
             let text = format!("placed pool {}: {} moved, {} filled", placed.pool, placed.moves, placed.filled);
-            env.out.push(Effect::Observe(Event::Log(Level::Info, text)));
+            log(env, Level::Info, text);
         }
         let balance = self.balance_due && self.balance_at <= env.now;
         if balance {

@@ -3,12 +3,14 @@
 //! Owns the comparison of what is with what should be. Does not own when it is made, nor the writing.
 //! Invariant: every write names the revision of the value that it was worked out from.
 
-use super::acting::{Group, Load, Usable, UsableOsds, count_primary, wish_in_force};
+use super::acting::{Group, Usable, UsableOsds, wish_in_force};
+use super::load::Load;
 use super::relayout::{self, Inheritance, inheritance};
 use super::targets::Targets;
 use crate::id::{Epoch, InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::map::parse::Key;
-use crate::map::place::domains;
+use crate::map::place::survey::{acting_level, is_affine};
+use crate::map::tree::node_of;
 use crate::map::{
     ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, PoolLayout, keys,
 };
@@ -66,7 +68,7 @@ impl Situation<'_> {
         let mut load = self.load(id, layout);
         let mut maps = self.next_maps(id, pool, layout, &usable, &mut load);
         if self.balance {
-            self.balance_primaries(id, pool, layout, &mut maps, &mut load);
+            self.balance_primaries(id, pool, (layout, &usable), &mut maps, &mut load);
         }
         let mut chunks: BTreeMap<u32, PgMapChunk> = BTreeMap::new();
         for (number, map) in maps {
@@ -84,19 +86,24 @@ impl Situation<'_> {
 
     /// OSDs that may act: up, and with a store that can be trusted.
     fn usable(&self, pool: &Pool) -> UsableOsds {
+        let level = acting_level(self.map, pool);
         let trusted = self.up.iter().filter(|(_, state)| state.trusted);
         let usable = |(osd, state): (&OsdId, &&OsdState)| {
             let member = ActingMember { osd: *osd, store: state.store, incarnation: state.incarnation };
-            let domain = domains::domain(self.map.tree(), *osd, &state.host, &pool.failure_domain);
-            (*osd, Usable { member, domain })
+            let domain = node_of(self.map.tree(), *osd, &state.host, &level);
+            (*osd, Usable { member, domain, affine: is_affine(self.map, pool, *osd) })
         };
         trusted.map(usable).collect()
     }
 
     fn load(&self, pool: PoolId, layout: PoolLayout) -> Load {
-        let mut load = Load::new();
+        let mut load = Load::default();
         for (_, map) in self.map.pg_maps().filter(|(pg, _)| pg.pool == pool && layout.now.contains(pg.number)) {
-            count_primary(&mut load, None, map.primary);
+            load.count_primary(None, map.primary);
+        }
+        for pg in layout.now.numbers().map(|number| PgId { pool, number }) {
+            let target = self.targets.target(pg).or_else(|| Some(&self.map.pg_map(pg)?.0.target));
+            target.into_iter().flatten().flatten().for_each(|osd| load.count_member(*osd));
         }
         load
     }
@@ -137,7 +144,7 @@ impl Situation<'_> {
         &self,
         id: PoolId,
         pool: &Pool,
-        layout: PoolLayout,
+        (layout, usable): (PoolLayout, &UsableOsds),
         maps: &mut BTreeMap<PgNumber, PgMap>,
         load: &mut Load,
     ) {
@@ -152,9 +159,9 @@ impl Situation<'_> {
         }
         let mut left = maps.len().div_ceil(BALANCE_PART);
         for map in maps.values_mut() {
-            let Some(better) = less_loaded(map, load).filter(|_| left > 0) else { continue };
+            let Some(better) = load.better(map, usable).filter(|_| left > 0) else { continue };
             left -= 1;
-            count_primary(load, map.primary, Some(better));
+            load.count_primary(map.primary, Some(better));
             map.primary = Some(better);
             map.epoch = Epoch(map.epoch.0 + 1);
         }
@@ -237,14 +244,6 @@ impl Situation<'_> {
         let reported = self.map.removed_from(pool, inode).filter(|number| layout.contains(*number)).count();
         u32::try_from(reported) == Ok(layout.pg_count)
     }
-}
-
-/// A member that is primary of at least two groups fewer than the primary.
-fn less_loaded(map: &PgMap, load: &Load) -> Option<OsdId> {
-    let of = |osd: OsdId| load.get(&osd).copied().unwrap_or(0);
-    let present = of(map.primary?);
-    let members = map.acting.iter().flatten().map(|member| member.osd);
-    members.filter(|osd| of(*osd) + 1 < present).min_by_key(|osd| (of(*osd), *osd))
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {

@@ -7,7 +7,9 @@
 
 use super::relayout::first_layout;
 use crate::id::{OsdId, PgId, PgNumber, PoolId};
-use crate::map::place::{Candidate, Placement, Problem, domains, keep_domains, keep_places, place};
+use crate::map::place::survey::{Survey, acting_level};
+use crate::map::place::{Keeper, Placement, keep_domains, keep_places, place};
+use crate::map::tree::node_of;
 use crate::map::{ClusterMap, Layout, OsdRecord, Pool};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +23,7 @@ type Groups = Vec<Vec<Option<OsdId>>>;
 /// What a placement follows from.
 #[derive(Clone, Debug, PartialEq)]
 struct Inputs {
-    candidates: Vec<Candidate>,
-    pg_size: usize,
+    survey: Survey,
     layout: Layout,
 }
 
@@ -44,38 +45,73 @@ pub struct Placed {
     pub filled: usize,
 }
 
+/// What an update brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Placements that were made.
+    pub placed: Vec<Placed>,
+    /// Pools that cannot be placed as they and the tree are now, and why; where their groups were wanted they stay.
+    pub refused: Vec<String>,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     runs: BTreeMap<PoolId, Run>,
+    /// What was said already.
+    refused: BTreeMap<PoolId, String>,
 }
 
 impl Targets {
     /// Looks at the map; works out what is due.
-    pub fn update(&mut self, now: Time, map: &ClusterMap) -> Vec<Placed> {
+    pub fn update(&mut self, now: Time, map: &ClusterMap) -> Update {
         let pools: BTreeSet<PoolId> = map.pools().map(|(id, _)| id).collect();
         self.runs.retain(|id, _| pools.contains(id));
-        map.pools().filter_map(|(id, pool)| self.update_pool(now, map, id, pool)).collect()
+        self.refused.retain(|id, _| pools.contains(id));
+        let mut update = Update::default();
+        for (id, pool) in map.pools() {
+            match Survey::of(map, pool) {
+                Ok(survey) => {
+                    self.refused.remove(&id);
+                    update.placed.extend(self.update_pool(now, map, (id, pool), survey));
+                }
+                Err(reason) => update.refused.extend(self.refuse(id, pool, reason)),
+            }
+        }
+        update
     }
 
-    fn update_pool(&mut self, now: Time, map: &ClusterMap, id: PoolId, pool: &Pool) -> Option<Placed> {
+    /// What is to be said of a pool that cannot be placed.
+    fn refuse(&mut self, id: PoolId, pool: &Pool, reason: String) -> Option<String> {
+        let text = format!("pool {id} ('{}') is not placed anew: {reason}", pool.name);
+        let known = self.refused.insert(id, reason.clone());
+        (known != Some(reason)).then_some(text)
+    }
+
+    fn update_pool(
+        &mut self,
+        now: Time,
+        map: &ClusterMap,
+        (id, pool): (PoolId, &Pool),
+        survey: Survey,
+    ) -> Option<Placed> {
         let layout = map.layout(id).unwrap_or_else(|| first_layout(map, id, pool));
-        let inputs = inputs(map, pool, layout.now);
+        let inputs = Inputs { survey, layout: layout.now };
         if self.runs.get(&id).is_none_or(|run| run.inputs != inputs) {
             let placed =
                 layout.now.numbers().next().is_some_and(|number| map.pg_map(PgId { pool: id, number }).is_some());
             let new = !placed && layout.before.is_none();
-            let due = if new && can_be_whole(&inputs) { now } else { now + SETTLE };
+            let due = if new && can_be_whole(&inputs.survey) { now } else { now + SETTLE };
             self.runs.insert(id, Run { inputs, due, result: None });
         }
         let run = self.runs.get_mut(&id)?;
         // Groups that take over objects begin where these are, and move from there.
         let homeless = |number: PgNumber| map.pg_map(PgId { pool: id, number }).is_none();
         let founding = layout.before.is_some() && layout.now.numbers().any(homeless);
-        if run.result.is_some() || run.due > now || run.inputs.candidates.is_empty() || founding {
+        if run.result.is_some() || run.due > now || run.inputs.survey.candidates.is_empty() || founding {
             return None;
         }
-        let Placement { groups, moves, filled } = run_placement(map, id, &run.inputs);
+        let Placement { groups, moves, filled, .. } = run_placement(map, id, &run.inputs);
         run.result = Some(groups);
         Some(Placed { pool: id, moves, filled })
     }
@@ -95,30 +131,14 @@ impl Targets {
 
     /// When `update` is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let waits = |run: &&Run| run.result.is_none() && !run.inputs.candidates.is_empty();
+        let waits = |run: &&Run| run.result.is_none() && !run.inputs.survey.candidates.is_empty();
         self.runs.values().filter(waits).map(|run| run.due).min()
     }
 }
 
 /// Whether all groups would get all their members.
-fn can_be_whole(inputs: &Inputs) -> bool {
-    let domains: BTreeSet<&str> = inputs.candidates.iter().map(|candidate| candidate.domain.as_str()).collect();
-    domains.len() >= inputs.pg_size
-}
-
-fn inputs(map: &ClusterMap, pool: &Pool, layout: Layout) -> Inputs {
-    let candidates = map.osd_records().filter_map(|(osd, record)| {
-        let weight = map.osd_config(osd).reweight * mebibytes(record.size_bytes);
-        let domain = domains::domain(map.tree(), osd, &record.host, &pool.failure_domain);
-        let strict = record.immediate_commit >= pool.immediate_commit;
-        (weight > 0.0 && !record.out && strict).then_some(Candidate { osd, weight, domain })
-    });
-    Inputs { candidates: candidates.collect(), pg_size: usize::from(pool.pg_size), layout }
-}
-
-/// A size as a weight; exact enough up to 4 EiB.
-fn mebibytes(bytes: u64) -> f64 {
-    f64::from(u32::try_from(bytes >> 20).unwrap_or(u32::MAX).max(1))
+fn can_be_whole(survey: &Survey) -> bool {
+    survey.problem(&[], 0).possible().holes == 0
 }
 
 fn run_placement(map: &ClusterMap, id: PoolId, inputs: &Inputs) -> Placement {
@@ -127,16 +147,17 @@ fn run_placement(map: &ClusterMap, id: PoolId, inputs: &Inputs) -> Placement {
         map.pg_map(pg).map_or(Vec::new(), |(map, _)| map.target.clone())
     };
     let present: Groups = inputs.layout.numbers().map(target).collect();
-    let seed = u64::from(id.0);
-    let problem = Problem { candidates: &inputs.candidates, pg_size: inputs.pg_size, present: &present, seed };
+    let problem = inputs.survey.problem(&present, u64::from(id.0));
     let mut placement = place(&problem);
-    let level = map.pool(id).map_or("", |pool| pool.failure_domain.as_str());
-    let domain = |(osd, record): (OsdId, &OsdRecord)| (osd, domains::domain(map.tree(), osd, &record.host, level));
+    let keeper = Keeper::new(&problem);
+    let level = map.pool(id).map_or(String::new(), |pool| acting_level(map, pool));
+    let domain = |(osd, record): (OsdId, &OsdRecord)| (osd, node_of(map.tree(), osd, &record.host, &level));
     let domains: BTreeMap<OsdId, String> = map.osd_records().map(domain).collect();
     for (number, members) in inputs.layout.numbers().zip(&mut placement.groups) {
         let homes = homes(map, PgId { pool: id, number });
-        keep_places(members, &homes);
-        keep_domains(members, &homes, |osd| domains.get(&osd));
+        // Where the rules tell parts apart, members cannot always change places.
+        keeper.change(members, |members| keep_places(members, &homes));
+        keeper.change(members, |members| keep_domains(members, &homes, |osd| domains.get(&osd)));
     }
     placement
 }

@@ -9,7 +9,7 @@
 
 use crate::id::{OsdId, Revision};
 use crate::map::parse::{LEVEL_HOST, LEVEL_OSD};
-use crate::map::{ClusterMap, FailureReport, OsdState, place::domains};
+use crate::map::{ClusterMap, FailureReport, OsdState, tree::node_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reports from so many failure domains are enough: one alone may be cut off itself.
@@ -21,7 +21,7 @@ pub fn up_osds(map: &ClusterMap) -> BTreeMap<OsdId, &OsdState> {
     let mut reports: Vec<_> = map.failure_reports().filter(|(osd, by, ..)| osd != by).collect();
     reports.sort_by_key(|(osd, by, _, revision): &(OsdId, OsdId, &FailureReport, Revision)| (*revision, *osd, *by));
     let level = verdict_level(map);
-    let domain = |osd: OsdId, state: &OsdState| domains::domain(map.tree(), osd, &state.host, level);
+    let domain = |osd: OsdId, state: &OsdState| node_of(map.tree(), osd, &state.host, level);
     let mut accusers: BTreeMap<OsdId, BTreeSet<OsdId>> = BTreeMap::new();
     for (osd, by, report, _) in reports {
         let named = up.get(&osd).is_some_and(|state| state.incarnation == report.incarnation);

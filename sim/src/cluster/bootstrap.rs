@@ -112,6 +112,7 @@ impl Cluster {
             failure_domain: if config.racks { "rack" } else { "host" }.into(),
             immediate_commit: config.immediate_commit,
             scrub_interval_s: config.scrub_interval_s,
+            ..Pool::default()
         };
         if config.racks {
             self.put(keys::tree(), &self.tree());

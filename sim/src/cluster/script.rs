@@ -363,7 +363,7 @@ impl Cluster {
         if !self.decisions.allows_action() {
             return;
         }
-        self.put(keys::osd_config(osd), &OsdConfig { reweight, noout: false });
+        self.put(keys::osd_config(osd), &OsdConfig { reweight, ..OsdConfig::default() });
     }
 
     /// From now on more may be lost than the pool promises to survive.

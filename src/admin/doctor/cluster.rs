@@ -4,7 +4,7 @@ use super::{Finding, Level};
 use crate::admin::{osd, room};
 use crate::metadata::Metadata;
 use anyhow::Result;
-use ashlar_core::map::place::domains;
+use ashlar_core::map::tree::node_of;
 use ashlar_core::map::{ClusterMap, ImmediateCommit, Pool, keys};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -114,8 +114,7 @@ fn of_pool(map: &ClusterMap, pool: &Pool) -> Vec<Finding> {
 
 /// Failure domains with an OSD.
 fn domains_of(map: &ClusterMap, pool: &Pool) -> usize {
-    let domain = |(osd, state): (_, &ashlar_core::map::OsdState)| {
-        domains::domain(map.tree(), osd, &state.host, &pool.failure_domain)
-    };
+    let domain =
+        |(osd, state): (_, &ashlar_core::map::OsdState)| node_of(map.tree(), osd, &state.host, &pool.failure_domain);
     map.osd_states().map(domain).collect::<BTreeSet<_>>().len()
 }

@@ -1,191 +1,97 @@
-//! Brings every OSD to its share with the fewest moves, by linear programming.
+//! Brings every OSD to its share with the fewest moves.
 //!
-//! Variables: how many members move from OSD `a` to OSD `b`, at most as many as there are groups in which `b` may stand
-//! in for `a`; members that came by `fill` are nearly free to move, those that hold data cost 1. Constraints: each
-//! OSD ends between its share rounded down and rounded up; what cannot be reached costs [`MISS_COST`]. It is a flow,
-//! so the solver's vertex is a solution in whole numbers and rounding loses nothing.
-//!
-//! The programme counts each pair on its own, while a group can be changed once only, so its answer is carried out as
-//! far as it goes and the rest is solved again. First only direct moves are considered; when they do not help (all
-//! groups of `a` already use the domain of `b`), moves by way of third OSDs.
+//! Owns the goals and the order of the means: straight exchanges as long as they help, then chains by a linear programme,
+//! then members that move together; and again.
 
 use super::board::Board;
 use super::shares::Share;
-use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, microlp, variable};
-use std::collections::BTreeMap;
+use super::{exchange, flows, regroup};
 
-/// Cost of an OSD being one group off: above any number of moves that could mend it.
-const MISS_COST: f64 = 100.0;
-/// Cost of moving a member that holds no data yet: not 0, so that nothing moves in vain.
-const FRESH_COST: f64 = 0.01;
-/// Most variables of one programme: it is solved within a second.
-const VARIABLES_MAX: usize = 12_000;
-/// Most programmes: each but the last two brings progress; a handful is usual.
-const ROUNDS_MAX: usize = 32;
+/// Most rounds; one or two are usual.
+const ROUNDS_MAX: u32 = 24;
+/// Rounds without progress before the best so far has to do: means that go astray may still open a way for others.
+const STUCK_MAX: u32 = 2;
+
+/// What is to be reached: each OSD between its share rounded down and rounded up.
+pub struct Goals<'a> {
+    /// By OSD.
+    pub shares: &'a [Share],
+}
+
+impl Goals<'_> {
+    /// Carries more than it should.
+    pub fn is_over(&self, board: &Board, osd: usize) -> bool {
+        board.count[osd] > self.shares[osd].high
+    }
+
+    /// Carries less than it should.
+    pub fn is_under(&self, board: &Board, osd: usize) -> bool {
+        board.count[osd] < self.shares[osd].low
+    }
+
+    /// May carry one less.
+    pub fn gives(&self, board: &Board, osd: usize) -> bool {
+        board.count[osd] > self.shares[osd].low
+    }
+
+    /// May carry one more.
+    pub fn takes(&self, board: &Board, osd: usize) -> bool {
+        board.count[osd] < self.shares[osd].high
+    }
+
+    /// By how many groups an OSD misses its goal.
+    pub fn miss(&self, board: &Board, osd: usize) -> u32 {
+        let (count, share) = (board.count[osd], &self.shares[osd]);
+        count.saturating_sub(share.high) + share.low.saturating_sub(count)
+    }
+
+    /// By how many groups all miss theirs.
+    pub fn misses(&self, board: &Board) -> u32 {
+        (0..self.shares.len()).map(|osd| self.miss(board, osd)).sum()
+    }
+
+    /// What an OSD lacks up to its exact share.
+    pub fn lack(&self, board: &Board, osd: usize) -> f64 {
+        self.shares[osd].exact - f64::from(board.count[osd])
+    }
+}
 
 /// See the module.
 pub fn balance(board: &mut Board, shares: &[Share], seed: u64) {
+    let goals = Goals { shares };
+    let mut best: Option<(u32, Board)> = None;
     let mut stuck = 0;
     for round in 0..ROUNDS_MAX {
-        let before = misses(board, shares);
-        if before == 0 || stuck > 1 {
+        // Another order of groups each time: what led into a dead end is not done again.
+        let seed = seed.wrapping_add(u64::from(round) << 32);
+        exchange::exchange(board, &goals, seed);
+        let misses = goals.misses(board);
+        if misses == 0 {
             return;
         }
-        let pairs = if stuck == 0 { direct_pairs(board, shares, round) } else { all_pairs(board, shares, round) };
-        let moves = solve(board, shares, &pairs);
-        carry_out(board, &moves, seed);
-        stuck = if misses(board, shares) < before { 0 } else { stuck + 1 };
-    }
-}
-
-fn misses(board: &Board, shares: &[Share]) -> u32 {
-    let miss = |(count, share): (&u32, &Share)| count.saturating_sub(share.high) + share.low.saturating_sub(*count);
-    board.count.iter().zip(shares).map(miss).sum()
-}
-
-/// From, to.
-type Pair = (usize, usize);
-
-/// Pairs of which one is out of its bounds and the other can help.
-fn direct_pairs(board: &Board, shares: &[Share], round: usize) -> Vec<Pair> {
-    let over = |osd: usize| board.count[osd] > shares[osd].high;
-    let under = |osd: usize| board.count[osd] < shares[osd].low;
-    let gives = |osd: usize| board.count[osd] > shares[osd].low;
-    let takes = |osd: usize| board.count[osd] < shares[osd].high;
-    let osds = 0..shares.len();
-    let useful = |a: usize, b: usize| a != b && ((over(a) && takes(b)) || (gives(a) && under(b)));
-    let pairs = osds.clone().flat_map(|a| osds.clone().map(move |b| (a, b))).filter(|(a, b)| useful(*a, *b));
-    thin_out(pairs.collect(), round)
-}
-
-/// All pairs of OSDs out of bounds with everybody, and of the others among themselves as far as there is room.
-fn all_pairs(board: &Board, shares: &[Share], round: usize) -> Vec<Pair> {
-    let off = |osd: usize| board.count[osd] > shares[osd].high || board.count[osd] < shares[osd].low;
-    let osds = 0..shares.len();
-    let pairs = osds.clone().flat_map(|a| osds.clone().map(move |b| (a, b))).filter(|(a, b)| a != b);
-    let (first, rest): (Vec<Pair>, Vec<Pair>) = pairs.partition(|(a, b)| off(*a) || off(*b));
-    let mut chosen = thin_out(first, round);
-    let room = VARIABLES_MAX - chosen.len();
-    chosen.extend(thin_out_to(rest, round, room));
-    chosen
-}
-
-fn thin_out(pairs: Vec<Pair>, round: usize) -> Vec<Pair> {
-    thin_out_to(pairs, round, VARIABLES_MAX)
-}
-
-/// Every n-th pair, other ones each round, so that at most `limit` are left.
-fn thin_out_to(pairs: Vec<Pair>, round: usize, limit: usize) -> Vec<Pair> {
-    if limit == 0 {
-        return Vec::new();
-    }
-    let step = pairs.len().div_ceil(limit).max(1);
-    pairs.into_iter().skip(round % step).step_by(step).collect()
-}
-
-/// How many groups there are in which one may stand in for the other: with members that hold no data, and with others.
-#[derive(Clone, Copy, Default)]
-struct Room {
-    fresh: u32,
-    data: u32,
-}
-
-fn rooms(board: &Board, pairs: &[Pair]) -> Vec<Room> {
-    let mut by_sender: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
-    for (index, (from, to)) in pairs.iter().enumerate() {
-        by_sender.entry(*from).or_default().push((*to, index));
-    }
-    let mut rooms = vec![Room::default(); pairs.len()];
-    for group in 0..board.group_count() {
-        for (slot, place) in board.group(group).iter().enumerate() {
-            let receivers = place.osd.and_then(|osd| by_sender.get(&osd));
-            for (to, index) in receivers.into_iter().flatten() {
-                if board.admits(group, slot, *to) {
-                    let room = &mut rooms[*index];
-                    if place.present.is_none() { room.fresh += 1 } else { room.data += 1 }
-                }
-            }
+        match &best {
+            Some((least, _)) if misses >= *least => stuck += 1,
+            _ => (best, stuck) = (Some((misses, board.clone())), 0),
+        }
+        if stuck > STUCK_MAX {
+            break;
+        }
+        flows::improve(board, &goals, seed, round);
+        if goals.misses(board) >= misses {
+            regroup::regroup(board, &goals, seed);
         }
     }
-    rooms
+    if let Some((_, best)) = best {
+        *board = best;
+    }
 }
 
-/// Members to move: from, to, how many.
-type Moves = Vec<(Pair, u32)>;
-
-fn solve(board: &Board, shares: &[Share], pairs: &[Pair]) -> Moves {
-    let rooms = rooms(board, pairs);
-    let mut variables = ProblemVariables::new();
-    let mut balance: Vec<Expression> = board.count.iter().map(|n| Expression::from(f64::from(*n))).collect();
-    let mut cost = Expression::from(0.0);
-    let mut flows: Vec<(Pair, Variable)> = Vec::new();
-    for ((from, to), room) in pairs.iter().zip(&rooms) {
-        for (limit, price) in [(room.fresh, FRESH_COST), (room.data, 1.0)] {
-            if limit > 0 {
-                let flow = variables.add(variable().min(0.0).max(f64::from(limit)));
-                balance[*from] -= flow;
-                balance[*to] += flow;
-                cost += price * flow;
-                flows.push(((*from, *to), flow));
-            }
-        }
-    }
-    let misses: Vec<(Variable, Variable)> =
-        shares.iter().map(|_| (variables.add(variable().min(0.0)), variables.add(variable().min(0.0)))).collect();
-    for (below, above) in &misses {
-        cost += MISS_COST * (*below + *above);
-    }
-    let mut model = variables.minimise(cost).using(microlp);
-    for ((share, level), (below, above)) in shares.iter().zip(balance).zip(misses) {
-        model = model.with(constraint!(level.clone() + below >= f64::from(share.low)));
-        model = model.with(constraint!(level - above <= f64::from(share.high)));
-    }
-    // With the misses every programme has a solution; should the solver give up all the same, nothing moves.
-    let Ok(solution) = model.solve() else { return Vec::new() };
-    flows.iter().map(|(pair, flow)| (*pair, rounded(solution.value(*flow)))).filter(|(_, n)| *n > 0).collect()
-}
-
-/// The whole number that the solver means.
-fn rounded(value: f64) -> u32 {
-    (0..).find(|n| f64::from(*n) + 0.5 > value).unwrap_or(0)
-}
-
-fn carry_out(board: &mut Board, moves: &Moves, seed: u64) {
-    let mut wanted: BTreeMap<Pair, u32> = BTreeMap::new();
-    for (pair, number) in moves {
-        *wanted.entry(*pair).or_default() += number;
-    }
-    let mut of_sender: BTreeMap<usize, Vec<(usize, u32)>> = BTreeMap::new();
-    for ((from, to), number) in wanted {
-        of_sender.entry(from).or_default().push((to, number));
-    }
+/// Groups in an order that has nothing to do with their numbers (multiplicative hashing by the golden ratio).
+pub fn scattered(board: &Board, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..board.group_count()).collect();
-    order.sort_by_key(|group| scatter(seed, *group));
-    for fresh in [true, false] {
-        for group in &order {
-            move_members(board, *group, fresh, &mut of_sender);
-        }
-    }
-}
-
-/// Lets the members of one group go where the solution wants one of theirs.
-fn move_members(board: &mut Board, group: usize, fresh: bool, wanted: &mut BTreeMap<usize, Vec<(usize, u32)>>) {
-    for slot in 0..board.size {
-        let place = board.group(group)[slot];
-        if place.present.is_none() != fresh {
-            continue;
-        }
-        let Some(receivers) = place.osd.and_then(|osd| wanted.get_mut(&osd)) else { continue };
-        let open = |(to, number): &&mut (usize, u32)| *number > 0 && board.admits(group, slot, *to);
-        if let Some((to, number)) = receivers.iter_mut().find(open) {
-            *number -= 1;
-            board.set(group, slot, *to);
-        }
-    }
-}
-
-/// An order of groups that has nothing to do with their numbers (multiplicative hashing by the golden ratio).
-fn scatter(seed: u64, group: usize) -> u64 {
-    let number = u64::try_from(group).expect("groups are counted in 32 bits");
-    (number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xff51_afd7_ed55_8ccd)
+    order.sort_by_cached_key(|group| {
+        let number = u64::try_from(*group).expect("groups are counted in 32 bits");
+        (number ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xff51_afd7_ed55_8ccd)
+    });
+    order
 }

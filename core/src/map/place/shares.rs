@@ -1,26 +1,92 @@
 //! How many groups each OSD should carry.
+//!
+//! Exact shares are in proportion to weight as far as the rules let it. Whole numbers of groups come as near as that can
+//! be: an OSD with few groups is the fuller for one more, so it is rounded down where others can carry what it leaves.
+
+use super::choose::Search;
+use super::terms::Terms;
+use crate::map::rules::Rules;
 
 /// Shares this near to a whole number are that number: far above the rounding errors of the sums, far below a group.
 const NEARLY: f64 = 1e-6;
+/// OSDs may carry so much more than their share if others need not: three quarters of a hundredth, so that an OSD more
+/// or less does not push others out of their bounds.
+const TOLERANCE: f64 = 1.0075;
+/// A node is full if so much of what it may carry at all is in its share.
+const SATURATED: f64 = 1.0 - 1e-6;
+/// Halvings in the search for a factor: as exact as floats are.
+const HALVINGS: u32 = 50;
+/// Steps for shares under rules of several levels: an error of a ten-thousandth of all groups.
+const STEPS_MAX: usize = 20_000;
+/// Fewest steps.
+const STEPS_MIN: usize = 1_000;
+/// OSDs looked at in all steps together: some seconds.
+const STEP_WORK: usize = 100_000_000;
+/// OSDs tried for one group.
+const STEP_TRIES: u32 = 10_000;
 
 /// An OSD's share, and the whole numbers of groups that are right for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
     /// Exact.
     pub exact: f64,
-    /// Rounded down.
+    /// At least.
     pub low: u32,
-    /// Rounded up.
+    /// At most.
     pub high: u32,
 }
 
 impl Share {
-    fn new(exact: f64) -> Self {
-        let nearest = exact.round();
-        let (low, high) =
-            if (exact - nearest).abs() < NEARLY { (nearest, nearest) } else { (exact.floor(), exact.ceil()) };
-        Share { exact, low: whole(low), high: whole(high) }
+    fn new(exact: f64, error: f64, factor: f64) -> Self {
+        let low = near(exact - error).max(0.0).floor();
+        Share { exact, low: whole(low), high: whole(most(exact, error, factor)) }
     }
+}
+
+/// A number, or the whole one that it must have been.
+fn near(number: f64) -> f64 {
+    if (number - number.round()).abs() < NEARLY { number.round() } else { number }
+}
+
+/// What an OSD may carry at most.
+fn most(exact: f64, error: f64, factor: f64) -> f64 {
+    near(exact * factor + error).floor().max(near(exact).floor())
+}
+
+/// The least factor by which OSDs with these shares may exceed them, so that in whole groups they can carry `needed`.
+fn factor(exact: &[f64], error: f64, needed: f64) -> f64 {
+    let enough = |factor: f64| exact.iter().map(|exact| most(*exact, error, factor)).sum::<f64>() >= needed - NEARLY;
+    // With this one every share may be rounded up.
+    let largest = exact.iter().copied().filter(|exact| *exact > NEARLY).map(|exact| 1.0 + 1.0 / exact);
+    let (mut low, mut high) = (TOLERANCE, largest.fold(TOLERANCE, f64::max));
+    if enough(low) {
+        return low;
+    }
+    for _ in 0..HALVINGS {
+        let middle = (low + high) / 2.0;
+        if enough(middle) { high = middle } else { low = middle }
+    }
+    high
+}
+
+/// Whole numbers for exact shares that are known but for an error.
+fn round(terms: &Terms, exact: &[f64], error: f64, groups: usize) -> Vec<Share> {
+    let total: f64 = exact.iter().sum();
+    let mut factors = vec![factor(exact, error, total); exact.len()];
+    for level in 0..terms.levels() {
+        let limit = float(groups) * float(terms.capacity(level));
+        let mut members = vec![Vec::new(); terms.node_count(level)];
+        (0..exact.len()).for_each(|osd| members[terms.node(level, osd)].push(osd));
+        for osds in members {
+            let of_node: Vec<f64> = osds.iter().map(|osd| exact[*osd]).collect();
+            let share: f64 = of_node.iter().sum();
+            if share >= limit * SATURATED {
+                let own = factor(&of_node, error, share);
+                osds.iter().for_each(|osd| factors[*osd] = factors[*osd].max(own));
+            }
+        }
+    }
+    exact.iter().zip(factors).map(|(exact, factor)| Share::new(*exact, error, factor)).collect()
 }
 
 /// A non-negative whole number of groups; a float holds every one that a pool can have.
@@ -32,16 +98,53 @@ fn whole(number: f64) -> u32 {
     result
 }
 
-/// Shares in proportion to weight, no domain above `groups`: what a domain cannot carry goes to the others.
-pub fn shares(weights: &[f64], domain_of: &[usize], domains: usize, groups: usize, size: usize) -> Vec<Share> {
+/// What each OSD should carry of so many groups under the rules, each with so many holes.
+pub fn shares(rules: &Rules, terms: &Terms, weights: &[f64], groups: usize, holes: usize) -> Vec<Share> {
+    if rules.only_level().is_none() {
+        return by_choice(terms, weights, groups, holes);
+    }
+    let domain_of: Vec<usize> =
+        (0..terms.osds()).map(|osd| if terms.levels() > 0 { terms.node(0, osd) } else { osd }).collect();
+    let domains = domain_of.iter().max().map_or(0, |last| last + 1);
+    let exact = by_domain(weights, &domain_of, domains, groups, terms.size());
+    round(terms, &exact, 0.0, groups)
+}
+
+/// Exact shares in proportion to weight, no domain above `groups`: what a domain cannot carry goes to the others.
+fn by_domain(weights: &[f64], domain_of: &[usize], domains: usize, groups: usize, size: usize) -> Vec<f64> {
     let mut domain_weight = vec![0.0; domains];
     for (osd, weight) in weights.iter().enumerate() {
         domain_weight[domain_of[osd]] += weight;
     }
     let limit = float(groups);
-    let domain_share = fill_up(&domain_weight, limit, limit * float(size.min(domains)));
+    let used = domain_weight.iter().filter(|weight| **weight > 0.0).count();
+    let domain_share = fill_up(&domain_weight, limit, limit * float(size.min(used)));
     let exact = |(osd, weight): (usize, &f64)| domain_share[domain_of[osd]] * weight / domain_weight[domain_of[osd]];
-    weights.iter().enumerate().map(exact).map(Share::new).collect()
+    weights.iter().enumerate().map(exact).collect()
+}
+
+/// Shares under any rules: many groups, one after the other, each on the OSDs that have the least for their weight.
+///
+/// That is Frank and Wolfe's method for the loads with the least sum of squares over weights, one step for each group.
+/// Loads of least squares are also those that fill the smallest OSDs as late as can be. (The loads that rules allow are a
+/// base of a polymatroid where the rules divide parts into classes; elsewhere it is close.)
+fn by_choice(terms: &Terms, weights: &[f64], groups: usize, holes: usize) -> Vec<Share> {
+    let open: Vec<usize> = (0..terms.size()).collect();
+    let work = terms.osds() * terms.size();
+    let steps = STEPS_MAX.min(STEP_WORK / work.max(1)).max(STEPS_MIN);
+    let mut load = vec![0.0; terms.osds()];
+    for _ in 0..steps {
+        let mut members = vec![None; terms.size()];
+        let price = |_: usize, osd: usize| (load[osd] + 0.5) / weights[osd];
+        let mut search = Search { terms, price, tries: STEP_TRIES };
+        if !search.complete(&mut members, &open, holes) {
+            break;
+        }
+        members.into_iter().flatten().for_each(|osd| load[osd] += 1.0);
+    }
+    let unit = float(groups) / float(steps);
+    let exact: Vec<f64> = load.into_iter().map(|load| load * unit).collect();
+    round(terms, &exact, unit, groups)
 }
 
 /// Divides `total` in proportion to the weights, no part above `limit`.
@@ -76,25 +179,32 @@ mod tests {
 
     #[test]
     fn follow_the_weights() {
-        let exact: Vec<f64> = shares(&[1.0, 2.0, 1.0], &[0, 1, 2], 3, 100, 1).iter().map(|s| s.exact).collect();
-        assert_eq!(exact, [25.0, 50.0, 25.0]);
+        assert_eq!(by_domain(&[1.0, 2.0, 1.0], &[0, 1, 2], 3, 100, 1), [25.0, 50.0, 25.0]);
     }
 
     #[test]
     fn no_domain_above_one_member_of_each_group() {
-        let parts = shares(&[10.0, 1.0, 1.0, 2.0], &[0, 1, 2, 3], 4, 100, 2);
-        assert_eq!(parts.iter().map(|s| s.exact).collect::<Vec<_>>(), [100.0, 25.0, 25.0, 50.0]);
+        assert_eq!(by_domain(&[10.0, 1.0, 1.0, 2.0], &[0, 1, 2, 3], 4, 100, 2), [100.0, 25.0, 25.0, 50.0]);
     }
 
     #[test]
     fn osds_of_a_domain_share_its_part() {
-        let parts = shares(&[3.0, 1.0, 1.0], &[0, 0, 1], 2, 10, 2);
-        assert_eq!(parts.iter().map(|s| (s.low, s.high)).collect::<Vec<_>>(), [(7, 8), (2, 3), (10, 10)]);
+        assert_eq!(by_domain(&[3.0, 1.0, 1.0], &[0, 0, 1], 2, 10, 2), [7.5, 2.5, 10.0]);
     }
 
     #[test]
     fn fewer_domains_than_members() {
-        let parts = shares(&[1.0, 1.0], &[0, 1], 2, 10, 3);
-        assert_eq!(parts.iter().map(|s| s.exact).collect::<Vec<_>>(), [10.0, 10.0]);
+        assert_eq!(by_domain(&[1.0, 1.0], &[0, 1], 2, 10, 3), [10.0, 10.0]);
+    }
+
+    #[test]
+    fn those_with_few_groups_are_rounded_down_where_others_can_carry_the_rest() {
+        let exact = [200.4, 200.4, 200.4, 200.4, 5.6, 5.6, 5.6, 5.6];
+        let factor = factor(&exact, 0.0, exact.iter().sum());
+        assert!(exact.iter().map(|exact| most(*exact, 0.0, factor)).eq([201.0; 4].into_iter().chain([5.0; 4])));
+        assert!(factor < 1.01);
+        let even = [16.5; 12];
+        assert!((super::factor(&even, 0.0, 198.0) - 17.0 / 16.5).abs() < 1e-6);
+        assert_eq!((Share::new(16.0, 0.0, 1.0).low, Share::new(16.0, 0.0, 1.0).high), (16, 16));
     }
 }

@@ -8,7 +8,18 @@ use crate::rng::Rng;
 use std::collections::BTreeSet;
 
 fn candidate(osd: u32, weight: u32, domain: u64) -> Candidate {
-    Candidate { osd: OsdId(osd), weight: f64::from(weight), domain: format!("h{domain}") }
+    Candidate { osd: OsdId(osd), weight: f64::from(weight), nodes: vec![format!("h{domain}")] }
+}
+
+/// All parts on different hosts.
+fn on_hosts<T>(
+    candidates: &[Candidate],
+    size: usize,
+    present: &[Vec<Option<OsdId>>],
+    run: impl FnOnce(&Problem<'_>) -> T,
+) -> T {
+    let (rules, levels) = (Rules::different("host", size), ["host".to_string()]);
+    run(&Problem { candidates, levels: &levels, rules: &rules, present, max_combinations: 10_000, seed: 3 })
 }
 
 /// Up to 40 OSDs on up to 12 hosts, some much larger than others.
@@ -20,14 +31,14 @@ fn random_candidates(rng: &mut Rng) -> Vec<Candidate> {
 }
 
 fn solve(candidates: &[Candidate], size: usize, present: &[Vec<Option<OsdId>>]) -> Placement {
-    let placement = place(&Problem { candidates, pg_size: size, present, seed: 3 });
+    let placement = on_hosts(candidates, size, present, place);
     check_rules(candidates, size, &placement.groups);
     placement
 }
 
 /// Members are candidates of different domains, as many as there are domains.
 fn check_rules(candidates: &[Candidate], size: usize, groups: &[Vec<Option<OsdId>>]) {
-    let domain_of: BTreeMap<OsdId, &str> = candidates.iter().map(|c| (c.osd, c.domain.as_str())).collect();
+    let domain_of: BTreeMap<OsdId, &str> = candidates.iter().map(|c| (c.osd, c.nodes[0].as_str())).collect();
     let domains: BTreeSet<&str> = domain_of.values().copied().collect();
     for group in groups {
         let used: Vec<&str> = group.iter().flatten().map(|osd| domain_of[osd]).collect();
@@ -39,11 +50,11 @@ fn check_rules(candidates: &[Candidate], size: usize, groups: &[Vec<Option<OsdId
 }
 
 fn share_of(candidates: &[Candidate], size: usize, groups: usize) -> Vec<Share> {
-    let names: BTreeSet<&str> = candidates.iter().map(|c| c.domain.as_str()).collect();
-    let index = |c: &Candidate| names.iter().position(|name| *name == c.domain).unwrap();
-    let domain_of: Vec<usize> = candidates.iter().map(index).collect();
-    let weights: Vec<f64> = candidates.iter().map(|c| c.weight).collect();
-    shares(&weights, &domain_of, names.len(), groups, size)
+    on_hosts(candidates, size, &[], |problem| {
+        let candidates = problem.candidates();
+        let weights: Vec<f64> = candidates.iter().map(|c| c.weight).collect();
+        shares(problem.rules, &problem.terms(&candidates), &weights, groups, 0)
+    })
 }
 
 fn counts(candidates: &[Candidate], groups: &[Vec<Option<OsdId>>]) -> Vec<u32> {
@@ -71,7 +82,10 @@ fn rules_hold_and_weights_are_honoured_on_random_trees() {
         let missed = misses(&candidates, size, &placement.groups);
         off += missed;
         groups += count;
-        assert_eq!(missed, 0, "{missed} of {count} groups off: {candidates:?}");
+        let shares = share_of(&candidates, size, count);
+        let counts = counts(&candidates, &placement.groups);
+        let seen: Vec<_> = candidates.iter().zip(counts).zip(shares).map(|((c, n), s)| (&c.nodes[0], n, s)).collect();
+        assert_eq!(missed, 0, "{missed} of {count} groups of {size} off: {seen:?}");
     }
     println!("{groups} groups placed, {off} members off their OSD's share");
 }
@@ -161,10 +175,10 @@ fn too_few_domains_leave_holes_and_more_fill_them() {
 
 #[test]
 fn a_weight_of_nothing_and_nobody_at_all() {
-    let none = place(&Problem { candidates: &[], pg_size: 3, present: &vec![Vec::new(); 4], seed: 1 });
+    let none = on_hosts(&[], 3, &vec![Vec::new(); 4], place);
     assert_eq!(none.groups, vec![vec![None; 3]; 4]);
     let zero = [candidate(1, 0, 1), candidate(2, 100, 2)];
-    let placement = place(&Problem { candidates: &zero, pg_size: 2, present: &vec![Vec::new(); 4], seed: 1 });
+    let placement = on_hosts(&zero, 2, &vec![Vec::new(); 4], place);
     assert!(placement.groups.iter().all(|group| *group == [Some(OsdId(2)), None]));
 }
 

@@ -5,24 +5,13 @@ use crate::id::{Incarnation, Member, Role, StoreUuid};
 use crate::map::Scheme;
 
 fn pool(size: u8, minsize: u8) -> Pool {
-    Pool {
-        name: "p".into(),
-        scheme: Scheme::Replicated,
-        pg_size: size,
-        pg_minsize: minsize,
-        pg_count: 8,
-        parity_chunks: 0,
-        block_size: 1 << 17,
-        failure_domain: "host".into(),
-        immediate_commit: Default::default(),
-        scrub_interval_s: 0,
-    }
+    Pool { name: "p".into(), pg_size: size, pg_minsize: minsize, pg_count: 8, scrub_interval_s: 0, ..Pool::default() }
 }
 
 fn usable(osds: &[u32]) -> UsableOsds {
     let one = |n: &u32| {
         let member = ActingMember { osd: OsdId(*n), store: StoreUuid(u128::from(*n)), incarnation: Incarnation(1) };
-        (OsdId(*n), Usable { member, domain: format!("h{n}") })
+        (OsdId(*n), Usable { member, domain: format!("h{n}"), affine: false })
     };
     osds.iter().map(one).collect()
 }
@@ -62,9 +51,9 @@ impl Case {
     fn next(&self, usable: &UsableOsds) -> PgMap {
         let (map, history) = (self.map.as_ref(), self.history.as_ref());
         let group = Group { pool: &self.pool, map, target: &self.target, history, wish: None, floor: Epoch(0) };
-        let next = group.next_map(usable, &mut Load::new());
+        let next = group.next_map(usable, &mut Load::default());
         let again = Group { map: Some(&next), ..group };
-        assert_eq!(again.next_map(usable, &mut Load::new()), next, "nothing changes twice");
+        assert_eq!(again.next_map(usable, &mut Load::default()), next, "nothing changes twice");
         next
     }
 }

@@ -186,18 +186,7 @@ pub struct Shape {
 
 impl Shape {
     pub fn replicated() -> Self {
-        let pool = Pool {
-            name: "p".into(),
-            scheme: Scheme::Replicated,
-            pg_size: 3,
-            pg_minsize: 2,
-            pg_count: 1,
-            parity_chunks: 0,
-            block_size: BLOCK,
-            failure_domain: "host".into(),
-            immediate_commit: ImmediateCommit::All,
-            scrub_interval_s: 1,
-        };
+        let pool = Pool { name: "p".into(), block_size: BLOCK, scrub_interval_s: 1, ..Pool::default() };
         Shape { pool, slots: vec![0] }
     }
 

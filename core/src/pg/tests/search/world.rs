@@ -228,12 +228,10 @@ fn pool(scope: &Scope) -> Pool {
         scheme: scope.scheme,
         pg_size: scope.size,
         pg_minsize: scope.minsize,
-        pg_count: 1,
         parity_chunks: scope.parity,
         block_size: 4 << 10,
-        failure_domain: "host".into(),
         scrub_interval_s: 0,
-        immediate_commit: Default::default(),
+        ..Pool::default()
     }
 }
 
