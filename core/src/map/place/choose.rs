@@ -52,16 +52,22 @@ impl<P: Fn(usize, usize) -> f64> Search<'_, P> {
         let terms = self.terms;
         let ahead = terms.lead(part).and_then(|lead| Ahead::new(self, lead, rest));
         let mut of_kind: Vec<Option<Choice>> = vec![None; terms.kind_count()];
+        let mut barred = vec![false; terms.kind_count()];
         for osd in 0..terms.osds() {
+            let kind = terms.kind(osd);
             let own = (self.price)(part, osd);
-            if !own.is_finite() || !terms.admits(part, osd, |other| members[other]) {
+            if barred[kind] || !own.is_finite() {
                 continue;
             }
             let price = own + ahead.as_ref().map_or(0.0, |ahead| ahead.price(terms, osd));
-            let kept = &mut of_kind[terms.kind(osd)];
-            if kept.is_none_or(|kept| price < kept.price) {
+            if of_kind[kind].is_some_and(|kept| kept.price <= price) || members.contains(&Some(osd)) {
+                continue;
+            }
+            // What bars one OSD of a kind bars all.
+            barred[kind] = !terms.admits(part, osd, |other| members[other]);
+            if !barred[kind] {
                 let unmet = if terms.has_wishes() { terms.unmet(part, osd, |other| members[other]) } else { 0 };
-                *kept = Some(Choice { unmet, price, osd });
+                of_kind[kind] = Some(Choice { unmet, price, osd });
             }
         }
         of_kind.into_iter().flatten().collect()

@@ -16,8 +16,8 @@ const NODE_COST: f64 = 20.0;
 const FRESH_COST: f64 = 0.01;
 /// Draws towards emptier ones among those that are within their goals: below the cost of any move.
 const TASTE: f64 = 0.005;
-/// OSDs looked at in all attempts together: a second or two.
-const WORK_MAX: usize = 60_000_000;
+/// OSDs looked at in all attempts together: about a second.
+const WORK_MAX: usize = 20_000_000;
 /// OSDs tried for one arrangement.
 const TRIES: u32 = 64;
 

@@ -106,7 +106,7 @@ fn contradictions_are_found_across_levels_and_chains() {
     refused("dc=\"a\" dc!=\"a\"", 1, "as node \"a\"");
     refused("dc=\"a\" dc=\"b\"", 1, "part 1 of a group cannot be on two nodes of level dc");
     refused("any, osd=1", 2, "part 2 of a group cannot share its OSD");
-    refused("dc=\"a\", dc=\"b\" dc=1", 2, "part 2 of a group cannot be on two nodes");
+    refused("dc=\"a\", dc=\"b\" dc=1", 2, "cannot be on two nodes of level dc");
     assert!(check("any, dc=1 host!=1", 2).is_ok());
     assert!(check("dc=\"a\", dc=\"a\" host!=1", 2).is_ok());
     let domains = pool(|p| (p.level_placement, p.failure_domain) = (Some("rack=112233".into()), "dc".into()));
