@@ -8,8 +8,8 @@ use super::access::{Access, Obeyed};
 use super::follow::Followed;
 use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
-    FailureReport, Global, History, Image, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk,
-    Pool, PoolLayout, Pools, ScrubOrder, Tree, Wish,
+    FailureReport, Global, History, Image, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap,
+    PgMapChunk, Pool, PoolLayout, Pools, ScrubOrder, Tree, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId, Revision};
 use crate::meta::{KeyValue, WatchEvent};

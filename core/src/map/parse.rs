@@ -7,8 +7,8 @@ use super::access::{Access, Obeyed};
 use super::rules::Rules;
 pub use super::tree::{LEVEL_HOST, LEVEL_OSD};
 use super::{
-    FailureReport, Global, History, Image, Layout, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PREFIX,
-    PgMap, PgMapChunk, Pool, PoolLayout, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
+    FailureReport, Global, History, Image, Layout, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK,
+    PREFIX, PgMap, PgMapChunk, Pool, PoolLayout, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::limits::{
