@@ -104,6 +104,8 @@ bugs! {
     IgnoreCondition = "ignore-condition",
     /// A request that was refused for its condition is refused with every other condition, too.
     DeclineByNumber = "decline-by-number",
+    /// A monitor deletes a group's report on an image's removal because it has not heard of the image yet.
+    DropEarlyReports = "drop-early-reports",
     /// Lists of requests are filled without a place for the oldest.
     FillRequestLists = "fill-request-lists",
     /// A client hands over what it read without looking at the checksum.

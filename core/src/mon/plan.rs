@@ -14,6 +14,7 @@ use crate::map::tree::node_of;
 use crate::map::{
     ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, PoolLayout, keys,
 };
+use crate::planted::{Bug, planted};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,16 @@ pub struct Write {
     pub value: Option<Vec<u8>>,
     /// Revision of the present value; 0: there is none.
     pub revision: u64,
+    /// A key that must not exist. Parts of the store are followed each at its own pace: that one is absent in the map may
+    /// be old news beside the others.
+    pub unless: Option<String>,
+}
+
+impl Write {
+    /// Puts a value, or deletes it, if its present revision is this.
+    pub fn new(name: String, key: Key, value: Option<Vec<u8>>, revision: u64) -> Self {
+        Write { name, key, value, revision, unless: None }
+    }
 }
 
 /// What a plan starts from.
@@ -176,7 +187,7 @@ impl Situation<'_> {
         }
         if present != Some(&maps) && !self.map.is_refused(key) {
             let value = Some(json(&maps));
-            writes.push(Write { name: keys::pg_map(pool, chunk), key, value, revision: revision.0 });
+            writes.push(Write::new(keys::pg_map(pool, chunk), key, value, revision.0));
         }
     }
 
@@ -202,7 +213,7 @@ impl Situation<'_> {
         let key = Key::OsdRecord(osd);
         if self.map.osd_record(osd) != Some(&record) && !self.map.is_refused(key) {
             let (value, revision) = (Some(json(&record)), self.map.mod_revision(key));
-            writes.push(Write { name: keys::osd_record(osd), key, value, revision });
+            writes.push(Write::new(keys::osd_record(osd), key, value, revision));
         }
     }
 
@@ -214,18 +225,19 @@ impl Situation<'_> {
             let past = map.is_some_and(|map| wish.epoch < map.epoch);
             if past && !wish_in_force(wish, map, &self.usable(pool)) {
                 let (name, key) = (keys::pg_wish(pg), Key::Wish(pg));
-                writes.push(Write { name, key, value: None, revision: revision.0 });
+                writes.push(Write::new(name, key, None, revision.0));
             }
         }
     }
 
-    /// Images of which no group has anything left are gone; the groups' reports go after them.
+    /// Images of which no group has anything left are gone; the groups' reports go after them. A report that is known
+    /// earlier than its image's mark stays: the group will not write it again.
     fn plan_removals(&self, writes: &mut Vec<Write>) {
         for (pool, inode, _) in self.map.images().filter(|(.., image)| image.removing) {
             let key = Key::Image(pool, inode);
             if self.is_removed(pool, inode) && !self.map.is_refused(key) {
                 let (name, revision) = (keys::image(pool, inode), self.map.mod_revision(key));
-                writes.push(Write { name, key, value: None, revision });
+                writes.push(Write::new(name, key, None, revision));
             }
         }
         for (inode, pg) in self.map.removals() {
@@ -233,7 +245,8 @@ impl Situation<'_> {
             if self.map.mod_revision(image) == 0 && !self.map.is_refused(image) {
                 let key = Key::Removed(pg.pool, inode, pg.number);
                 let (name, revision) = (keys::removed(pg, inode), self.map.mod_revision(key));
-                writes.push(Write { name, key, value: None, revision });
+                let unless = Some(keys::image(pg.pool, inode)).filter(|_| !planted(Bug::DropEarlyReports));
+                writes.push(Write { unless, ..Write::new(name, key, None, revision) });
             }
         }
     }

@@ -86,7 +86,7 @@ pub fn first_layout(map: &ClusterMap, id: PoolId, pool: &Pool) -> PoolLayout {
 fn layout_write(map: &ClusterMap, id: PoolId, layout: PoolLayout) -> Write {
     let key = Key::Layout(id);
     let value = serde_json::to_vec(&layout).expect("plain data has a JSON form");
-    Write { name: keys::layout(id), key, value: Some(value), revision: map.mod_revision(key) }
+    Write::new(keys::layout(id), key, Some(value), map.mod_revision(key))
 }
 
 /// Whether every group of a layout has a history of its own.
@@ -136,7 +136,7 @@ fn can_take_over(map: &ClusterMap, id: PoolId, pool: &Pool, now: Layout, next: L
 pub fn deletions(map: &ClusterMap, pool: PoolId) -> Vec<Write> {
     let Some(PoolLayout { now, before: None }) = map.layout(pool) else { return Vec::new() };
     let is_old = |number: PgNumber| number.generation() < now.generation;
-    let delete = |name: String, key: Key| Write { name, key, value: None, revision: map.mod_revision(key) };
+    let delete = |name: String, key: Key| Write::new(name, key, None, map.mod_revision(key));
     let chunks = map.pg_chunks().filter(|(id, _, maps)| *id == pool && maps.0.keys().any(|number| is_old(*number)));
     let chunks = chunks.map(|(_, chunk, _)| delete(keys::pg_map(pool, chunk), Key::PgMap(pool, chunk)));
     let histories = map.histories(pool).map(|(pg, _)| pg).filter(|pg| is_old(pg.number));

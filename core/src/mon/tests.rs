@@ -36,6 +36,9 @@ struct World {
     auditor: Auditor,
     /// One request in so many has no answer; 0: all are answered.
     lost_replies: u64,
+    /// Monitors' watches on configuration and images; if late, they say nothing.
+    config_watches: BTreeSet<(usize, MetaId)>,
+    config_is_late: bool,
     incarnations: u64,
     logs: Vec<String>,
 }
@@ -88,6 +91,8 @@ impl World {
             osds: BTreeMap::new(),
             auditor,
             lost_replies: 0,
+            config_watches: BTreeSet::new(),
+            config_is_late: false,
             incarnations: 0,
             logs: Vec::new(),
         };
@@ -136,6 +141,9 @@ impl World {
         match effect {
             Effect::Meta(MetaOp::Request { id, request }) => self.request(n, id, request),
             Effect::Meta(MetaOp::Watch { id, prefix, from }) => {
+                if prefix.ends_with("config/") {
+                    self.config_watches.insert((n, id));
+                }
                 self.mons[n].watchers.insert(id, Watcher::new(Span::prefix(prefix), from));
             }
             Effect::Meta(MetaOp::Unwatch { id }) => {
@@ -162,18 +170,22 @@ impl World {
 
     fn poll_watchers(&mut self) {
         self.auditor.observe(&self.store);
-        let World { mons, queue, store, now, .. } = self;
+        let World { mons, queue, store, now, config_watches, config_is_late, .. } = self;
         for (n, node) in mons.iter_mut().enumerate() {
-            node.watchers.retain(|id, watcher| match watcher.poll(store) {
-                Ok(Some((revision, events))) => {
-                    queue.push_back((*now + DELAY, n, MetaEvent::Watch { id: *id, revision, events }));
-                    true
-                }
-                Ok(None) => true,
-                Err(_) => {
-                    queue.push_back((*now + DELAY, n, MetaEvent::WatchLost { id: *id }));
-                    false
-                }
+            let late = |id: &MetaId| *config_is_late && config_watches.contains(&(n, *id));
+            node.watchers.retain(|id, watcher| {
+                late(id)
+                    || match watcher.poll(store) {
+                        Ok(Some((revision, events))) => {
+                            queue.push_back((*now + DELAY, n, MetaEvent::Watch { id: *id, revision, events }));
+                            true
+                        }
+                        Ok(None) => true,
+                        Err(_) => {
+                            queue.push_back((*now + DELAY, n, MetaEvent::WatchLost { id: *id }));
+                            false
+                        }
+                    }
             });
         }
     }
@@ -718,6 +730,23 @@ fn an_image_goes_when_every_group_says_that_nothing_is_left() {
     assert!(map.image(pool, doomed).is_none(), "the next leader goes on");
     assert!(map.image(pool, other).is_some(), "only an image that is marked goes");
     assert_eq!(map.removals().map(|(inode, _)| inode).collect::<BTreeSet<_>>(), BTreeSet::from([other]));
+}
+
+/// Reports and images are watched apart: a group may have looked for an image's objects before the monitor hears of it.
+#[test]
+fn a_report_that_is_known_before_its_image_stays() {
+    let mut world = World::cluster(4, 2);
+    let (pool, doomed) = (group(0).pool, InodeId(3));
+    world.config_is_late = true;
+    world.put(keys::image(pool, doomed), r#"{"name":"a","size_bytes":512,"removing":true}"#);
+    world.put(keys::removed(group(0), doomed), r#"{"epoch":1}"#);
+    world.run_for(Duration::secs(2));
+    world.config_is_late = false;
+    world.put(keys::removed(group(1), doomed), r#"{"epoch":1}"#);
+    world.run_for(Duration::secs(12));
+    let map = world.map();
+    assert!(map.image(pool, doomed).is_none(), "both groups had reported");
+    assert_eq!(map.removals().count(), 0);
 }
 
 #[test]

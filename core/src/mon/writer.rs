@@ -82,11 +82,13 @@ impl Writer {
         let (mut success, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0);
         for write in writes {
             bytes += write.value.as_ref().map_or(0, Vec::len);
-            let full = compare.len() >= TXN_OPS || (bytes > TXN_BYTES && !success.is_empty());
+            let full = compare.len() + usize::from(write.unless.is_some()) >= TXN_OPS
+                || (bytes > TXN_BYTES && !success.is_empty());
             if full {
                 break;
             }
             keys.push((write.key, write.value.is_none()));
+            compare.extend(write.unless.map(|name| Compare::ModRevision(name, 0)));
             compare.push(Compare::ModRevision(write.name.clone(), write.revision));
             success.push(match write.value {
                 Some(value) => TxnOp::Put { key: write.name, value, lease: 0 },
