@@ -182,7 +182,7 @@ mod tests {
             let text = format!("//! A.\n{line}\n");
             assert_eq!(problems("core/src/a.rs", &text).len(), 1, "{line}");
             assert_eq!(problems("runtime/src/a.rs", &text), [""; 0], "{line}");
-            assert_eq!(problems("sim/src/main.rs", &text), [""; 0], "{line}");
+            assert_eq!(problems("sim/src/cli/a.rs", &text), [""; 0], "{line}");
         }
         for line in ["// no Instant here", "struct InstantReplay;", "use std::{fmt, mem};", "let offset = 1;"] {
             assert_eq!(problems("core/src/a.rs", &format!("//! A.\n{line}\n")), [""; 0], "{line}");
