@@ -111,10 +111,11 @@ impl Rules {
     /// Parts of the same class share a node of the level, others do not.
     fn add_classes(&mut self, level: &str, classes: &[char]) {
         for (part, class) in classes.iter().enumerate() {
-            for (operator, same) in [(Operator::Equal, true), (Operator::Different, false)] {
-                let others = (0..part).filter(|other| (classes[*other] == *class) == same);
-                self.parts[part].extend(Rule::of_parts(level, operator, others));
-            }
+            let others = |same: bool| (0..part).filter(move |other| (classes[*other] == *class) == same);
+            // One rule for each: several arguments of one rule would mean any of them.
+            let together = others(true).filter_map(|other| Rule::of_parts(level, Operator::Equal, [other].into_iter()));
+            self.parts[part].extend(together);
+            self.parts[part].extend(Rule::of_parts(level, Operator::Different, others(false)));
         }
     }
 

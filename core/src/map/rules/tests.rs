@@ -71,6 +71,8 @@ fn a_pools_parameters_become_rules() {
     assert_eq!(of(&|p| p.failure_domain = "osd".into()).as_deref(), Ok("any, any, any, any, any, any"));
     let text = of(&|p| p.level_placement = Some("dc=112233".into())).expect("good");
     assert!(text.starts_with("any, host!=1 dc=1, host!=(1,2) dc!=(1,2), host!=(1,2,3) dc=3 dc!=(1,2)"), "{text}");
+    let three = of(&|p| p.level_placement = Some("dc=111222".into())).expect("good");
+    assert!(three.contains("host!=(1,2) dc=1 dc=2, host!=(1,2,3) dc!=(1,2,3), "), "{three}");
     let both = of(&|p| {
         p.level_placement = Some("dc=112233".into());
         p.raw_placement = Some("any, any, any, any, any, any".into());
