@@ -40,6 +40,7 @@ cases!(
     coded,
     remove,
     map,
+    regroup,
     blackout,
     #[ignore = "minutes: `cargo ci torture -- lazy`"]
     lazy,
