@@ -227,8 +227,8 @@ impl Setting {
         };
         let read = |round_trips| Promise { round_trips, writes: 0, flushes: 0, data: 0, versions: 0, disk_writes: 0 };
         Some(match operation {
-            // Parity needs old bytes first; of two data chunks, the other one is the primary's own.
-            Operation::Overwrite => write(2 + u64::from(self.is_coded() && self.data_chunks > 2), small_data, members),
+            // Parity needs old bytes first, and the first primary does not have them.
+            Operation::Overwrite => write(2 + u64::from(self.is_coded()), small_data, members),
             // A block of its own, and the record that names it, at once; with volatile caches a flush for each, as they
             // are written.
             Operation::Create | Operation::Replace => {

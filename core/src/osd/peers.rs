@@ -18,6 +18,7 @@ use crate::id::{Incarnation, LinkId, OsdId};
 use crate::io::{Effect, Env, PeerName};
 use crate::time::{Duration, Time};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// First pause after a failed attempt; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::millis(100);
@@ -209,11 +210,13 @@ impl Peers {
     pub fn tick(&mut self, env: &mut Env<'_>) {
         let slept = env.now.since(self.last_tick).0 > self.silence.0 / 2;
         self.last_tick = env.now;
-        for osd in self.table.keys().copied().collect::<Vec<_>>() {
+        let mut next = self.table.keys().next().copied();
+        while let Some(osd) = next {
             if slept {
                 self.forgive_silence(env.now, osd);
             }
             self.tick_peer(env, osd);
+            next = self.table.range((Bound::Excluded(osd), Bound::Unbounded)).next().map(|(osd, _)| *osd);
         }
     }
 

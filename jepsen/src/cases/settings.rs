@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Commands that must be refused, and a part of the reason.
 const REFUSALS: &[(&[&str], &str)] = &[
-    (&["pool", "modify", "main", "--failure-domain", "rack"], "of level 'rack', and there are 1"),
+    (&["pool", "modify", "main", "--failure-domain", "rack"], "there is no level 'rack'"),
     (&["pool", "modify", "main", "--pg-minsize", "4"], "pg_minsize is 4"),
     (&["pool", "modify", "main", "--pg-minsize", "0"], "pg_minsize is 0"),
     (&["pool", "modify", "main", "--scheme", "replicated:5"], "has 5 members"),

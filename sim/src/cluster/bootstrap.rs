@@ -153,12 +153,14 @@ impl Cluster {
                 host = self.world.add_host();
             }
             let (store, name) = (self.store_spec(OsdId(n + 1), rng), format!("host{}", host.0));
+            let noted = self.config.check_every != u64::MAX;
             let node = self.add_node(host, rng, |address| Spec::Osd {
                 osd: OsdId(n + 1),
                 cluster: CLUSTER,
                 address,
                 host: name,
                 store,
+                noted,
             });
             self.osds.push(node);
             self.add_disk(node);

@@ -44,6 +44,8 @@ pub enum Spec {
         host: String,
         /// Its store.
         store: StoreSpec,
+        /// Whether every change that the store is told to make is noted, to be checked.
+        noted: bool,
     },
     /// A monitor.
     Mon {
@@ -156,10 +158,10 @@ impl Machine for Process {
 
     fn start(spec: &mut Spec, incarnation: Incarnation, env: &mut Env<'_>) -> Self {
         match spec {
-            Spec::Osd { osd, cluster, address, host, store } => {
+            Spec::Osd { osd, cluster, address, host, store, noted } => {
                 let (osd, address, host) = (*osd, address.clone(), host.clone());
                 let config = Config { osd, cluster: *cluster, incarnation, address, host };
-                let store = open(store, env);
+                let store = open(store, env).noted(*noted);
                 Process::Osd(Box::new(Osd::new(config, store, env.now)), incarnation, osd)
             }
             Spec::Mon { cluster, address } => {

@@ -101,6 +101,7 @@ impl Watched {
 #[derive(Clone)]
 pub struct SimStore {
     kind: Kind,
+    noted: bool,
     changes: Vec<StoreOp>,
 }
 
@@ -115,12 +116,17 @@ enum Kind {
 impl SimStore {
     /// The reference store.
     pub fn model(store: Box<SlowModel>) -> Self {
-        SimStore { kind: Kind::Model(store), changes: Vec::new() }
+        SimStore { kind: Kind::Model(store), noted: true, changes: Vec::new() }
     }
 
     /// The real store.
     pub fn log(store: LogStore) -> Self {
-        SimStore { kind: Kind::Log(Box::new(Watched::new(store))), changes: Vec::new() }
+        SimStore { kind: Kind::Log(Box::new(Watched::new(store))), noted: true, changes: Vec::new() }
+    }
+
+    /// Whether changes are noted: where costs are measured, they are not.
+    pub fn noted(self, noted: bool) -> Self {
+        SimStore { noted, ..self }
     }
 
     /// The reference store, if it is one.
@@ -159,7 +165,7 @@ macro_rules! each {
 
 impl ObjectStore for SimStore {
     fn submit(&mut self, env: &mut Env<'_>, token: u64, op: StoreOp) {
-        if is_change(&op) {
+        if self.noted && is_change(&op) {
             self.changes.push(op.clone());
         }
         match &mut self.kind {
