@@ -34,7 +34,7 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["config", "set", "lease_ms=5"], "lease_ms is 5"),
     (&["config", "set", "lease_ms=2000"], "heartbeat_timeout_ms is 1000; use 2000 to"),
     (&["config", "set", "nonsense=1"], "there is no setting 'nonsense'"),
-    (&["osd", "reweight", "1", "2"], "not a share"),
+    (&["osd", "reweight", "1", "2"], "reweight is 2; use 0 to 1"),
     (&["osd", "remove", "1"], "stop it first"),
     (&["pg", "scrub", "9/9"], "no group '9/9'"),
 ];
