@@ -41,10 +41,12 @@ cases!(
     remove,
     map,
     regroup,
+    #[ignore = "minutes: `cargo ci torture -- blackout`"]
     blackout,
     #[ignore = "minutes: `cargo ci torture -- lazy`"]
     lazy,
     fence,
+    #[ignore = "minutes: `cargo ci torture -- rot`"]
     rot,
     settings,
     modify,

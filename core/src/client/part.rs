@@ -229,6 +229,11 @@ impl Part {
                 Step::Finished(PartAnswer::Done)
             }
             (Action::Sync, Answer::Synced) => Step::Finished(PartAnswer::Done),
+            // Nothing was there to be changed: a replay of it could only undo what was written since. A deletion of our
+            // own that may be lost is replayed itself.
+            (Action::Zero(_) | Action::Delete, Answer::Applied { version }) if version == Version::NONE => {
+                Step::Finished(PartAnswer::Done)
+            }
             (Action::Merge(Merge { merged: Some(_), .. }), Answer::Applied { .. })
             | (Action::Write(..) | Action::Zero(_) | Action::Delete, Answer::Applied { .. }) => Step::Applied,
             _ => Step::Unusable,
