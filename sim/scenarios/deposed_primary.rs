@@ -17,6 +17,11 @@ pub(super) fn configure(config: Config) -> Config {
 }
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
+    depose(c, |_, _| ())
+}
+
+/// Cuts primaries off from everybody but one client, with what is done to the other members meanwhile.
+pub(super) fn depose(c: &mut Cluster, meanwhile: impl Fn(&mut Cluster, &[NodeId])) -> Result<(), Finding> {
     c.settle_down()?;
     let pg = c.pg(0);
     for _ in 0..4 {
@@ -27,6 +32,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         c.partition(&[*primary, c.client_node(0)], &far);
         c.cut_from_meta(*primary);
         c.end_session(*primary);
+        meanwhile(c, others);
         let write = c.start_write(1, 0, 4);
         for _ in 0..120 {
             let pause = c.world.draw(us(500), ms(10));
