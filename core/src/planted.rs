@@ -106,6 +106,8 @@ bugs! {
     DeclineByNumber = "decline-by-number",
     /// A monitor deletes a group's report on an image's removal because it has not heard of the image yet.
     DropEarlyReports = "drop-early-reports",
+    /// A client replays what had nothing to change when it was acknowledged.
+    ReplayNothing = "replay-nothing",
     /// Lists of requests are filled without a place for the oldest.
     FillRequestLists = "fill-request-lists",
     /// A client hands over what it read without looking at the checksum.

@@ -231,7 +231,9 @@ impl Part {
             (Action::Sync, Answer::Synced) => Step::Finished(PartAnswer::Done),
             // Nothing was there to be changed: a replay of it could only undo what was written since. A deletion of our
             // own that may be lost is replayed itself.
-            (Action::Zero(_) | Action::Delete, Answer::Applied { version }) if version == Version::NONE => {
+            (Action::Zero(_) | Action::Delete, Answer::Applied { version })
+                if version == Version::NONE && !planted(Bug::ReplayNothing) =>
+            {
                 Step::Finished(PartAnswer::Done)
             }
             (Action::Merge(Merge { merged: Some(_), .. }), Answer::Applied { .. })

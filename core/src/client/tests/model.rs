@@ -319,10 +319,12 @@ fn the_number_of_groups_of_a_lazy_pool_changes() {
 
 #[cfg(feature = "planted")]
 #[test]
-fn a_client_that_does_not_replay_is_found() {
+fn mistakes_of_replay_are_found() {
     use crate::planted::{Bug, plant};
-    plant(Some(Bug::SkipReplay));
-    let found = (0..60).any(|seed| std::panic::catch_unwind(|| run(seed, LAZY)).is_err());
-    plant(None);
-    assert!(found);
+    for bug in [Bug::SkipReplay, Bug::ReplayNothing] {
+        plant(Some(bug));
+        let found = (0..60).any(|seed| std::panic::catch_unwind(|| run(seed, LAZY)).is_err());
+        plant(None);
+        assert!(found, "{}", bug.name());
+    }
 }

@@ -25,6 +25,8 @@ struct Object {
     bytes: Vec<u8>,
     written: Vec<bool>,
     version: Version,
+    /// Never written, or deleted: zeroes and deletions change nothing, and leave no trace.
+    absent: bool,
     /// Writes that it includes and that may be sent again; all up to the mark are included, too.
     included: Vec<u64>,
     mark: u64,
@@ -33,7 +35,7 @@ struct Object {
 impl Object {
     fn new() -> Self {
         let (bytes, written) = (vec![0; OBJECT as usize], vec![false; OBJECT as usize / 512]);
-        Object { bytes, written, version: Version::NONE, included: Vec::new(), mark: 0 }
+        Object { bytes, written, version: Version::NONE, absent: true, included: Vec::new(), mark: 0 }
     }
 
     /// As a primary of a lazy pool keeps it: what was synced is forgotten.
@@ -485,7 +487,13 @@ impl World {
         if expect.is_some_and(|expect| expect != object.version) {
             return Err(Refusal::VersionMismatch(object.version));
         }
+        if object.absent && !matches!(request.op, RequestOp::Write { .. }) {
+            self.executed.insert(number, Version::NONE);
+            let version = Version::NONE;
+            return Ok(if self.lazy { Answer::Applied { version } } else { Answer::Written { version } });
+        }
         apply(&mut object, &request.op)?;
+        object.absent = matches!(request.op, RequestOp::Delete { .. });
         object.version = Version { epoch: request.epoch, seq: object.version.seq + 1 };
         object.include(number, seen, self.synced.get(&pg).copied().unwrap_or(0));
         self.executed.insert(number, object.version);
