@@ -749,6 +749,16 @@ fn a_report_that_is_known_before_its_image_stays() {
     assert_eq!(map.removals().count(), 0);
 }
 
+#[cfg(feature = "planted")]
+#[test]
+fn reports_that_are_deleted_early_are_found() {
+    use crate::planted::{Bug, plant};
+    plant(Some(Bug::DropEarlyReports));
+    let outcome = std::panic::catch_unwind(a_report_that_is_known_before_its_image_stays);
+    plant(None);
+    assert!(outcome.is_err());
+}
+
 #[test]
 fn copies_are_added_and_taken_away_while_the_pool_is_in_use() {
     let mut world = World::cluster(5, 16);
