@@ -1,6 +1,8 @@
 //! The number of groups changes, up and down, while clients write and everything fails: replicated pools, strict and
 //! lazy, and erasure-coded ones.
 
+#[cfg(feature = "planted")]
+use super::hunt;
 use super::number;
 use super::world::{Faults, Shape, World};
 use crate::map::Scheme;
@@ -118,27 +120,14 @@ fn one_seed() {
     println!("{:?}", run(number("PG_SEED").unwrap_or(0), Faults::ALL, shape, *lazy).err());
 }
 
-/// Each mistake that can be made with ancestors is found.
+/// Mistakes that can be made with ancestors.
 #[cfg(feature = "planted")]
 #[test]
 #[ignore = "takes minutes"]
 fn planted_bugs_are_found() {
-    let bugs = [
-        Bug::ForgetAncestors,
-        Bug::ServeEndedGroup,
-        Bug::RestartVersions,
-        Bug::ForgetFormerLeases,
-        Bug::RecordInEndedGroup,
-    ];
-    for bug in bugs {
-        crate::planted::plant(Some(bug));
-        let found = (0..600).find(|seed| {
-            let (_, shape, lazy) = &shapes()[(seed % 7) as usize];
-            let caught = std::panic::catch_unwind(|| run(*seed, Faults::ALL, shape, *lazy).map(drop));
-            !matches!(caught, Ok(Ok(())))
-        });
-        crate::planted::plant(None);
-        println!("{}: {found:?}", bug.name());
-        assert!(found.is_some(), "{} was not found in 600 seeds", bug.name());
-    }
+    let of_counts = [Bug::ForgetAncestors, Bug::ServeEndedGroup, Bug::RestartVersions];
+    hunt::all_found(&of_counts, 600, |seed| {
+        let (_, shape, lazy) = &shapes()[(seed % 7) as usize];
+        run(seed, Faults::ALL, shape, *lazy).map(drop)
+    });
 }

@@ -178,7 +178,8 @@ fn planted_mistakes_are_found() {
         world.become_clean();
         world
     };
-    let scenarios: [(Bug, fn(Shape) -> World); 2] = [(Bug::ForgetChange, missed), (Bug::PatchAnyBase, forgotten)];
+    type Scenario = fn(Shape) -> World;
+    let scenarios: [(Bug, Scenario); 2] = [(Bug::ForgetChange, missed), (Bug::PatchAnyBase, forgotten)];
     for (bug, scenario) in scenarios {
         crate::planted::plant(Some(bug));
         let (mut coded, mut plain) = (scenario(ec21()), scenario(replicated(BLOCK)));

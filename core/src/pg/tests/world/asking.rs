@@ -9,28 +9,42 @@ impl World {
         self.ask_again(stripe, op)
     }
 
+    /// A request of the test itself, as a client sends it that knows the present map; and to whom.
+    fn request_of(&self, stripe: u64, number: u64, op: RequestOp) -> (usize, Request) {
+        let session = Session { client: ClientId(TESTER as u64), number: 1 };
+        let (pg, map) = self.map_of(stripe);
+        let request = Request {
+            id: RequestId { session, number },
+            seen: 0,
+            object: object(stripe),
+            generation: pg.number.generation(),
+            epoch: map.epoch,
+            class: Default::default(),
+            tenant: 0,
+            op,
+        };
+        (map.primary.expect("somebody is primary").0 as usize, request)
+    }
+
+    fn send_of(&mut self, to: usize, request: Request) {
+        let link = LinkId(1 << 8 | TESTER as u64);
+        self.at(self.now, What::Message { to, link, msg: Message::Request(request) });
+    }
+
+    /// Its answer, if it comes soon.
+    fn answer_to(&mut self, (to, request): (usize, Request)) -> Option<Result<Answer, Refusal>> {
+        self.answer = None;
+        self.send_of(to, request);
+        let end = self.now + Duration::millis(50);
+        while self.answer.is_none() && self.now < end && self.step() {}
+        self.answer.take().map(|reply| reply.outcome)
+    }
+
     /// Sends the test's last request again.
     pub fn ask_again(&mut self, stripe: u64, op: RequestOp) -> Result<Answer, Refusal> {
-        let session = Session { client: ClientId(TESTER as u64), number: 1 };
         for _ in 0..1000 {
-            let (pg, map) = self.map_of(stripe);
-            let request = Request {
-                id: RequestId { session, number: self.asked },
-                seen: 0,
-                object: object(stripe),
-                generation: pg.number.generation(),
-                epoch: map.epoch,
-                class: Default::default(),
-                tenant: 0,
-                op: op.clone(),
-            };
-            let link = LinkId(1 << 8 | TESTER as u64);
-            let to = map.primary.expect("somebody is primary").0 as usize;
-            self.answer = None;
-            self.at(self.now, What::Message { to, link, msg: Message::Request(request) });
-            let end = self.now + Duration::millis(50);
-            while self.answer.is_none() && self.now < end && self.step() {}
-            match self.answer.take().map(|reply| reply.outcome) {
+            let request = self.request_of(stripe, self.asked, op.clone());
+            match self.answer_to(request) {
                 None | Some(Err(Refusal::WrongEpoch(_) | Refusal::NotPrimary | Refusal::Again)) => {}
                 Some(outcome) => return outcome,
             }
@@ -40,46 +54,18 @@ impl World {
 
     /// Sends a read once, as a client does that found the object's group by the layout of this generation.
     pub fn ask_by_layout(&mut self, stripe: u64, generation: u16) -> Option<Result<Answer, Refusal>> {
-        let (_, map) = self.map_of(stripe);
-        let session = Session { client: ClientId(TESTER as u64), number: 1 };
-        let request = Request {
-            id: RequestId { session, number: 1 << 63 },
-            seen: 0,
-            object: object(stripe),
-            generation,
-            epoch: map.epoch,
-            class: Default::default(),
-            tenant: 0,
-            op: RequestOp::Read { offset: 0, len: 512 },
-        };
-        let to = map.primary.expect("somebody is primary").0 as usize;
-        self.answer = None;
-        self.at(self.now, What::Message { to, link: LinkId(1 << 8 | TESTER as u64), msg: Message::Request(request) });
-        let end = self.now + Duration::millis(50);
-        while self.answer.is_none() && self.now < end && self.step() {}
-        self.answer.take().map(|reply| reply.outcome)
+        let (to, request) = self.request_of(stripe, 1 << 63, RequestOp::Read { offset: 0, len: 512 });
+        self.answer_to((to, Request { generation, ..request }))
     }
 
     /// Sends writes of the test itself, one after the other without a pause, and waits for all.
     pub fn write_at_once(&mut self, stripe: u64, writes: &[(u32, u32)]) {
-        let session = Session { client: ClientId(TESTER as u64), number: 1 };
-        let (pg, map) = self.map_of(stripe);
-        let to = map.primary.expect("somebody is primary").0 as usize;
         for (offset, len) in writes {
             self.asked += 1;
             let data = Data::new(self.bufs.zeroed(*len).freeze());
-            let request = Request {
-                id: RequestId { session, number: self.asked },
-                seen: 0,
-                object: object(stripe),
-                generation: pg.number.generation(),
-                epoch: map.epoch,
-                class: Default::default(),
-                tenant: 0,
-                op: RequestOp::Write { offset: *offset, data, expect: None },
-            };
-            let link = LinkId(1 << 8 | TESTER as u64);
-            self.at(self.now, What::Message { to, link, msg: Message::Request(request) });
+            let op = RequestOp::Write { offset: *offset, data, expect: None };
+            let (to, request) = self.request_of(stripe, self.asked, op);
+            self.send_of(to, request);
         }
         for _ in writes {
             self.answer = None;
