@@ -68,6 +68,7 @@ scenarios! {
     cells_after_power_loss = "../scenarios/cells_after_power_loss.rs",
     removed_image = "../scenarios/removed_image.rs",
     removed_image_leaves_nothing = "../scenarios/removed_image_leaves_nothing.rs",
+    deletions_add_up = "../scenarios/deletions_add_up.rs",
     full_disks = "../scenarios/full_disks.rs",
     full_disks_of_chunks = "../scenarios/full_disks_of_chunks.rs",
     rot_found_by_scrub = "../scenarios/rot_found_by_scrub.rs",

@@ -454,7 +454,7 @@ impl History {
 }
 
 /// `pg/wish/<pool>/<pg>`, leased by the OSD that writes it, the group's primary: as long as it exists, these OSDs are
-/// left out of `acting`. In force only while that OSD, in that incarnation, is primary; the leading monitor deletes
+/// left out of `acting`; if it names none, the epoch that it was written in is followed by another. In force only while that OSD, in that incarnation, is primary; the leading monitor deletes
 /// others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
@@ -464,7 +464,7 @@ pub struct Wish {
     pub incarnation: Incarnation,
     /// The epoch in which it found that it cannot go on.
     pub epoch: Epoch,
-    /// Whom to leave out; may contain the primary itself.
+    /// Whom to leave out; may contain the primary itself. Nobody: just another epoch.
     pub without: Vec<OsdId>,
     /// For people.
     pub reason: String,

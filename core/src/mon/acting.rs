@@ -5,7 +5,7 @@
 //! Invariants: acting members are up and never share a failure domain (but those that did act and hold the data when
 //! the domains changed under them stay until others have taken over, and in erasure-coded pools a new member may fill a
 //! gap beside one that is to go); the epoch rises by one with every change of
-//! members, incarnations or primary, and only then; while members that hold everything are up, enough of them act
+//! members, incarnations or primary, when its primary wishes for that, and only then; while members that hold everything are up, enough of them act
 //! (`pg_minsize`, but always leaving room for one new member); members that stay keep their slots; a primary that can
 //! stay stays. In erasure-coded pools a slot is a role, and whoever holds one role's data holds nothing of another's
 //! (`roles`).
@@ -58,6 +58,7 @@ impl Group<'_> {
         let acting = self.members(usable);
         let old_primary = self.map.and_then(|map| map.primary);
         let same = self.map.is_some_and(|map| map.acting == acting && map.epoch > self.floor);
+        let same = same && !self.wants_renewal(usable);
         let primary = if same { old_primary } else { self.primary(usable, &acting, load) };
         if primary != old_primary {
             load.count_primary(old_primary, primary);
@@ -93,7 +94,8 @@ impl Group<'_> {
     fn members(&self, usable: &UsableOsds) -> Vec<Option<ActingMember>> {
         let enough =
             |members: &[Option<ActingMember>]| members.iter().flatten().count() >= usize::from(self.pool.pg_minsize);
-        if let Some(wish) = self.wish.filter(|wish| wish_in_force(wish, self.map, usable)) {
+        let wish = self.wish.filter(|wish| !wish.without.is_empty() && wish_in_force(wish, self.map, usable));
+        if let Some(wish) = wish {
             for without in [&wish.without[..], &[wish.by]] {
                 let members = self.choose(&without_osds(usable, without));
                 if enough(&members) {
@@ -102,6 +104,12 @@ impl Group<'_> {
             }
         }
         self.choose(usable)
+    }
+
+    /// Whether the primary wishes for just another epoch. Once: the next epoch is another than the wish's.
+    fn wants_renewal(&self, usable: &UsableOsds) -> bool {
+        let wants = |wish: &Wish| wish.without.is_empty() && self.map.is_some_and(|map| map.epoch == wish.epoch);
+        self.wish.is_some_and(|wish| wants(wish) && wish_in_force(wish, self.map, usable))
     }
 
     fn choose(&self, usable: &UsableOsds) -> Vec<Option<ActingMember>> {

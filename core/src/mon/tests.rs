@@ -48,6 +48,8 @@ struct Auditor {
     watcher: Watcher,
     maps: BTreeMap<PgId, PgMap>,
     hosts: BTreeMap<OsdId, String>,
+    /// Epochs that are to end, whether members change or not.
+    unwanted: BTreeSet<(PgId, Epoch)>,
     bumps: u32,
 }
 
@@ -71,6 +73,7 @@ impl Auditor {
         assert_eq!(map.primary.is_some(), present, "{pg}: {map:?}");
         if let Some(old) = self.maps.insert(pg, map.clone()) {
             let changed = old.acting != map.acting || old.primary != map.primary;
+            let changed = changed || self.unwanted.remove(&(pg, old.epoch));
             let rise = map.epoch.0 - old.epoch.0;
             assert_eq!(rise, u64::from(changed), "{pg}: from {old:?} to {map:?}");
             self.bumps += u32::from(changed);
@@ -81,7 +84,8 @@ impl Auditor {
 impl World {
     fn new(mons: usize) -> Self {
         let watcher = Watcher::new(Span::prefix(format!("{PREFIX}pg/map/")), 1);
-        let auditor = Auditor { watcher, maps: BTreeMap::new(), hosts: BTreeMap::new(), bumps: 0 };
+        let (maps, hosts, unwanted) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let auditor = Auditor { watcher, maps, hosts, unwanted, bumps: 0 };
         let mut world = World {
             now: Time(1),
             store: Store::new(Retention::default()),
@@ -545,6 +549,22 @@ fn a_wish_is_granted_as_long_as_it_stands() {
     world.run_for(Duration::secs(3));
     let map = world.map();
     assert!(map.pg_map(group(0)).expect("a map").0.acting.iter().flatten().any(|m| m.osd == other));
+}
+
+#[test]
+fn a_wish_for_just_another_epoch_is_granted_once() {
+    let mut world = World::cluster(3, 1);
+    let map = world.map();
+    let (present, _) = map.pg_map(group(0)).expect("a map");
+    let primary = present.primary.expect("a primary");
+    let (by, incarnation, epoch) = (primary.0, world.osds[&primary.0].incarnation, present.epoch.0);
+    let wish = format!(r#"{{"by":{by},"incarnation":{incarnation},"epoch":{epoch},"without":[],"reason":"r"}}"#);
+    world.auditor.unwanted.insert((group(0), present.epoch));
+    world.put(keys::pg_wish(group(0)), &wish);
+    world.run_for(Duration::secs(10));
+    let map = world.map();
+    let (next, _) = map.pg_map(group(0)).expect("a map");
+    assert_eq!(*next, PgMap { epoch: Epoch(epoch + 1), ..present.clone() });
 }
 
 #[test]

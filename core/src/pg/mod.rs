@@ -129,12 +129,12 @@ pub enum StorePurpose {
     Forget,
 }
 
-/// A primary's wish for a new epoch without some members, as long as it stands.
+/// A primary's wish for a new epoch without some members (or just for a new one), as long as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// The epoch in which it arose.
     pub epoch: Epoch,
-    /// Whom the group must do without.
+    /// Whom the group must do without; nobody: another epoch with the same members.
     pub without: Vec<OsdId>,
     /// Why, for people.
     pub reason: String,
@@ -690,9 +690,11 @@ impl Pg {
 
     /// What this primary wishes for; to be written to the metadata store when it changed.
     pub fn wish(&self) -> Option<Wish> {
-        let first = self.wishes.values().next()?;
+        let renewal = self.primary.as_ref().is_some_and(|primary| primary.trim.renewal);
+        let renewal = renewal.then_some("tombstones of this epoch are to be dropped");
+        let reason = self.wishes.values().next().map(|grievance| grievance.reason).or(renewal)?;
         let without = self.wishes.keys().copied().collect();
-        Some(Wish { epoch: self.map.epoch, without, reason: first.reason.to_owned() })
+        Some(Wish { epoch: self.map.epoch, without, reason: reason.to_owned() })
     }
 
     /// What this primary says of the group; `None` if this OSD is not its primary.

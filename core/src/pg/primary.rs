@@ -455,6 +455,7 @@ impl Primary {
     /// Time passed.
     pub fn tick<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         self.check_reach(cx);
+        self.consider_renewal(cx);
         self.commit_tick(cx);
         self.removal_tick(cx);
         self.try_full_again(cx);

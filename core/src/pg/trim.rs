@@ -6,6 +6,7 @@
 //! all objects whole -> history trimmed -> members outside leave; tombstones below the base are purged
 //! ```
 //! A tombstone also keeps the numbers of the requests that made it, so it stays as long as those may be retried.
+//! Tombstones of the present epoch are above the base: when there are many, the primary wishes for another epoch.
 
 use crate::id::{CopyId, OsdId, RequestId, Role};
 use crate::io::MetaError;
@@ -31,6 +32,9 @@ const PAGES: usize = 32;
 const RETRY_GRACE: Duration = Duration::secs(600);
 /// Between two looks at such tombstones.
 const LEFT_PAUSE: Duration = Duration::secs(30);
+/// Deletions in one epoch that are worth another one: a tombstone takes as much memory as an object, and an OSD serves
+/// dozens of groups, so that all of them together stay at some megabytes.
+const RENEWAL: u32 = 512;
 /// Until the search for tombstones goes on.
 const SCAN_PAUSE: Duration = Duration::millis(5);
 
@@ -52,6 +56,12 @@ pub struct Trim {
     purge_left: bool,
     /// Since when the history is trimmed.
     since: Time,
+    /// Deletions in this epoch.
+    deletions: u32,
+    /// When they are worth another epoch.
+    renew_at: Option<Time>,
+    /// The primary wishes for another epoch with the same members.
+    pub renewal: bool,
 }
 
 impl Trim {
@@ -105,7 +115,29 @@ impl Primary {
     fn trimmed<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, revision: u64) {
         self.history_written(cx, revision);
         self.trim.trimmed = true;
+        self.consider_renewal(cx);
         self.clean_up(cx);
+    }
+
+    /// An object is being deleted. Once there are many such in this epoch, time is left for their retries to end; so there
+    /// is also time between two epochs for their sake.
+    pub fn note_deletion<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        self.trim.deletions = self.trim.deletions.saturating_add(1);
+        if self.trim.deletions == RENEWAL {
+            let at = cx.host.now() + RETRY_GRACE;
+            self.trim.renew_at = Some(at);
+            cx.host.wake(self.pg, at);
+        }
+    }
+
+    /// Whether it is time for another epoch, below which the tombstones of this one will be. Not before this one is
+    /// trimmed: otherwise nothing would be dropped in the next one either.
+    pub fn consider_renewal<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
+        let due = self.trim.renew_at.is_some_and(|at| at <= cx.host.now());
+        if due && self.trim.trimmed && !self.trim.renewal {
+            cx.host.mark("asking for a new epoch to drop tombstones");
+            self.trim.renewal = true;
+        }
     }
 
     /// The pause after a failed trim, or between two looks for tombstones, is over.

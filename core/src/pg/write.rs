@@ -379,6 +379,9 @@ impl Primary {
         let left = if joins { 0 } else { left };
         let op = self.ops.get_mut(key).expect("in the queue");
         op.state = State::Writing { version, tombstone, left, no_space: 0, damaged: 0 };
+        if tombstone {
+            self.note_deletion(cx);
+        }
         if !self.rules.replicated {
             return self.join_round(object, key, change, predecessor, fresh);
         }
