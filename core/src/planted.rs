@@ -86,6 +86,20 @@ bugs! {
     PatchAnyBase = "patch-any-base",
     /// A member does not note which range a write changed.
     ForgetChange = "forget-change",
+    /// Of a change that reaches over several regions, the first one is noted.
+    NoteFirstRegion = "note-first-region",
+    /// Notes of changes go on after a gap as if nothing had happened in it.
+    IgnoreGap = "ignore-gap",
+    /// What a member gets of what it missed lacks the last range.
+    PatchSkipsRange = "patch-skips-range",
+    /// A range that lies in another one shortens that.
+    MergeShrinks = "merge-shrinks",
+    /// Of erasure-coded objects, what changed in one chunk counts for what changed in all.
+    PatchOfOneSource = "patch-of-one-source",
+    /// What a member gets of what it missed is stored without the numbers of the requests that it includes.
+    PatchForgetsRequests = "patch-forgets-requests",
+    /// What a member gets of what it missed is stored as all there is.
+    PatchIsAll = "patch-is-all",
     /// A group that took over objects from several groups knows the history of the first of them only.
     ForgetAncestors = "forget-ancestors",
     /// A group of a layout that is over goes on being served by whoever serves it.
@@ -96,8 +110,8 @@ bugs! {
     ForgetFormerLeases = "forget-former-leases",
     /// The record of an interval does not look at the layout.
     RecordInEndedGroup = "record-in-ended-group",
-    /// Requests that were made for a group of another layout are carried out.
-    IgnoreGeneration = "ignore-generation",
+    /// A client claims of a new group that it saw answers which it still waits for.
+    ClaimFormerAnswers = "claim-former-answers",
     /// A client writes sectors back that it changed in part, whoever changed them meanwhile.
     MergeWithoutCondition = "merge-without-condition",
     /// A primary carries out a write whose condition does not hold.

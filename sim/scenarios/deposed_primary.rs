@@ -23,10 +23,11 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
 /// Cuts primaries off from everybody but one client, with what is done to the other members meanwhile.
 pub(super) fn depose(c: &mut Cluster, meanwhile: impl Fn(&mut Cluster, &[NodeId])) -> Result<(), Finding> {
     c.settle_down()?;
-    let pg = c.pg(0);
     for _ in 0..4 {
         c.write(0, 0, 4)?;
-        let acting = c.acting(pg);
+        // Now it holds a lease.
+        c.read(0, 0, 4)?;
+        let acting = c.acting(c.pg_of_block(0));
         let Some((primary, others)) = acting.split_first() else { continue };
         let far: Vec<NodeId> = others.iter().chain(c.mons()).copied().collect();
         c.partition(&[*primary, c.client_node(0)], &far);

@@ -3,6 +3,7 @@
 use crate::check::history::Finding;
 use crate::cluster::pool::Redundancy;
 use crate::cluster::{Cluster, Config, StoreKind, broken};
+use ashlar_core::id::{Epoch, PgId};
 use ashlar_core::map::{ImmediateCommit, Scheme};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::Outcome;
@@ -105,6 +106,29 @@ scenarios! {
     deletes_meet_writes = "../scenarios/deletes_meet_writes.rs",
     retried_deletes = "../scenarios/retried_deletes.rs",
     deep_queues = "../scenarios/deep_queues.rs",
+    flush_meets_replay = "../scenarios/flush_meets_replay.rs",
+    nobody_has_everything = "../scenarios/nobody_has_everything.rs",
+    removed_while_moving = "../scenarios/removed_while_moving.rs",
+    removal_cut_short = "../scenarios/removal_cut_short.rs",
+    grants_come_late = "../scenarios/grants_come_late.rs",
+    retries_after_a_move = "../scenarios/retries_after_a_move.rs",
+    retries_after_a_patch = "../scenarios/retries_after_a_patch.rs",
+    flush_covers_the_past = "../scenarios/flush_covers_the_past.rs",
+    kept_by_one = "../scenarios/kept_by_one.rs",
+    restart_unnoticed = "../scenarios/restart_unnoticed.rs",
+    reads_of_the_forgotten = "../scenarios/reads_of_the_forgotten.rs",
+    stated_then_lost = "../scenarios/stated_then_lost.rs",
+    empty_disk_stands_in = "../scenarios/empty_disk_stands_in.rs",
+    chunks_resolved_in_vain = "../scenarios/chunks_resolved_in_vain.rs",
+    chunks_half_purged = "../scenarios/chunks_half_purged.rs",
+    images_come_and_go = "../scenarios/images_come_and_go.rs",
+    discards_of_nothing = "../scenarios/discards_of_nothing.rs",
+    hurt_copy_alone = "../scenarios/hurt_copy_alone.rs",
+    client_with_an_old_map = "../scenarios/client_with_an_old_map.rs",
+    records_of_the_sleeping = "../scenarios/records_of_the_sleeping.rs",
+    deposed_by_a_split = "../scenarios/deposed_by_a_split.rs",
+    split_unheard_of = "../scenarios/split_unheard_of.rs",
+    missed_parts = "../scenarios/missed_parts.rs",
 }
 
 fn ms(n: u64) -> Duration {
@@ -164,6 +188,22 @@ fn busy(config: Config, write: Duration) -> Config {
     (config.wire, config.gather, config.check_every) = (false, write, 100);
     (config.net_base, config.net_tail_ppm) = (us(20), 0);
     config
+}
+
+/// Waits until a group has a newer map than this epoch, to the fifth of a millisecond; two seconds at most.
+fn new_epoch(c: &mut Cluster, pg: PgId, before: Option<Epoch>) -> Result<(), Finding> {
+    for _ in 0..10_000 {
+        if epoch_of(c, pg) != before {
+            break;
+        }
+        c.run_for(us(200))?;
+    }
+    Ok(())
+}
+
+/// The epoch of a group's map.
+fn epoch_of(c: &mut Cluster, pg: PgId) -> Option<Epoch> {
+    c.pg_map(pg).map(|map| map.epoch)
 }
 
 /// Everything that stores or decides loses its power, with all that is in volatile caches, and starts again.

@@ -1,6 +1,6 @@
 //! With a planted bug switched on, a campaign must fail soon: within this many seeds of the scenario that suits it, or, as
 //! `ashlar-sim plant --all --scenario all` shows at length, within 1,000 seeds of all scenarios in turn. Run with
-//! `--features planted`.
+//! `--features planted`. These are those that are found at once; `ashlar-sim plant --all` has them all.
 #![cfg(feature = "planted")]
 
 use ashlar_core::planted::Bug;
@@ -16,57 +16,24 @@ fn is_found(bug: Bug) {
     assert!(!found.what.contains("not whole"), "a broken promise is wanted, not only a group that is stuck");
 }
 
-#[test]
-fn acknowledge_before_durable_is_found() {
-    is_found(Bug::AcknowledgeBeforeDurable);
+macro_rules! found {
+    ($($test:ident: $($bug:ident),*;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                [$(Bug::$bug),*].into_iter().for_each(is_found);
+            }
+        )*
+    };
 }
 
-#[test]
-fn skip_fence_is_found() {
-    is_found(Bug::SkipFence);
-}
-
-#[test]
-fn skip_resolve_is_found() {
-    is_found(Bug::SkipResolve);
-}
-
-#[test]
-fn ignore_witnesses_is_found() {
-    is_found(Bug::IgnoreWitnesses);
-}
-
-#[test]
-fn read_without_lease_is_found() {
-    is_found(Bug::ReadWithoutLease);
-}
-
-#[test]
-fn activate_without_lease_wait_is_found() {
-    is_found(Bug::ActivateWithoutLeaseWait);
-}
-
-#[test]
-fn trim_too_early_is_found() {
-    is_found(Bug::TrimTooEarly);
-}
-
-#[test]
-fn drop_request_numbers_is_found() {
-    is_found(Bug::DropRequestNumbers);
-}
-
-#[test]
-fn sync_without_flush_is_found() {
-    is_found(Bug::SyncWithoutFlush);
-}
-
-#[test]
-fn skip_replay_is_found() {
-    is_found(Bug::SkipReplay);
-}
-
-#[test]
-fn fence_without_waiting_is_found() {
-    is_found(Bug::FenceWithoutWaiting);
+found! {
+    promises_to_clients: AcknowledgeBeforeDurable, ReadWithoutLease, DropRequestNumbers, DirtyRead;
+    fences_and_leases: SkipFence, ActivateWithoutLeaseWait, LeaseFromArrival, ForgetGrantsAtStart, ForgetFormerLeases;
+    peering: SkipResolve, IgnoreWitnesses, TrimTooEarly, IgnoreStoreUuid;
+    flushes: SyncWithoutFlush, SkipReplay, SyncDuringReplay;
+    fencing: FenceWithoutWaiting;
+    requests_in_copies: InstallForgetsRequests;
+    removals: RemovalSkipsMissing, RemovalReportsEarly;
+    what_members_missed: ForgetChange, NoteFirstRegion, PatchSkipsRange, PatchIsAll, PatchOfOneSource;
 }

@@ -752,7 +752,8 @@ impl Requests {
         let queued = self.groups.values().map(|group| group.waiting.len()).sum::<usize>();
         assert_eq!(queued, self.waiting);
         assert_eq!(queued, self.parts.iter().filter(|(_, part)| part.state == State::Waiting).count());
-        assert_eq!(self.writes.len(), self.groups.values().map(|group| group.unanswered.len()).sum::<usize>());
+        let unanswered = self.groups.values().map(|group| group.unanswered.len()).sum::<usize>();
+        assert!(self.writes.len() == unanswered || planted(Bug::ClaimFormerAnswers));
         for (key, part) in self.parts.iter() {
             assert!(!part.is_write() || self.writes.get(part.number) == Some(key), "write {} is lost", part.number);
             if let State::Sent(link, _) = part.state {

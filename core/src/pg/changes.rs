@@ -123,6 +123,7 @@ impl Changes {
             return 0;
         }
         let (first, last) = (bytes.start / self.region, (bytes.end - 1).min(self.block_size - 1) / self.region);
+        let last = if planted(Bug::NoteFirstRegion) { first } else { last };
         (first..=last).fold(0, |regions, region| regions | 1 << region)
     }
 
@@ -169,7 +170,9 @@ fn add(spans: &mut SmallVec<[Span; 1]>, next: Span) {
             spans.push(next);
         }
         _ => {
-            spans.clear();
+            if !planted(Bug::IgnoreGap) {
+                spans.clear();
+            }
             spans.push(next);
         }
     }
@@ -181,7 +184,10 @@ pub fn merge(mut ranges: Ranges) -> Ranges {
     let mut merged = Ranges::new();
     for (offset, len) in ranges {
         match merged.last_mut() {
-            Some((start, before)) if offset <= *start + *before => *before = (*before).max(offset + len - *start),
+            Some((start, before)) if offset <= *start + *before => {
+                let longest = if planted(Bug::MergeShrinks) { 0 } else { *before };
+                *before = longest.max(offset + len - *start);
+            }
             _ => merged.push((offset, len)),
         }
     }

@@ -281,6 +281,10 @@ impl MemberSide {
                 StoreOp::Replace { copy, version, predecessor, content, mode, requests }
             }
             SubOp::Patch { copy, version, .. } if is_whole_at(host, copy, version) => StoreOp::Sync { pg: post.pg },
+            SubOp::Patch { copy, version, predecessor, patch, requests, .. } if planted(Bug::PatchIsAll) => {
+                let content = Content::Data { data: patch.data, bitmap: patch.bitmap };
+                StoreOp::Replace { copy, version, predecessor, content, mode: Mode::Plain, requests }
+            }
             SubOp::Patch { copy, base, version, predecessor, patch, requests } => {
                 StoreOp::Patch { copy, base, version, predecessor, patch, requests }
             }

@@ -546,10 +546,8 @@ impl Pg {
         match self.map.epoch {
             _ if !inside => Some(Refusal::BadRequest),
             // What a client says of a group's answers holds for that group only.
-            epoch if request.generation < generation && !planted(Bug::IgnoreGeneration) => {
-                Some(Refusal::WrongEpoch(epoch))
-            }
-            _ if request.generation > generation && !planted(Bug::IgnoreGeneration) => Some(Refusal::Again),
+            epoch if request.generation < generation => Some(Refusal::WrongEpoch(epoch)),
+            _ if request.generation > generation => Some(Refusal::Again),
             epoch if request.epoch < epoch && !planted(Bug::AcceptOldEpochs) => Some(Refusal::WrongEpoch(epoch)),
             epoch if request.epoch > epoch => Some(Refusal::Again),
             _ if self.map.primary != Some(host.node.osd) => Some(Refusal::NotPrimary),

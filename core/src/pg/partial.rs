@@ -26,6 +26,7 @@ use crate::pg::primary::{Cx, Primary, Purpose, Stage};
 use crate::pg::rebuild::Fetched;
 use crate::pg::recover::{Entry, Step, Work};
 use crate::pg::round::seats_of;
+use crate::planted::{Bug, planted};
 use crate::store::{Bitmap, Content, Data, ObjectStore, Patch};
 
 /// What is known of an object's partial recovery.
@@ -102,7 +103,11 @@ impl Primary {
         let SubReply::Changes { ranges, predecessor, sum, requests } = reply else {
             return self.recover_whole(cx, object);
         };
+        if planted(Bug::PatchOfOneSource) {
+            partial.ranges.clear();
+        }
         partial.ranges.extend(ranges);
+        let requests = if planted(Bug::PatchForgetsRequests) { Requests::new() } else { requests };
         (partial.predecessor, partial.requests, partial.sum) = (predecessor, requests, sum);
         entry.work = Work::Asking(from & !(1 << seat));
         if from == 1 << seat {
@@ -115,6 +120,9 @@ impl Primary {
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
         let (version, partial) = (entry.version, entry.partial.as_mut().expect("begun"));
         partial.ranges = merge(std::mem::take(&mut partial.ranges));
+        if planted(Bug::PatchSkipsRange) {
+            partial.ranges.pop();
+        }
         if !cx.member.changes.is_worth_it(&partial.ranges) {
             return self.recover_whole(cx, object);
         }

@@ -2,13 +2,13 @@
 //!
 //! Fed with every change that any OSD hands to its store. A change says which version it makes out of which; applied to
 //! what is known of that one, it gives the content, and whoever makes that version again, by the same change, by a copy of
-//! the whole, or by computing it from other chunks, must arrive at the same.
+//! the whole, by what changed since an older version, or by computing it from other chunks, must arrive at the same.
 //!
 //! Contents are kept as a hash of each sector; whether zeroes were written or never anything counts as the same.
 //! Does not see what a store makes of it: content at rest is compared with this elsewhere.
 
 use ashlar_core::id::{CopyId, Version};
-use ashlar_core::store::{Bitmap, Content, StoreOp};
+use ashlar_core::store::{Bitmap, Content, Patch, StoreOp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -56,6 +56,13 @@ impl Contents {
                 let Some(mut sectors) = self.sectors(*copy, *predecessor) else { return Ok(()) };
                 let (first, count) = (*offset as usize / SECTOR, *len as usize / SECTOR);
                 Arc::make_mut(&mut sectors).iter_mut().skip(first).take(count).for_each(|sector| *sector = 0);
+                self.make(*copy, *version, sectors)
+            }
+            // What a store would refuse for its sum is a wrong note of what changed, and in other pools goes unnoticed.
+            StoreOp::Patch { patch, .. } if !patch.data.verify() => Ok(()),
+            StoreOp::Patch { copy, base, version, patch, .. } => {
+                let Some(mut sectors) = self.sectors(*copy, *base) else { return Ok(()) };
+                lay_patch(Arc::make_mut(&mut sectors), patch);
                 self.make(*copy, *version, sectors)
             }
             StoreOp::Tombstone { copy, version, .. } => self.agree(*copy, *version, Made::Tombstone),
@@ -119,6 +126,18 @@ fn lay(sectors: &mut Sectors, first: usize, bytes: &[u8]) {
     }
     for (sector, bytes) in sectors[first..].iter_mut().zip(bytes.chunks(SECTOR)) {
         *sector = hash(bytes);
+    }
+}
+
+/// Puts the ranges of a patch into sectors. Those that were never written are zeroes.
+fn lay_patch(sectors: &mut Sectors, patch: &Patch) {
+    let mut at = 0;
+    for (offset, len) in &patch.ranges {
+        let first = *offset as usize / SECTOR;
+        lay(sectors, first, patch.data.buf.slice(at, *len).bytes());
+        at += len;
+        let unwritten = (first..first + *len as usize / SECTOR).filter(|sector| !patch.bitmap.get(*sector as u32));
+        unwritten.for_each(|sector| sectors[sector] = 0);
     }
 }
 
@@ -214,6 +233,28 @@ mod tests {
         assert!(contents.submitted(&replace(2, &bytes)).is_err());
         assert!(contents.submitted(&write(2, 0, 2)).is_err(), "the same version by another write");
         assert!(contents.found(copy(), version(2), None).is_err());
+    }
+
+    fn patch(base: u64, seq: u64, ranges: &[(u32, u32)], byte: u8) -> StoreOp {
+        let mut bitmap = Bitmap::default();
+        ranges.iter().for_each(|(offset, len)| bitmap.set(offset / 512, len / 512, true));
+        let data = data(ranges.iter().map(|(_, len)| len).sum(), byte);
+        let patch = Box::new(Patch { ranges: ranges.to_vec(), bitmap, sum: None, data });
+        let (copy, base, version, predecessor) = (copy(), version(base), version(seq), version(seq - 1));
+        StoreOp::Patch { copy, base, version, predecessor, patch, requests: Requests::new() }
+    }
+
+    #[test]
+    fn what_a_member_missed_makes_the_version_that_the_others_have() {
+        let mut contents = Contents::default();
+        for op in [write(1, 0, 1), write(2, 4096, 2), write(3, 8192, 3), write(4, 8192, 2)] {
+            contents.submitted(&op).expect("new");
+        }
+        contents.submitted(&patch(2, 4, &[(8192, 1024)], 2)).expect("all that changed");
+        contents.submitted(&patch(1, 4, &[(4096, 1024), (8192, 1024)], 2)).expect("all that changed");
+        assert!(contents.submitted(&patch(1, 4, &[(8192, 1024)], 2)).is_err(), "a range is missing");
+        assert!(contents.submitted(&patch(2, 4, &[(8192, 512)], 2)).is_err(), "a sector is missing");
+        assert!(contents.submitted(&patch(2, 4, &[(8192, 1024)], 3)).is_err(), "what it was before");
     }
 
     #[test]

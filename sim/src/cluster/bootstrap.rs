@@ -4,11 +4,12 @@ use super::{ClientState, Cluster, Config, POOL, Process, Spec, StoreKind, StoreS
 use crate::check::contents::Contents;
 use crate::check::history::History;
 use crate::check::intervals::Intervals;
+use crate::check::records::Records;
 use crate::check::serving::Serving;
 use crate::plan::{Decisions, Plan};
 use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::buf::UNIT;
-use ashlar_core::id::{ClusterUuid, OsdId, StoreUuid};
+use ashlar_core::id::{ClusterUuid, OsdId, Revision, StoreUuid};
 use ashlar_core::io::Device;
 use ashlar_core::map::{Global, Pool, Pools, Tree, TreeNode, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
@@ -63,6 +64,8 @@ impl Cluster {
             generations: Default::default(),
             groups_wanted: config.pg_count,
             serving: Serving::default(),
+            records: Records::default(),
+            records_seen: Revision(0),
             intervals: Intervals::default(),
             requests: BTreeMap::new(),
             read: BTreeMap::new(),

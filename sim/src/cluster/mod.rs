@@ -29,6 +29,7 @@ pub use store::SimStore;
 use crate::check::contents::Contents;
 use crate::check::history::{Finding, History};
 use crate::check::intervals::Intervals;
+use crate::check::records::Records;
 use crate::check::serving::Serving;
 use crate::plan::{Decisions, Plan};
 use crate::world::{NodeId, Stepped, World};
@@ -98,6 +99,9 @@ pub struct Cluster {
     images: Vec<images::SimImage>,
     history: History,
     serving: Serving,
+    records: Records,
+    /// Up to this revision of the metadata store they were looked at.
+    records_seen: Revision,
     intervals: Intervals,
     generations: operators::Generations,
     /// How many groups the pool should have.

@@ -1,20 +1,23 @@
 //! What nodes tell and send, handed to the checkers.
 
+use super::script::broken;
 use super::{Cluster, LOG_LINES, POOL, seconds};
 use crate::check::history::{Block, Finding};
 use crate::check::intervals::Look;
 use crate::world::{NodeId, Observed, Sight};
 use ashlar_core::id::{Attempt, CopyId, ObjectId, PgId, Role, Version};
 use ashlar_core::io::{Event, Level};
-use ashlar_core::map::History;
+use ashlar_core::map::parse::Key;
+use ashlar_core::map::{History, PREFIX, PoolLayout, keys};
+use ashlar_core::meta;
 use ashlar_core::msg::{Answer, Fact, Message, Reply, Request, RequestOp};
 use ashlar_core::store::{CopyInfo, ObjectStore, StoreState};
 
 impl Cluster {
     /// Looks at what nodes told and sent since the last event.
     pub(super) fn observe(&mut self) -> Result<(), Finding> {
+        self.look_at_records()?;
         for Observed { node, what, .. } in self.world.take_observed() {
-            let broken = |what: String| Finding { what, block: None, ops: Vec::new() };
             match what {
                 Sight::Event(Event::Mark(name)) => *self.marks.entry(name).or_default() += 1,
                 Sight::Event(Event::Log(level, text)) => self.take_log(node, level, text),
@@ -108,6 +111,30 @@ impl Cluster {
         verdict
     }
 
+    /// Looks at the histories that were written since the last time.
+    pub(super) fn look_at_records(&mut self) -> Result<(), Finding> {
+        let (seen, now) = (self.records_seen, self.world.meta_revision());
+        if now == seen {
+            return Ok(());
+        }
+        self.records_seen = now;
+        let layout = self.kvs(&keys::layout(POOL)).first().map(|kv| (parsed::<PoolLayout>(kv).now, kv.mod_revision));
+        for kv in self.kvs(&format!("{PREFIX}pg/history/")).iter().filter(|kv| kv.mod_revision > seen.0) {
+            let Some(Key::History(pg)) = Key::parse(&kv.key) else { continue };
+            let last = parsed::<History>(kv).last;
+            self.records.written(pg, last, kv.mod_revision, layout).map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    /// All keys that begin with this, as the metadata store has them.
+    fn kvs(&mut self, prefix: &str) -> Vec<meta::KeyValue> {
+        match self.world.meta(meta::Request::Range(meta::Keys::Prefix(prefix.into()))) {
+            meta::Response::Range { kvs, .. } => kvs,
+            other => panic!("a range answers a range: {other:?}"),
+        }
+    }
+
     /// The objects of the images that are there which belong to a group.
     pub(super) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = ObjectId> {
         let images = self.images.iter().filter(|image| image.live);
@@ -125,6 +152,10 @@ impl Cluster {
         let copy = |role| store.lookup(CopyId { object, role: Role(role) });
         trusted.then(|| (0..self.config.pg_size).filter_map(copy).collect())
     }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(kv: &meta::KeyValue) -> T {
+    serde_json::from_slice(&kv.value).expect("its own form")
 }
 
 /// The stores, as the checker of intervals looks at them.

@@ -80,6 +80,8 @@ impl Cluster {
         if self.wait_for(op, PATIENCE)? {
             return Ok(());
         }
+        // What was seen so far may say more than that something is stuck.
+        self.check_history()?;
         let mut finding = broken(format!("operation {op} is stuck: {}", self.describe_stuck()));
         finding.ops = vec![op];
         Err(finding)
@@ -154,6 +156,10 @@ impl Cluster {
             (_, Some(client)) => format!("client {client}"),
             _ => format!("node {}", node.0),
         }
+    }
+
+    fn names_of(&self, nodes: &[NodeId]) -> String {
+        nodes.iter().map(|node| self.name_of(*node)).collect::<Vec<_>>().join(", ")
     }
 
     /// The map of a group, as the metadata store has it.
@@ -327,6 +333,8 @@ impl Cluster {
         let hosts = |nodes: &[NodeId], world: &World<Process>| -> Vec<HostId> {
             nodes.iter().map(|node| world.host_of(*node)).collect()
         };
+        let text = format!("cut off from each other: {} | {}", self.names_of(one), self.names_of(other));
+        self.world.note(|| text);
         let (one, other) = (hosts(one, &self.world), hosts(other, &self.world));
         self.world.change_fabric(|fabric| fabric.partition(&one, &other));
     }
@@ -336,6 +344,8 @@ impl Cluster {
         if !self.decisions.allows_action() {
             return;
         }
+        let text = format!("what {} sends to {} is held up", self.name_of(from), self.name_of(to));
+        self.world.note(|| text);
         let (from, to) = (self.world.host_of(from), self.world.host_of(to));
         self.world.change_fabric(|fabric| fabric.cut_one_way(from, to));
     }
@@ -345,6 +355,8 @@ impl Cluster {
         if !self.decisions.allows_action() {
             return;
         }
+        let text = format!("cut off from the metadata store: {}", self.name_of(node));
+        self.world.note(|| text);
         let host = self.world.host_of(node);
         self.world.change_fabric(|fabric| fabric.cut(host, crate::world::META_HOST));
     }
@@ -355,11 +367,13 @@ impl Cluster {
             return;
         }
         let osd = self.osd_id(node).expect("an OSD's place");
+        self.world.note(|| format!("the session of {osd:?} in the metadata store ends, though it lives"));
         self.world.expire_lease_of(&keys::osd_state(osd));
     }
 
     /// All paths are open again.
     pub fn heal(&mut self) {
+        self.world.note(|| "all paths are open again".to_string());
         self.world.change_fabric(|fabric| fabric.heal());
     }
 

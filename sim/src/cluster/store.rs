@@ -145,7 +145,8 @@ impl SimStore {
 
 /// Whether it makes a version.
 fn is_change(op: &StoreOp) -> bool {
-    matches!(op, StoreOp::Write { .. } | StoreOp::Zero { .. } | StoreOp::Tombstone { .. } | StoreOp::Replace { .. })
+    let made = matches!(op, StoreOp::Write { .. } | StoreOp::Zero { .. } | StoreOp::Tombstone { .. });
+    made || matches!(op, StoreOp::Replace { .. } | StoreOp::Patch { .. })
 }
 
 macro_rules! each {
