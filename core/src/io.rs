@@ -224,6 +224,54 @@ pub enum DiskOp {
     },
 }
 
+/// Why no device takes a disk request: whoever made it has a bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Misfit {
+    /// It ends behind the device's end.
+    BeyondEnd,
+    /// It is not whole blocks on their multiples.
+    Unaligned,
+    /// It is about no bytes.
+    Empty,
+}
+
+impl DiskOp {
+    /// The device.
+    pub fn device(&self) -> Device {
+        match self {
+            DiskOp::Read { device, .. }
+            | DiskOp::Write { device, .. }
+            | DiskOp::Flush { device }
+            | DiskOp::Discard { device, .. } => *device,
+        }
+    }
+
+    /// Where it begins, and its bytes; `None` of a flush.
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        match self {
+            DiskOp::Read { offset, len, .. } => Some((*offset, u64::from(*len))),
+            DiskOp::Write { offset, data, .. } => Some((*offset, u64::from(data.len()))),
+            DiskOp::Discard { offset, len, .. } => Some((*offset, *len)),
+            DiskOp::Flush { .. } => None,
+        }
+    }
+
+    /// Why a device of so many bytes, in blocks of so many, does not take it.
+    pub fn misfit(&self, size_bytes: u64, block_bytes: u32) -> Option<Misfit> {
+        let (offset, len) = self.extent()?;
+        let block = u64::from(block_bytes);
+        if len == 0 {
+            Some(Misfit::Empty)
+        } else if offset % block != 0 || len % block != 0 {
+            Some(Misfit::Unaligned)
+        } else if offset.checked_add(len).is_none_or(|end| end > size_bytes) {
+            Some(Misfit::BeyondEnd)
+        } else {
+            None
+        }
+    }
+}
+
 /// Result of a disk request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskDone {

@@ -3,7 +3,9 @@
 //! Contents are kept in pages of 4 KiB. Of each page the device knows what is *stable* (survives power loss) and every
 //! later state that it *cached*, in the order in which the writes completed. Reads see the newest. The rules are NVMe's:
 //!
-//! - A write takes effect when it completes; requests complete in any order.
+//! - A write takes effect when it completes; requests complete in any order. A read that meets a write in flight sees
+//!   each of its sectors as it was or as it will be. Two requests in flight that change the same bytes are a bug of whoever
+//!   made them, and so is a request that does not fit.
 //! - A flush makes stable what had completed before the flush was *submitted*, nothing else.
 //! - At power loss, each sector (or larger atomic unit) of a page takes any one of its states: stable, cached, or of a
 //!   write that was in flight. With power-loss protection, completion is stability.
@@ -53,6 +55,8 @@ impl Latency {
 pub struct DiskModel {
     /// Bytes, a multiple of 4 KiB.
     pub size_bytes: u64,
+    /// Bytes of a logical block, 512 or 4096: requests are whole blocks.
+    pub block_bytes: u32,
     /// Completed writes survive power loss.
     pub power_loss_protection: bool,
     /// Bytes that power loss never tears: 512 or 4096.
@@ -264,9 +268,12 @@ impl SimDisk {
 
     /// Takes a request; says how long it takes at least. A request outside the device is a bug of the caller.
     pub fn submit(&mut self, rng: &mut Rng, op: DiskOp) -> (Ticket, Duration) {
-        let (offset, len) = extent(&op);
-        assert!(offset + len <= self.model.size_bytes, "disk request beyond the end: {op:?}");
-        assert!(offset % 512 == 0 && len % 512 == 0, "disk request is not in whole sectors: {op:?}");
+        if let Some(misfit) = op.misfit(self.model.size_bytes, self.model.block_bytes) {
+            panic!("a disk request does not fit: {misfit:?}: {op:?}");
+        }
+        if let Some(other) = self.in_flight.values().find(|other| collide(&op, &other.op)) {
+            panic!("{op:?} meets {:?} in flight: nobody knows what a device makes of that", other.op);
+        }
         let (latency, error_ppm) = match &op {
             DiskOp::Read { .. } => (&self.model.read, self.faults.read_error_ppm),
             DiskOp::Write { .. } => (&self.model.write, self.faults.write_error_ppm),
@@ -294,10 +301,13 @@ impl SimDisk {
             self.counters.errors += 1;
         }
         Some(match op {
-            DiskOp::Read { offset, len, .. } => DiskDone::Read(self.read(offset, len, error, bufs)),
+            DiskOp::Read { offset, len, .. } => {
+                let read = self.read(offset, len, error, bufs);
+                DiskDone::Read(read.map(|read| self.met(offset, read, rng, bufs)))
+            }
             DiskOp::Write { offset, data, .. } => DiskDone::Done(self.write(offset, &data, error, rng, bufs)),
             DiskOp::Flush { .. } => DiskDone::Done(self.flush(watermark, error)),
-            DiskOp::Discard { offset, len, .. } => DiskDone::Done(self.discard(offset, len, error, rng)),
+            DiskOp::Discard { offset, len, .. } => DiskDone::Done(self.discard((offset, len), error, rng, bufs)),
         })
     }
 
@@ -322,6 +332,24 @@ impl SimDisk {
             at += part;
         }
         Ok(bufs.freeze(out))
+    }
+
+    /// What a read sees that met writes in flight: of each of their sectors, what was there or what comes.
+    fn met(&self, offset: u64, read: Buf, rng: &mut Rng, bufs: &mut BufPool) -> Buf {
+        let mut seen = read;
+        for request in self.in_flight.values() {
+            let DiskOp::Write { offset: at, data, .. } = &request.op else { continue };
+            let both = common((offset, u64::from(seen.len())), (*at, u64::from(data.len())));
+            let Some((from, to)) = both else { continue };
+            let mut mixed = bufs.alloc(seen.len());
+            mixed.copy_from(0, &seen);
+            for sector in (from..to).step_by(SECTOR).filter(|_| rng.chance(1, 2)) {
+                let place = |base: u64| u32::try_from(sector - base).expect("in a buffer");
+                mixed.copy_from(place(offset), &data.slice(place(*at), 512));
+            }
+            seen = bufs.freeze(mixed);
+        }
+        seen
     }
 
     fn write(
@@ -419,15 +447,26 @@ impl SimDisk {
         Ok(())
     }
 
-    /// A hint: pages wholly inside become zeroes, or stay.
-    fn discard(&mut self, offset: u64, len: u64, error: bool, rng: &mut Rng) -> Result<(), DiskError> {
+    /// A hint: of each page what is inside becomes zeroes, or stays.
+    fn discard(
+        &mut self,
+        (offset, len): (u64, u64),
+        error: bool,
+        rng: &mut Rng,
+        bufs: &mut BufPool,
+    ) -> Result<(), DiskError> {
         if error {
             return Err(DiskError::Io);
         }
-        let (first, end) = (offset.div_ceil(u64::from(UNIT)), (offset + len) / u64::from(UNIT));
-        for page in first..end {
+        let end = offset + len;
+        for page in offset / u64::from(UNIT)..end.div_ceil(u64::from(UNIT)) {
+            let start = page * u64::from(UNIT);
+            let (from, to) = (offset.max(start), end.min(start + u64::from(UNIT)));
             if rng.chance(1, 2) {
-                self.put(page, self.zeroes.clone());
+                let zeroes = self.zeroes.slice(0, u32::try_from(to - from).expect("within a page"));
+                let whole = zeroes.len() == UNIT;
+                let state = if whole { zeroes } else { self.merged(page, within_page(from), &zeroes, bufs) };
+                self.put(page, state);
             }
         }
         Ok(())
@@ -504,13 +543,18 @@ fn within_page(position: u64) -> u32 {
     u32::try_from(position % u64::from(UNIT)).expect("below a page")
 }
 
-fn extent(op: &DiskOp) -> (u64, u64) {
-    match op {
-        DiskOp::Read { offset, len, .. } => (*offset, u64::from(*len)),
-        DiskOp::Write { offset, data, .. } => (*offset, u64::from(data.len())),
-        DiskOp::Discard { offset, len, .. } => (*offset, *len),
-        DiskOp::Flush { .. } => (0, 0),
-    }
+/// Whether two requests in flight are about the same bytes in a way that no device gives a meaning to: both change them, or
+/// one gives them up while the other reads. A read that meets a write is none of that: it sees any mixture of sectors.
+fn collide(a: &DiskOp, b: &DiskOp) -> bool {
+    use DiskOp::{Read, Write};
+    let harmless = matches!((a, b), (Read { .. }, Read { .. } | Write { .. }) | (Write { .. }, Read { .. }));
+    !harmless && a.extent().zip(b.extent()).is_some_and(|(a, b)| common(a, b).is_some())
+}
+
+/// The bytes that two extents have in common: the first of them, and the first behind them.
+fn common((a, a_len): (u64, u64), (b, b_len): (u64, u64)) -> Option<(u64, u64)> {
+    let (from, to) = (a.max(b), (a + a_len).min(b + b_len));
+    (from < to).then_some((from, to))
 }
 
 #[cfg(test)]
@@ -531,6 +575,7 @@ mod tests {
             let mut bufs = BufPool::new();
             let model = DiskModel {
                 size_bytes: 1 << 20,
+                block_bytes: 512,
                 power_loss_protection,
                 atomic_bytes,
                 read: QUICK,
@@ -675,6 +720,34 @@ mod tests {
         let pages = bench.disk.written_pages().into_iter().filter(|page| bench.disk.page(*page).unwrap()[0] == 4);
         let pages: Vec<u64> = pages.collect();
         assert!(pages.len() > 1 && pages.iter().all(|page| *page >= 2), "{pages:?}");
+    }
+
+    #[test]
+    fn a_read_that_meets_a_write_sees_any_mixture_of_its_sectors() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..100 {
+            let mut bench = Bench::new(false, 512, seed);
+            bench.write(0, 8192, 1);
+            let op = bench.write_op(512, 1024, 2);
+            let ticket = bench.submit(op);
+            let read = bench.read(0, 8192).expect("readable");
+            let rest = read.bytes()[..512].iter().chain(&read.bytes()[1536..]);
+            assert!(rest.copied().all(|byte| byte == 1));
+            seen.insert((read.bytes()[512], read.bytes()[1024]));
+            bench.complete(ticket);
+            assert_eq!((bench.byte(512), bench.byte(1024)), (2, 2));
+        }
+        assert_eq!(seen, [(1, 1), (1, 2), (2, 1), (2, 2)].into_iter().collect());
+    }
+
+    #[test]
+    #[should_panic(expected = "in flight")]
+    fn two_writes_in_flight_do_not_meet() {
+        let mut bench = Bench::new(false, 512, 1);
+        for (offset, byte) in [(0, 1), (4096, 2)] {
+            let op = bench.write_op(offset, 8192, byte);
+            bench.submit(op);
+        }
     }
 
     #[test]

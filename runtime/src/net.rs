@@ -22,6 +22,11 @@ pub fn tune(socket: SockRef<'_>) {
     }
 }
 
+/// As [`tune`], of a connection of tokio's.
+pub fn tune_stream(stream: &tokio::net::TcpStream) {
+    tune(SockRef::from(stream));
+}
+
 /// Connections and the clock that goes with them.
 pub trait Network: Send + Sync + 'static {
     /// A connection.
@@ -46,13 +51,13 @@ impl Network for Tcp {
 
     async fn accept(&self, listener: &Listener) -> io::Result<Self::Stream> {
         let (stream, _) = listener.socket.accept().await?;
-        tune(SockRef::from(&stream));
+        tune_stream(&stream);
         Ok(stream)
     }
 
     async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
         let stream = tokio::net::TcpStream::connect(address).await?;
-        tune(SockRef::from(&stream));
+        tune_stream(&stream);
         Ok(stream)
     }
 
@@ -71,7 +76,15 @@ pub struct Listener {
 impl Listener {
     /// Listens at `host:port`; port 0: any free one.
     pub async fn bind(address: &str) -> io::Result<Listener> {
-        let socket = tokio::net::TcpListener::bind(address).await?;
+        Listener::on(tokio::net::TcpListener::bind(address).await?)
+    }
+
+    /// Listens on a socket that somebody else has bound, and that does not block.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Listener> {
+        Listener::on(tokio::net::TcpListener::from_std(listener)?)
+    }
+
+    fn on(socket: tokio::net::TcpListener) -> io::Result<Listener> {
         let address = socket.local_addr()?;
         Ok(Listener { socket, address })
     }

@@ -91,8 +91,12 @@ struct Member {
     client: etcd_client::Client,
 }
 
-/// An open renewal stream of one lease.
-type Renewal = (LeaseKeeper, LeaseKeepAliveStream);
+/// An open renewal stream of one lease, to the member at this place.
+struct Renewal {
+    place: usize,
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+}
 
 /// A client of the metadata store, for administration and as the base of [`super::Driver`].
 pub struct Client {
@@ -105,11 +109,16 @@ pub struct Client {
 impl Client {
     /// A client; it connects when it is first used, and again whenever it must. Needs a tokio runtime.
     pub async fn open(endpoints: &Endpoints) -> Client {
+        Client::open_over(endpoints, Endpoint::connect_lazy).await
+    }
+
+    /// A client whose connections are made in another way.
+    pub(super) async fn open_over(endpoints: &Endpoints, connect: impl Fn(&Endpoint) -> Channel) -> Client {
         let mut members = Vec::new();
         for endpoint in &endpoints.0 {
             // A member without a leader then says so instead of letting watches starve.
             let options = ConnectOptions::new().with_require_leader(true);
-            let channel = etcd_client::Channel::Tonic(endpoint.connect_lazy());
+            let channel = etcd_client::Channel::Tonic(connect(endpoint));
             let client = etcd_client::Client::from_channel(channel, Some(options)).await;
             let client = client.expect("only a log-in can fail, and there is none");
             members.push(Member { address: endpoint.uri().to_string(), client });
@@ -124,10 +133,12 @@ impl Client {
             _ => REQUEST_TIMEOUT,
         };
         let changes = !matches!(request, Request::Range(_));
-        let outcome = match tokio::time::timeout(limit, self.try_members(&request)).await {
+        let asked = AtomicUsize::new(0);
+        let outcome = match tokio::time::timeout(limit, self.try_members(&request, &asked)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                self.prefer_next(self.preferred.load(Ordering::Relaxed));
+                // Not the one that is preferred by now: others may have left this one, for one that answers.
+                self.prefer_next(asked.into_inner());
                 Err(RequestError::Unknown(format!("no answer within {} s", limit.as_secs())))
             }
         };
@@ -138,20 +149,21 @@ impl Client {
         }
     }
 
-    /// Asks members until one has got the request.
-    async fn try_members(&self, request: &Request) -> Result<Response, RequestError> {
+    /// Asks members until one has got the request; `asked` is the place of the last.
+    async fn try_members(&self, request: &Request, asked: &AtomicUsize) -> Result<Response, RequestError> {
         let mut failures = Vec::new();
         for _ in 0..self.members.len() {
             let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
-            let member = &self.members[place];
-            match self.ask(member, request).await {
+            asked.store(place, Ordering::Relaxed);
+            let address = &self.members[place].address;
+            match self.ask(place, request).await {
                 Err(RequestError::Unavailable(reason)) => {
-                    failures.push(format!("{}: {reason}", member.address));
+                    failures.push(format!("{address}: {reason}"));
                     self.prefer_next(place);
                 }
                 Err(RequestError::Unknown(reason)) => {
                     self.prefer_next(place);
-                    return Err(RequestError::Unknown(format!("{}: {reason}", member.address)));
+                    return Err(RequestError::Unknown(format!("{address}: {reason}")));
                 }
                 outcome => return outcome,
             }
@@ -169,7 +181,8 @@ impl Client {
         );
     }
 
-    async fn ask(&self, member: &Member, request: &Request) -> Result<Response, RequestError> {
+    async fn ask(&self, place: usize, request: &Request) -> Result<Response, RequestError> {
+        let member = &self.members[place];
         let mut kv = member.client.kv_client().max_decoding_message_size(usize::MAX);
         let mut lease_client = member.client.lease_client();
         match request {
@@ -190,19 +203,19 @@ impl Client {
                 lease_client.revoke(convert::signed(*lease)).await.map_err(meaning)?;
                 Ok(Response::LeaseRevoked)
             }
-            Request::LeaseKeepAlive { lease } => self.keep_alive(member, *lease).await,
+            Request::LeaseKeepAlive { lease } => self.keep_alive(place, *lease).await,
         }
     }
 
-    /// Renews a lease on its open stream; if that has broken meanwhile, or there is none, on a new one.
-    async fn keep_alive(&self, member: &Member, lease: u64) -> Result<Response, RequestError> {
-        if let Some(mut renewal) = self.take_renewal(lease)
+    /// Renews a lease on its open stream; if that has broken meanwhile, is another member's, or there is none, on a new one.
+    async fn keep_alive(&self, place: usize, lease: u64) -> Result<Response, RequestError> {
+        if let Some(mut renewal) = self.take_renewal(lease).filter(|renewal| renewal.place == place)
             && let Ok(ttl) = renew(&mut renewal).await
         {
             return Ok(self.kept(lease, ttl, renewal));
         }
-        let mut renewal = match member.client.lease_client().keep_alive(convert::signed(lease)).await {
-            Ok(renewal) => renewal,
+        let mut renewal = match self.members[place].client.lease_client().keep_alive(convert::signed(lease)).await {
+            Ok((keeper, answers)) => Renewal { place, keeper, answers },
             Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(Response::LeaseKept { lease, ttl: 0 }),
             Err(error) => return Err(meaning(error)),
         };
@@ -263,9 +276,9 @@ impl Client {
 }
 
 /// One renewal: the seconds to live, 0 if the lease is gone.
-async fn renew((keeper, answers): &mut Renewal) -> Result<u64, RequestError> {
-    keeper.keep_alive().await.map_err(meaning)?;
-    let kept = answers.message().await.map_err(meaning)?;
+async fn renew(renewal: &mut Renewal) -> Result<u64, RequestError> {
+    renewal.keeper.keep_alive().await.map_err(meaning)?;
+    let kept = renewal.answers.message().await.map_err(meaning)?;
     let kept = kept.ok_or_else(|| RequestError::Unknown("the renewal stream ended".into()))?;
     Ok(convert::unsigned(kept.ttl()))
 }

@@ -59,18 +59,23 @@ impl Drop for Driver {
     }
 }
 
-type Deliver = Rc<dyn Fn(MetaEvent)>;
+pub(super) type Deliver = Rc<dyn Fn(MetaEvent)>;
 
-fn run(endpoints: &Endpoints, mut queue: mpsc::UnboundedReceiver<MetaOp>, deliver: Deliver) {
+fn run(endpoints: &Endpoints, queue: mpsc::UnboundedReceiver<MetaOp>, deliver: Deliver) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("the kernel has a file descriptor left for a process that starts");
     LocalSet::new().block_on(&runtime, async move {
-        let client = Rc::new(Client::open(endpoints).await);
-        let mut watches = BTreeMap::new();
-        while let Some(op) = queue.recv().await {
-            execute(op, &client, &deliver, &mut watches);
-        }
+        serve(Client::open(endpoints).await, queue, deliver).await;
     });
+}
+
+/// Executes operations until nobody can ask for more.
+pub(super) async fn serve(client: Client, mut queue: mpsc::UnboundedReceiver<MetaOp>, deliver: Deliver) {
+    let client = Rc::new(client);
+    let mut watches = BTreeMap::new();
+    while let Some(op) = queue.recv().await {
+        execute(op, &client, &deliver, &mut watches);
+    }
 }
 
 fn execute(op: MetaOp, client: &Rc<Client>, deliver: &Deliver, watches: &mut BTreeMap<MetaId, AbortHandle>) {

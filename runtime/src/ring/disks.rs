@@ -45,8 +45,11 @@ impl Disks {
         op: DiskOp,
     ) -> Option<DiskDone> {
         count(counters, &op);
-        let which = device_of(&op);
+        let which = op.device();
         let device = self.device(which);
+        if let Some(misfit) = op.misfit(device.size_bytes, device.block_bytes) {
+            panic!("{id:?} does not fit on {device}: {misfit:?}: {op:?}");
+        }
         if device.access == Access::Inline {
             return Some(inline(device, bufs, op));
         }
@@ -127,15 +130,6 @@ fn advance(operation: Operation, result: io::Result<u32>) -> Next {
         (Operation::Discard { .. }, Err(error)) if is_unsupported(&error) => Next::Done(Ok(())),
         (_, Ok(_)) => Next::Done(Ok(())),
         (_, Err(error)) => Next::Done(Err(disk_error("write or flush", &error))),
-    }
-}
-
-fn device_of(op: &DiskOp) -> Device {
-    match op {
-        DiskOp::Read { device, .. }
-        | DiskOp::Write { device, .. }
-        | DiskOp::Flush { device }
-        | DiskOp::Discard { device, .. } => *device,
     }
 }
 

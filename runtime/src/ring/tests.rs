@@ -4,7 +4,7 @@ use super::*;
 use crate::driver::{self, Driver, Tcp};
 use crate::testing::{Caller, Echo, OBJECT_BYTES, Seen, client, osd, pattern};
 use ashlar_core::id::{ClusterUuid, OsdId};
-use ashlar_core::io::{DiskDone, DiskError, DiskOp, PeerId};
+use ashlar_core::io::{DiskDone, DiskOp, PeerId};
 use ashlar_core::msg::{Answer, RequestOp};
 use ashlar_core::store::Data;
 use std::io::{Read, Write};
@@ -352,8 +352,6 @@ fn script_of_disk_requests() -> (Vec<DiskOp>, Vec<DiskDone>) {
         // Memory that is not aligned to the device's blocks.
         (DiskOp::Write { device, offset: 8192, data: a.slice(512, 4096) }, done()),
         (DiskOp::Read { device, offset: 8192, len: 4096 }, read(&a.bytes()[512..512 + 4096])),
-        // Over the end.
-        (DiskOp::Read { device, offset: end - 4096, len: 8192 }, DiskDone::Read(Err(DiskError::Io))),
     ];
     steps.into_iter().unzip()
 }

@@ -236,6 +236,8 @@ impl Cluster {
         };
         let model = DiskModel {
             size_bytes: self.config.disk_bytes,
+            // The largest that there is: a store that gets by with it gets by with all.
+            block_bytes: 4096,
             power_loss_protection,
             atomic_bytes,
             read: latency(write, 1),

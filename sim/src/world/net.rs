@@ -288,10 +288,14 @@ impl<M: Machine> World<M> {
         Some(wire::decode(&frame, header, Some(flipped)).expect("the header is whole"))
     }
 
-    /// Nobody has this connection any more: the kernel answers with a reset.
+    /// Nobody has this connection any more: the kernel answers with a reset. Whoever gets that does not read on, so that
+    /// messages sent before it may be lost, though they were sent before a close in good order.
     fn answer_with_end(&mut self, conn: ConnId, end: usize) -> Stepped {
         let record = self.net.conns.get_mut(&conn).expect("the packet came on it");
         record.ends[end].state = EndState::Gone;
+        let under_way = record.pipes[end].len() as u64;
+        let kept = usize::try_from(self.net.rng.below(under_way + 1)).expect("few messages");
+        record.pipes[end].lose_after(kept);
         self.push(conn, end, Packet::End);
         Stepped::World
     }

@@ -40,7 +40,7 @@ impl Node for Toy {
                 let mut data = env.bufs.alloc(4096);
                 data.bytes_mut().fill(self.got.len() as u8);
                 let data = env.bufs.freeze(data);
-                let op = DiskOp::Write { device: Device::Data, offset: 0, data };
+                let op = DiskOp::Write { device: Device::Data, offset: have.0 % 4096 * 4096, data };
                 env.out.push(Effect::Io { id: IoId(have.0), op });
             }
             Input::Link(LinkEvent::Up { link, opened: Some(_), .. }) => self.link = Some(link),
@@ -127,7 +127,9 @@ fn world(seed: u64) -> World<Toy> {
         let host = world.add_host();
         let node = world.add_node(host, ToySpec { id, peer }, Clock { origin: 1000, drift_ppb: 50_000 });
         let model = DiskModel {
-            size_bytes: 1 << 16,
+            // So many pages that no two writes in flight are of the same one.
+            size_bytes: 16 << 20,
+            block_bytes: 512,
             power_loss_protection: false,
             atomic_bytes: 512,
             read: LATENCY,

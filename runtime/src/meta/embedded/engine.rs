@@ -91,6 +91,35 @@ impl Engine {
     }
 }
 
+/// The other side of an engine without a thread and a disk: whoever has it lets the engine's commands be done.
+#[cfg(test)]
+pub(super) struct Steps {
+    queue: Receiver<Command>,
+    waiters: Vec<Waiter>,
+}
+
+#[cfg(test)]
+impl Steps {
+    /// An engine, and its other side.
+    pub(super) fn new() -> (Engine, Steps) {
+        let (commands, queue) = mpsc::channel();
+        (Engine { commands }, Steps { queue, waiters: Vec::new() })
+    }
+
+    /// Does all that waits.
+    pub(super) fn step(&mut self, store: &mut Store, now: Time) {
+        let mut answers = Vec::new();
+        while let Ok(command) = self.queue.try_recv() {
+            match command {
+                Command::Do(job) => answers.push(job(store, now)),
+                Command::Wait(waiter) => self.waiters.push(waiter),
+            }
+        }
+        answers.into_iter().for_each(|answer| answer());
+        self.waiters.retain_mut(|waiter| !waiter(store));
+    }
+}
+
 struct Worker {
     store: Store,
     disk: Disk,

@@ -14,6 +14,9 @@ mod engine;
 mod service;
 mod watching;
 
+#[cfg(test)]
+mod tests;
+
 use disk::Disk;
 use engine::Engine;
 use std::net::{SocketAddr, TcpListener};

@@ -47,7 +47,7 @@ pub(super) fn serve(engine: Arc<Engine>, listener: TcpListener, stop: oneshot::R
 async fn listen(engine: Arc<Engine>, listener: TcpListener) -> Result<(), String> {
     listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-    let service = Service { engine };
+    let service = Service::new(engine);
     let mut routes = Routes::builder();
     routes
         .add_service(KvServer::from_arc(Arc::new(service.clone())))
@@ -56,14 +56,19 @@ async fn listen(engine: Arc<Engine>, listener: TcpListener) -> Result<(), String
         .add_service(ClusterServer::new(service.clone()))
         .add_service(MaintenanceServer::new(service));
     let router = routes.routes().into_axum_router().fallback(async |uri: Uri| not_served(&uri));
-    Server::builder()
-        .http2_keepalive_interval(Some(PROBE_INTERVAL))
-        .http2_keepalive_timeout(Some(PROBE_INTERVAL))
-        .max_concurrent_streams(Some(STREAMS))
+    server()
         .add_routes(Routes::from(router))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await
         .map_err(|error| error.to_string())
+}
+
+/// A server with nothing to serve yet.
+pub(super) fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PROBE_INTERVAL))
+        .http2_keepalive_timeout(Some(PROBE_INTERVAL))
+        .max_concurrent_streams(Some(STREAMS))
 }
 
 fn not_served(uri: &Uri) -> tonic::codegen::http::Response<tonic::body::Body> {
@@ -76,14 +81,19 @@ impl From<Stopped> for Status {
     }
 }
 
+/// The services of one store.
 #[derive(Clone)]
-struct Service {
+pub(super) struct Service {
     engine: Arc<Engine>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Service { engine }
+    }
+
     async fn transact(&self, transaction: Transaction) -> Result<Transacted, Status> {
         self.engine.run(|store, now| store.transact(now, transaction)).await?.map_err(refusal)
     }
