@@ -78,6 +78,8 @@ enum OsdCommand {
 
 fn main() -> ExitCode {
     supervised::end_with_supervisor();
+    #[cfg(feature = "planted")]
+    plant();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -85,6 +87,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Switches the mistake on that the environment names, and says so: such a binary is for tests of tests.
+#[cfg(feature = "planted")]
+fn plant() {
+    use ashlar_core::planted::{Bug, plant_everywhere};
+    let Ok(name) = std::env::var("ASHLAR_PLANT") else { return };
+    match Bug::from_name(&name) {
+        Some(bug) => plant_everywhere(bug),
+        None => {
+            eprintln!("ashlar: there is no planted mistake '{name}'");
+            std::process::exit(2);
+        }
+    }
+    eprintln!("ashlar: the mistake '{name}' is switched on");
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

@@ -15,6 +15,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("nbdkit", "nbdkit"),
     ("fio", "fio"),
     ("mke2fs", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("sqlite3", "sqlite3"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
     ("nm", "binutils"),
 ];
 

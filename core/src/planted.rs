@@ -1,7 +1,7 @@
 //! Mistakes that can be switched on, to test the tests.
 //!
 //! Each is a real slip at the place where it would be made: `if planted(Bug::SkipFence) || attempt == self.joined`.
-//! Without the feature `planted` (never on in daemons) [`planted`] is the constant `false` and nothing is left of it.
+//! Without the feature `planted` (never on in daemons that serve anybody) [`planted`] is the constant `false` and nothing is left of it.
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -260,6 +260,7 @@ impl Bug {
 mod switch {
     use super::Bug;
     use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     thread_local! {
         // Per thread, so that tests which run side by side do not see each other's bugs.
@@ -271,14 +272,22 @@ mod switch {
         ACTIVE.set(bug);
     }
 
+    /// The bug of all threads: one more than its place in the list of all; 0: none.
+    static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
+
+    /// Switches one bug on for all threads, for good: a daemon is made for one.
+    pub fn plant_everywhere(bug: Bug) {
+        EVERYWHERE.store(bug as usize + 1, Ordering::Relaxed);
+    }
+
     /// Whether this bug is switched on.
     pub fn planted(bug: Bug) -> bool {
-        ACTIVE.get() == Some(bug)
+        ACTIVE.get() == Some(bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
     }
 }
 
 #[cfg(feature = "planted")]
-pub use switch::{plant, planted};
+pub use switch::{plant, plant_everywhere, planted};
 
 /// Whether this bug is switched on: never.
 #[cfg(not(feature = "planted"))]

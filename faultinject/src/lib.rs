@@ -1,7 +1,7 @@
 //! Fault models and plans, without I/O and without a clock: what breaks, how, and when.
 //!
-//! Owns: the simulated block device ([`disk`]), the behaviour of links and of the network between hosts ([`link`]), and
-//! the drawing of faults from a seed ([`mix`]). Does not own: time, nodes, or the decision whom a fault hits: the one who
+//! Owns: the simulated block device ([`disk`]), the behaviour of links and of the network between hosts ([`link`]), the
+//! drawing of faults from a seed ([`mix`]), lists of faults ([`plan`]). Does not own: time, nodes, or the decision whom a fault hits: the one who
 //! executes a plan (the simulator's world; later the injectors on real machines) says what the time is, and chooses targets.
 //! All randomness comes from the generator that is passed in.
 #![forbid(unsafe_code)]
@@ -9,3 +9,4 @@
 pub mod disk;
 pub mod link;
 pub mod mix;
+pub mod plan;

@@ -8,9 +8,11 @@ mod settings;
 
 use crate::cluster::{Cluster, free_port, is_alive};
 use crate::command::run;
+use crate::command_line::usual_mix;
 use crate::nbd::Nbd;
 use crate::registers::{BLOCK_BYTES, Registers};
 use crate::scratch::Scratch;
+use crate::soak::{self, Plan};
 use crate::{nemesis, tools};
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_core::rng::Rng;
@@ -109,11 +111,28 @@ pub const ALL: &[Case] = &[
         run: regroup,
     },
     Case {
+        name: "mix",
+        shows: "several clients share blocks, cells, a bank and names while everything breaks: their history is judged",
+        run: mix,
+    },
+    Case {
         name: "orphans",
         shows: "a killed supervisor takes its children along, and the data are found again",
         run: orphans,
     },
 ];
+
+/// Twice as long as fio runs elsewhere, and of two promises.
+fn mix(scale: Scale) -> Result<String> {
+    let mut seen = Vec::new();
+    for immediate_commit in ["all", "none"] {
+        let plan = Plan::new(scale.pool, immediate_commit, usual_mix(false), scale.fio_s * 2);
+        let told = soak::run(&plan, &Scratch::new("mix")?)?;
+        ensure!(told.is_clean(), "seed {}: {}", plan.seed, told.complaints().join("\n"));
+        seen.push(format!("immediate_commit {immediate_commit}: {told}"));
+    }
+    Ok(seen.join("; "))
+}
 
 /// Patience for programs that copy or check a whole image.
 fn patience(scale: Scale) -> Duration {

@@ -219,7 +219,8 @@ fn lines(reader: impl BufRead + Send + 'static) -> mpsc::Receiver<String> {
     receive
 }
 
-fn tail(path: &Path) -> String {
+/// The last lines of a log, indented.
+pub fn tail(path: &Path) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
     let lines: Vec<_> = text.lines().collect();
     let last: String = lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("    {line}\n")).collect();

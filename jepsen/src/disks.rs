@@ -28,11 +28,44 @@ pub fn are_possible() -> bool {
     is_root && Path::new("/dev/fuse").exists() && installed("nbdkit") && installed("nbdfuse")
 }
 
+/// An NBD export as a file: `folder/disk`.
+pub struct Mount {
+    folder: PathBuf,
+    nbdfuse: Child,
+}
+
+impl Mount {
+    /// Mounts the default export of a socket.
+    pub fn new(socket: &Path, folder: &Path) -> Result<Mount> {
+        Mount::named(socket, "", folder)
+    }
+
+    /// Mounts an export of a socket.
+    pub fn named(socket: &Path, export: &str, folder: &Path) -> Result<Mount> {
+        std::fs::create_dir_all(folder)?;
+        let (uri, disk) = (format!("nbd+unix:///{export}?socket={}", socket.display()), folder.join("disk"));
+        let nbdfuse = quiet("nbdfuse").args(["-C", "4"]).arg(&disk).arg(uri).spawn()?;
+        let mount = Mount { folder: folder.to_path_buf(), nbdfuse };
+        until(|| std::fs::metadata(&disk).is_ok_and(|about| about.len() > 0)).context("nbdfuse mounts nothing")?;
+        Ok(mount)
+    }
+}
+
+impl Drop for Mount {
+    /// Without a server nbdfuse answers every request with an error, until it is unmounted.
+    fn drop(&mut self) {
+        let folder = self.folder.display().to_string();
+        // Nobody may be there to be unmounted.
+        let _ = command::run("umount", &["-l", &folder], LIMIT);
+        let _ = self.nbdfuse.kill();
+        let _ = self.nbdfuse.wait();
+    }
+}
+
 /// One disk.
 struct Disk {
-    folder: PathBuf,
     nbdkit: Child,
-    nbdfuse: Child,
+    mount: Option<Mount>,
 }
 
 impl Disk {
@@ -45,32 +78,19 @@ impl Disk {
         nbdkit.args(["--foreground", "--filter=cache", "--unix"]).arg(&socket).arg("file").arg(file);
         let nbdkit = nbdkit.arg("cache=writeback").spawn().context("cannot start nbdkit")?;
         // Taken apart by `Drop` from here on, whatever fails.
-        let nbdfuse = quiet("true").spawn()?;
-        let mut disk = Disk { folder: folder.to_path_buf(), nbdkit, nbdfuse };
+        let mut disk = Disk { nbdkit, mount: None };
         until(|| socket.exists()).context("nbdkit does not listen")?;
-        let uri = format!("nbd+unix:///?socket={}", socket.display());
-        disk.nbdfuse.wait()?;
-        disk.nbdfuse = quiet("nbdfuse").args(["-C", "4"]).arg(disk.path()).arg(uri).spawn()?;
-        until(|| std::fs::metadata(disk.path()).is_ok_and(|about| about.len() > 0))
-            .context("nbdfuse mounts nothing")?;
+        disk.mount = Some(Mount::new(&socket, folder)?);
         Ok(disk)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join("disk")
     }
 }
 
 impl Drop for Disk {
-    /// The power goes. Without a server nbdfuse answers every request with an error, until it is unmounted.
+    /// The power goes: the server first, so that nothing more is written.
     fn drop(&mut self) {
         let _ = self.nbdkit.kill();
         let _ = self.nbdkit.wait();
-        let folder = self.folder.display().to_string();
-        // Nobody may be there to be unmounted.
-        let _ = command::run("umount", &["-l", &folder], LIMIT);
-        let _ = self.nbdfuse.kill();
-        let _ = self.nbdfuse.wait();
+        self.mount = None;
     }
 }
 

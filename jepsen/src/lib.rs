@@ -5,13 +5,26 @@
 //! Invariant: everything is under one temporary directory, and gone afterwards, processes too, however a test ends.
 
 pub mod cases;
+pub mod check;
 pub mod cluster;
 pub mod command;
+pub mod command_line;
+pub mod devices;
 pub mod disks;
+pub mod fleet;
+pub mod history;
+pub mod hosts;
+pub mod injector;
 pub mod nbd;
 pub mod nemesis;
+pub mod page;
+pub mod planted;
 pub mod registers;
+pub mod relay;
 pub mod scratch;
 pub mod server;
+pub mod soak;
 pub mod tools;
+pub mod torture;
+pub mod workload;
 pub mod writers;

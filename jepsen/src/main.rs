@@ -1,13 +1,18 @@
 //! `ashlar-jepsen`: the cases in their long form, one after another, with what was seen in each.
 
 use ashlar_jepsen::cases::{ALL, POOLS, Scale};
-use clap::Parser;
+use ashlar_jepsen::command_line::Soak;
+use ashlar_jepsen::planted;
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// Breaks clusters of real processes and checks what is left.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Only these cases; all by default.
     cases: Vec<String>,
     /// The short form, as in the tests.
@@ -24,8 +29,21 @@ struct Cli {
     rounds: u32,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// One run of workloads and faults, judged by its history.
+    Soak(Soak),
+    /// Look for mistakes that are planted in a build of its own: each must be found.
+    Planted(planted::Args),
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    match &cli.command {
+        Some(Command::Soak(soak)) => return told(soak.run()),
+        Some(Command::Planted(args)) => return told(args.run()),
+        None => {}
+    }
     if let Some(unknown) = cli.cases.iter().find(|name| !ALL.iter().any(|case| case.name == **name)) {
         eprintln!("there is no case '{unknown}'; --list shows them");
         return ExitCode::FAILURE;
@@ -39,6 +57,19 @@ fn main() -> ExitCode {
 }
 
 /// Runs the chosen cases; how many failed.
+fn told(outcome: anyhow::Result<String>) -> ExitCode {
+    match outcome {
+        Ok(seen) => {
+            println!("{seen}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn round(cli: &Cli) -> u32 {
     let scale = if cli.short { Scale::SHORT } else { Scale::LONG };
     let pool = POOLS.into_iter().find(|pool| *pool == cli.pool).expect("checked with the arguments");

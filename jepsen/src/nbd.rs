@@ -1,6 +1,7 @@
 //! A small NBD client: one connection, one request at a time, so that every answer belongs to a known request.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,11 +17,38 @@ const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 
 /// What to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
+pub enum Command {
+    /// Bytes.
     Read = 0,
+    /// Bytes follow.
     Write = 1,
+    /// Good-bye.
     Disconnect = 2,
+    /// What was answered is to be durable.
     Flush = 3,
+    /// The range is not needed any more.
+    Trim = 4,
+}
+
+/// The flag of a write that is durable when it is answered.
+const FUA: u16 = 1;
+
+/// Why a request had no success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server answered with this error number.
+    Answered(u32),
+    /// There was no answer.
+    Gone(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Answered(error) => write!(f, "failed with error {error}"),
+            Failure::Gone(why) => f.write_str(why),
+        }
+    }
 }
 
 /// A connection to one export.
@@ -88,11 +116,11 @@ impl Nbd {
         self.size_bytes
     }
 
-    fn send(&mut self, command: Command, offset: u64, len: usize, data: &[u8]) -> Result<()> {
+    fn send(&mut self, command: Command, flags: u16, offset: u64, len: usize, data: &[u8]) -> Result<()> {
         self.cookie += 1;
         let mut request = Vec::with_capacity(28 + data.len());
         request.extend(REQUEST_MAGIC.to_be_bytes());
-        request.extend(0u16.to_be_bytes());
+        request.extend(flags.to_be_bytes());
         request.extend((command as u16).to_be_bytes());
         request.extend(self.cookie.to_be_bytes());
         request.extend(offset.to_be_bytes());
@@ -101,41 +129,65 @@ impl Nbd {
         Ok(self.stream.write_all(&request)?)
     }
 
-    fn reply(&mut self, what: Command) -> Result<()> {
+    /// The error number that the server answers; 0: none.
+    fn reply(&mut self) -> Result<u32> {
         let magic = self.number()?;
         ensure!(magic == SIMPLE_REPLY_MAGIC, "magic {magic:x} is no reply");
         let error = self.number()?;
         let cookie = u64::from_be_bytes(self.receive()?);
         ensure!(cookie == self.cookie, "the reply is to request {cookie}, not to {}", self.cookie);
-        ensure!(error == 0, "{what:?} failed with error {error}");
-        Ok(())
+        Ok(error)
+    }
+
+    fn answer(&mut self, command: Command, flags: u16, offset: u64, len: usize, data: &[u8]) -> Result<(u32, Vec<u8>)> {
+        self.send(command, flags, offset, len, data)?;
+        let error = self.reply()?;
+        let mut bytes = vec![0; if command == Command::Read && error == 0 { len } else { 0 }];
+        self.stream.read_exact(&mut bytes)?;
+        Ok((error, bytes))
+    }
+
+    /// Any request, told apart by how it ended. After [`Failure::Gone`] the connection is of no use.
+    pub fn perform(
+        &mut self,
+        command: Command,
+        offset: u64,
+        len: usize,
+        data: &[u8],
+        fua: bool,
+    ) -> Result<Vec<u8>, Failure> {
+        match self.answer(command, if fua { FUA } else { 0 }, offset, len, data) {
+            Ok((0, bytes)) => Ok(bytes),
+            Ok((error, _)) => Err(Failure::Answered(error)),
+            Err(error) => Err(Failure::Gone(error.to_string())),
+        }
+    }
+
+    fn ask(&mut self, command: Command, offset: u64, len: usize, data: &[u8]) -> Result<Vec<u8>> {
+        let (error, bytes) = self.answer(command, 0, offset, len, data)?;
+        ensure!(error == 0, "{command:?} failed with error {error}");
+        Ok(bytes)
     }
 
     /// Reads.
     pub fn read(&mut self, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.send(Command::Read, offset, len, &[])?;
-        self.reply(Command::Read)?;
-        let mut data = vec![0; len];
-        self.stream.read_exact(&mut data)?;
-        Ok(data)
+        self.ask(Command::Read, offset, len, &[])
     }
 
     /// Writes.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        self.send(Command::Write, offset, data.len(), data)?;
-        self.reply(Command::Write)
+        self.ask(Command::Write, offset, data.len(), data).map(drop)
     }
 
     /// Makes durable what was written.
     pub fn flush(&mut self) -> Result<()> {
-        self.send(Command::Flush, 0, 0, &[])?;
-        self.reply(Command::Flush)
+        self.ask(Command::Flush, 0, 0, &[]).map(drop)
     }
 }
 
 impl Drop for Nbd {
     fn drop(&mut self) {
         // It may be gone already.
-        let _ = self.send(Command::Disconnect, 0, 0, &[]);
+        let _ = self.send(Command::Disconnect, 0, 0, 0, &[]);
     }
 }

@@ -4,7 +4,7 @@
 //! followed by an answered flush, or one that was issued later; in between, or anything else, was lost or invented. What is
 //! found after a crash decides about writes that no answer came to: all blocks are looked at before new ones are written.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 
 /// Bytes of a block.
@@ -62,14 +62,22 @@ impl Registers {
     }
 
     /// Judges what a block holds after a crash. It must hold that from now on: a write that was never answered has
-    /// survived, or it never appears.
-    pub fn check(&mut self, block: u64, found: &[u8]) -> Result<()> {
+    /// survived, or it never appears. Which write it is.
+    pub fn check(&mut self, block: u64, found: &[u8]) -> Result<u64> {
         let register = self.blocks.get_mut(&block).expect("a block that was written");
         let allowed: Vec<u64> = std::iter::once(register.durable).chain(register.later.iter().copied()).collect();
         let Some(write) = allowed.iter().find(|write| contents(block, **write) == found) else {
             bail!("block {block} holds {}; allowed are the writes {allowed:?}", describe(block, found));
         };
-        *register = Register { durable: *write, later: Vec::new() };
+        let write = *write;
+        self.settle(block, write)?;
+        Ok(write)
+    }
+
+    /// A block was found to hold a write; it must hold that from now on.
+    pub fn settle(&mut self, block: u64, write: u64) -> Result<()> {
+        let register = self.blocks.get_mut(&block).context("no such block was written")?;
+        *register = Register { durable: write, later: Vec::new() };
         Ok(())
     }
 }

@@ -50,5 +50,6 @@ cases!(
     rot,
     settings,
     modify,
+    mix,
     orphans
 );

@@ -8,7 +8,7 @@
 
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Time;
-use ashlar_faultinject::mix::FaultKind;
+pub use ashlar_faultinject::plan::Fault;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -20,17 +20,6 @@ pub struct Operation {
     /// Whose.
     pub client: u32,
     /// From here on it was drawn.
-    pub draws: Rng,
-}
-
-/// A fault of the mix.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Fault {
-    /// When, in nanoseconds.
-    pub at: u64,
-    /// What.
-    pub kind: FaultKind,
-    /// From here on its targets and lengths were drawn.
     pub draws: Rng,
 }
 

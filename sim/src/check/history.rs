@@ -158,6 +158,12 @@ impl History {
         Ok(())
     }
 
+    /// A read returned these values.
+    pub fn returned(&mut self, op: u32, values: Vec<Value>) {
+        self.done(op);
+        self.records[op as usize].what = What::Read(values);
+    }
+
     /// An operation ended without success: it may have happened, or not, or may still.
     pub fn failed(&mut self, op: u32) {
         self.records[op as usize].failed = true;
@@ -218,8 +224,13 @@ impl History {
                 Err(TooConcurrent) => undecided += 1,
             }
         }
-        findings.extend(torn::check(&self.pieces()));
+        findings.extend(self.torn());
         (findings, undecided)
+    }
+
+    /// Writes that were seen in part.
+    pub fn torn(&self) -> Vec<Finding> {
+        torn::check(&self.pieces())
     }
 
     /// What each operation did to each object.

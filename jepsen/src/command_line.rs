@@ -1,0 +1,136 @@
+//! `ashlar-jepsen soak`: one run of the mix, with its results in a folder.
+
+use crate::cases::POOLS;
+use crate::fleet::Shape;
+use crate::history::edn;
+use crate::injector::{Injector, Lines};
+use crate::page;
+use crate::scratch::Scratch;
+use crate::soak::{Faults, Plan, Told, run};
+use anyhow::{Context, Result, bail};
+use ashlar_core::time::Duration;
+use ashlar_faultinject::mix::{FaultKind, FaultMix};
+use ashlar_faultinject::plan::FaultPlan;
+use std::path::{Path, PathBuf};
+
+/// Run workloads on a cluster while things break; judge the history.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Soak {
+    /// Redundancy of the pool.
+    #[arg(long, default_value = POOLS[0], value_parser = POOLS)]
+    pool: String,
+    /// What the pool promises before a flush.
+    #[arg(long, default_value = "all", value_parser = ["all", "none"])]
+    immediate_commit: String,
+    /// Kinds of faults, with commas; all that are possible by default, `calm` for none.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+    /// In place of kinds: a list of faults, as a run writes it (faults.json), or as part of a simulated run.
+    #[arg(long, conflicts_with = "faults")]
+    plan: Option<PathBuf>,
+    /// How long things break.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Milliseconds between two faults of a kind, on average; by default three times those of simulated runs.
+    #[arg(long)]
+    mean_ms: Option<u64>,
+    /// What daemons are connected by; faults of the network need relays or hosts.
+    #[arg(long, value_enum, default_value_t = Lines::Relayed)]
+    lines: Lines,
+    /// OSDs live on simulated devices, so that disks and power can fail; needs root and /dev/fuse.
+    #[arg(long)]
+    devices: bool,
+    /// Draws everything.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where history.edn, faults.json and page.html are put.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// All kinds at their usual rates, with devices of ours or without.
+pub fn usual_mix(devices: bool) -> FaultMix {
+    mix(&Injector::kinds(Lines::Relayed, devices), None)
+}
+
+/// Real processes take longer to recover than a simulated run lasts: their faults come more seldom.
+const SLOWER: u64 = 3;
+
+/// Some kinds, at their usual rates or another one.
+pub fn mix(kinds: &[FaultKind], mean_ms: Option<u64>) -> FaultMix {
+    kinds.iter().fold(FaultMix::none(), |mix, kind| {
+        mix.with(*kind, Duration::millis(mean_ms.unwrap_or(kind.usual_mean_ms() * SLOWER)))
+    })
+}
+
+impl Soak {
+    /// Runs it; what was seen, or what is wrong.
+    pub fn run(&self) -> Result<String> {
+        let immediate = if self.immediate_commit == "none" { "none" } else { "all" };
+        let mut plan = Plan::new(&self.pool, immediate, self.mix()?, self.seconds);
+        (plan.devices, plan.lines) = (self.devices, self.lines);
+        plan.seed = self.seed.unwrap_or(plan.seed);
+        if let Some(path) = &self.plan {
+            plan.faults = Faults::Plan(read_plan(path)?);
+        }
+        let told = run(&plan, &Scratch::new("soak")?)?;
+        if let Some(folder) = &self.out {
+            write_results(folder, &plan.shape, &told)?;
+        }
+        if told.is_clean() {
+            return Ok(format!("clean: {told}"));
+        }
+        bail!("BROKEN: {told}\n{}", told.complaints().join("\n"))
+    }
+
+    fn mix(&self) -> Result<FaultMix> {
+        let kinds = Injector::kinds(self.lines, self.devices);
+        if self.faults.is_empty() {
+            return Ok(mix(&kinds, self.mean_ms));
+        }
+        if self.faults == ["calm"] {
+            return Ok(FaultMix::none());
+        }
+        let named = |name: &String| {
+            let all: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            let kind = kinds.iter().copied().find(|kind| kind.name() == name);
+            kind.with_context(|| format!("there is no fault '{name}' here; there are {}", all.join(", ")))
+        };
+        let chosen: Vec<FaultKind> = self.faults.iter().map(named).collect::<Result<_>>()?;
+        Ok(mix(&chosen, self.mean_ms))
+    }
+}
+
+/// Reads a list of faults: alone, or within a simulated run.
+fn read_plan(path: &Path) -> Result<FaultPlan> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let value: serde_json::Value = serde_json::from_str(&text)?;
+    let plan = value.get("plan").unwrap_or(&value);
+    serde_json::from_value(plan.clone()).with_context(|| format!("{} has no list of faults", path.display()))
+}
+
+/// Puts a run's results into a folder.
+pub fn write_results(folder: &Path, shape: &Shape, told: &Told) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("history.edn"), edn::export(&told.log))?;
+    std::fs::write(folder.join("faults.json"), serde_json::to_string_pretty(&told.faults)? + "\n")?;
+    std::fs::write(folder.join("page.html"), page::page(shape, told))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_read_alone_and_out_of_simulated_runs() {
+        let scratch = Scratch::new("plans").expect("a directory");
+        let path = scratch.join("plan.json");
+        let faults = r#""faults":[{"at":5,"kind":"pause","draws":[1,2,3,4]}]"#;
+        for text in [format!("{{{faults}}}"), format!(r#"{{"scenario":"mix","plan":{{"jitter":0,{faults}}}}}"#)] {
+            std::fs::write(&path, text).expect("scratch");
+            let plan = read_plan(&path).expect("a plan");
+            assert_eq!((plan.faults[0].at, plan.faults[0].kind), (5, FaultKind::Pause));
+        }
+    }
+}

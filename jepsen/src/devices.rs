@@ -1,0 +1,205 @@
+//! Disks that behave as the simulator's do, under real processes: torn, reordered and lost writes, errors, lies.
+//!
+//! ```text
+//!  OSD --io_uring--> FOLDER/disk (nbdfuse) --NBD--> a thread here with a simulated device
+//!                                rig --NBD, "canary"--> the same device, behind its end
+//! ```
+//! The device is [`SimDisk`], so everything that the simulator says about disks holds here: its cache is volatile, its
+//! writes take effect in any order, its power losses tear sectors. It lives in this process, which no power cut hits.
+//! The *canary* is a few pages of the device that belong to the rig: what the rig flushed there must survive, or the device
+//! lies, whoever else lost something.
+//!
+//! Owns: devices, their servers and mounts. Invariant: none is left behind, however a run ends; a request that came
+//! before a power cut is never carried out after it.
+
+mod served;
+
+use crate::disks::{Mount, are_possible};
+use crate::nbd::Nbd;
+use crate::scratch::Scratch;
+use anyhow::{Context, Result};
+use ashlar_core::rng::Rng;
+use ashlar_core::time::Duration as Span;
+use ashlar_faultinject::disk::{DiskFaults, Latency, Outcome};
+use served::Served;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Pages behind the OSD's part of a device.
+pub const CANARY_PAGES: u64 = 8;
+/// The canary's export.
+pub const CANARY: &str = "canary";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A quick device: what it takes to have several requests under way.
+const USUAL: Latency = Latency { base: Span::micros(20), tail: Span::millis(2), tail_ppm: 2_000 };
+
+/// How a device misbehaves, besides its [`DiskFaults`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lies {
+    /// Flushes are answered and do nothing.
+    pub flush: bool,
+    /// Reads in a million that answer what was there before the newest write.
+    pub stale_read_ppm: u64,
+    /// Pages that may be in use; further ones are refused for want of space.
+    pub full_after: Option<u64>,
+}
+
+struct Device {
+    served: Served,
+    socket: PathBuf,
+    folder: PathBuf,
+    mount: Option<Mount>,
+    canary: u64,
+}
+
+/// The devices of a cluster's OSDs.
+pub struct Devices {
+    all: BTreeMap<u32, Device>,
+    rng: Rng,
+}
+
+impl Devices {
+    /// Whether this machine can mount them.
+    pub fn are_possible() -> bool {
+        are_possible()
+    }
+
+    /// So many, of so many bytes each.
+    pub fn new(scratch: &Scratch, count: u32, bytes: u64, seed: u64) -> Result<Devices> {
+        let mut devices = Devices { all: BTreeMap::new(), rng: Rng::new(seed) };
+        for osd in 1..=count {
+            let (socket, folder) =
+                (scratch.join(&format!("device-{osd}.sock")), scratch.join(&format!("device-{osd}")));
+            let served = Served::start(&socket, bytes, devices.rng.next_u64())?;
+            served.set_latency(USUAL);
+            devices.all.insert(osd, Device { served, socket, folder, mount: None, canary: 0 });
+        }
+        devices.power_on()?;
+        Ok(devices)
+    }
+
+    /// Where OSDs find them.
+    pub fn paths(&self) -> BTreeMap<u32, PathBuf> {
+        self.all.iter().map(|(osd, device)| (*osd, disk_in(&device.folder))).collect()
+    }
+
+    /// The power of some goes; whoever used them is dead already.
+    pub fn power_off(&mut self, osds: &[u32], outcome: Outcome) -> u64 {
+        let mut lost = 0;
+        for osd in osds {
+            let Some(device) = self.all.get_mut(osd) else { continue };
+            lost += device.served.power_loss(outcome);
+            device.mount = None;
+        }
+        lost
+    }
+
+    /// All that are off are on again.
+    pub fn power_on(&mut self) -> Result<()> {
+        for device in self.all.values_mut().filter(|device| device.mount.is_none()) {
+            device.mount = Some(Mount::new(&device.socket, &device.folder)?);
+        }
+        Ok(())
+    }
+
+    /// Requests of one fail at these rates from now on.
+    pub fn set_faults(&self, osd: u32, faults: DiskFaults) {
+        self.all[&osd].served.set_faults(faults);
+    }
+
+    /// One lies from now on.
+    pub fn set_lies(&self, osd: u32, lies: Lies) {
+        self.all[&osd].served.set_lies(lies);
+    }
+
+    /// All are as they should be from now on, but for what is damaged already.
+    pub fn behave(&self) {
+        for device in self.all.values() {
+            device.served.set_faults(DiskFaults::default());
+            device.served.set_lies(Lies::default());
+            device.served.set_latency(USUAL);
+        }
+    }
+
+    /// Requests of one take so long from now on.
+    pub fn set_latency(&self, osd: u32, latency: Latency) {
+        self.all[&osd].served.set_latency(latency);
+    }
+
+    /// One answers nothing for a while.
+    pub fn stall(&self, osd: u32, length: Duration) {
+        self.all[&osd].served.stall(length);
+    }
+
+    /// Damages pages of one that were written: bits flip, or they cannot be read; how many.
+    pub fn spoil(&self, osd: u32, pages: u32, rots: bool) -> u32 {
+        self.all[&osd].served.spoil(pages, rots)
+    }
+
+    /// A new device in the place of one whose process is dead.
+    pub fn replace(&mut self, osd: u32) -> Result<()> {
+        let device = self.all.get_mut(&osd).context("an OSD with a device")?;
+        device.mount = None;
+        device.served.replace();
+        device.canary = 0;
+        self.power_on()
+    }
+
+    /// Writes every canary anew, and flushes it.
+    pub fn feed_canaries(&mut self) -> Result<()> {
+        for device in self.all.values_mut() {
+            let mut nbd = Nbd::connect(&device.socket, CANARY, PATIENCE)?;
+            let next = device.canary + 1;
+            for page in 0..CANARY_PAGES {
+                nbd.write(page * 4096, &canary(page, next))?;
+            }
+            nbd.flush()?;
+            device.canary = next;
+        }
+        Ok(())
+    }
+
+    /// Devices that did not keep what they said they had.
+    pub fn dead_canaries(&self) -> Result<Vec<String>> {
+        let mut dead = Vec::new();
+        for (osd, device) in &self.all {
+            let mut nbd = Nbd::connect(&device.socket, CANARY, PATIENCE)?;
+            for page in 0..CANARY_PAGES {
+                let found = nbd.read(page * 4096, 4096)?;
+                let expected = if device.canary == 0 { vec![0; 4096] } else { canary(page, device.canary) };
+                if found != expected {
+                    let holds = u64::from_le_bytes(found[8..16].try_into()?);
+                    dead.push(format!(
+                        "the device of osd.{osd} answered a flush of write {} to page {page} of its canary, and holds {holds}",
+                        device.canary
+                    ));
+                }
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Requests that all carried out: reads, writes, flushes.
+    pub fn counts(&self) -> [u64; 3] {
+        let mut sum = [0; 3];
+        for device in self.all.values() {
+            let counters = device.served.counters();
+            for (sum, count) in sum.iter_mut().zip([counters.reads, counters.writes, counters.flushes]) {
+                *sum += count;
+            }
+        }
+        sum
+    }
+}
+
+fn canary(page: u64, number: u64) -> Vec<u8> {
+    [page.to_le_bytes(), number.to_le_bytes()].concat().repeat(256)
+}
+
+fn disk_in(folder: &Path) -> PathBuf {
+    folder.join("disk")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+//! Faults on real processes, by the names that the simulator gives them: whom they hit is drawn, and how long they last.
+//!
+//! | fault | here |
+//! | --- | --- |
+//! | crash, pause | SIGKILL and a new start, SIGSTOP and SIGCONT |
+//! | partition, one-way, reset, slow and damaged paths | [`crate::relay`]; the first two by [`crate::hosts`], too |
+//! | metadata outage, cut, lost watches, expired sessions | the monitor with its store is stopped, or its paths cut or reset |
+//! | reweight | the administrator does it |
+//! | power of one OSD or of all, disk errors, stalls, damage, new disks | [`crate::devices`] |
+//!
+//! Owns: the choice of targets and lengths, and that every fault ends. Does not own: when one comes.
+
+use crate::devices::Devices;
+use crate::fleet::{Fleet, Network, members};
+use crate::hosts::Hosts;
+use crate::relay::{QUICK, Relays};
+use anyhow::Result;
+use ashlar_core::rng::Rng;
+use ashlar_core::time::Duration as Span;
+use ashlar_faultinject::disk::{DiskFaults, Outcome};
+use ashlar_faultinject::link::LinkModel;
+use ashlar_faultinject::mix::FaultKind;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Faults of paths.
+const PATHS: &[FaultKind] = &[
+    FaultKind::Partition,
+    FaultKind::OneWay,
+    FaultKind::Reset,
+    FaultKind::MetaCut,
+    FaultKind::MetaUnknown,
+    FaultKind::LeaseExpiry,
+    FaultKind::WatchLost,
+];
+/// Those that drop packets.
+const CUTS: [FaultKind; 4] = [FaultKind::Partition, FaultKind::OneWay, FaultKind::MetaCut, FaultKind::LeaseExpiry];
+/// Faults of disks and power.
+const DISKS: &[FaultKind] = &[
+    FaultKind::HostPower,
+    FaultKind::TotalPower,
+    FaultKind::DiskStall,
+    FaultKind::DiskError,
+    FaultKind::LatentError,
+    FaultKind::BitRot,
+    FaultKind::Wipe,
+];
+/// Everything without power is back after that, at most.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// What daemons are connected by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Lines {
+    /// Loopback.
+    Loopback,
+    /// Relays in this process.
+    Relayed,
+    /// A network namespace for each daemon; needs root.
+    Hosts,
+}
+
+/// What ends a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Undo {
+    Run(String),
+    Continue(String),
+    HealPaths,
+    Behave,
+}
+
+/// A fault that was there: for people, and for the page.
+#[derive(Clone, Debug)]
+pub struct Band {
+    /// Its kind.
+    pub kind: String,
+    /// Whom it hit, and how.
+    pub what: String,
+    /// When it began.
+    pub from: Instant,
+    /// When it ended.
+    pub to: Instant,
+}
+
+/// Carries faults out.
+pub struct Injector<'a> {
+    fleet: &'a Fleet,
+    network: Network,
+    devices: Option<Arc<Mutex<Devices>>>,
+    rng: Rng,
+    due: Vec<(Instant, Undo)>,
+    /// Everything that happened.
+    pub bands: Vec<Band>,
+}
+
+impl<'a> Injector<'a> {
+    /// For a cluster, its network, and its devices if it has them.
+    pub fn new(fleet: &'a Fleet, network: Network, devices: Option<Arc<Mutex<Devices>>>, rng: Rng) -> Injector<'a> {
+        Injector { fleet, network, devices, rng, due: Vec::new(), bands: Vec::new() }
+    }
+
+    /// Kinds that are possible on a network, and with devices of ours.
+    pub fn kinds(network: Lines, devices: bool) -> Vec<FaultKind> {
+        let always = &[FaultKind::Crash, FaultKind::Pause, FaultKind::MetaOutage, FaultKind::Reweight];
+        let paths = match network {
+            Lines::Loopback => &[],
+            Lines::Relayed => PATHS,
+            // Whole packets are dropped, or none.
+            Lines::Hosts => &CUTS[..],
+        };
+        let disks = if devices { DISKS } else { &[] };
+        [always, paths, disks].concat()
+    }
+
+    /// The generator's state: with it the same fault hits the same target.
+    pub fn draws(&self) -> Rng {
+        self.rng.clone()
+    }
+
+    /// Draws go on from here.
+    pub fn set_draws(&mut self, rng: Rng) {
+        self.rng = rng;
+    }
+
+    /// When something is to end.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Ends what is due.
+    pub fn end_due(&mut self, now: Instant) -> Result<()> {
+        let (due, later) = std::mem::take(&mut self.due).into_iter().partition(|(at, _)| *at <= now);
+        self.due = later;
+        let due: Vec<(Instant, Undo)> = due;
+        due.into_iter().try_for_each(|(_, undo)| self.undo(undo))
+    }
+
+    /// Ends everything.
+    pub fn end_all(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let due = std::mem::take(&mut self.due);
+        self.bands.iter_mut().for_each(|band| band.to = band.to.min(now));
+        due.into_iter().try_for_each(|(_, undo)| self.undo(undo))?;
+        self.fleet.names("").iter().try_for_each(|name| {
+            self.fleet.stop(name, false);
+            self.fleet.run(name)
+        })?;
+        self.undo(Undo::Behave)?;
+        self.undo(Undo::HealPaths)
+    }
+
+    fn undo(&mut self, undo: Undo) -> Result<()> {
+        match undo {
+            Undo::Run(name) => self.fleet.run(&name)?,
+            Undo::Continue(name) => self.fleet.stop(&name, false),
+            Undo::HealPaths => match &self.network {
+                Network::Loopback => {}
+                Network::Relayed(relays) => relays.heal(),
+                Network::Hosts(hosts) => hosts.heal()?,
+            },
+            Undo::Behave => self.devices.iter().for_each(|devices| locked(devices).behave()),
+        }
+        Ok(())
+    }
+
+    /// Lets a fault happen. What cannot happen here does not.
+    pub fn inject(&mut self, kind: FaultKind) -> Result<()> {
+        match kind {
+            FaultKind::Crash => {
+                let (name, after) = (self.daemon(), self.length());
+                self.fleet.kill(&name);
+                self.note(kind.name(), format!("kill -9 {name}"), after, Undo::Run(name));
+            }
+            FaultKind::Pause => {
+                let (name, after) = (self.daemon(), self.length());
+                self.stop(kind, name, after);
+            }
+            FaultKind::MetaOutage => {
+                let after = self.length();
+                self.stop(kind, "mon".into(), after);
+            }
+            FaultKind::Reweight => self.reweight(),
+            _ if DISKS.contains(&kind) => return self.on_disks(kind),
+            _ => return self.on_paths(kind),
+        }
+        Ok(())
+    }
+
+    fn on_disks(&mut self, kind: FaultKind) -> Result<()> {
+        let Some(devices) = self.devices.clone() else { return Ok(()) };
+        let (number, after) = (self.rng.between(1, self.fleet.shape().osds.into()), self.length());
+        let osd = u32::try_from(number)?;
+        match kind {
+            FaultKind::HostPower => self.cut_power(&devices, &[osd], after)?,
+            FaultKind::TotalPower => {
+                let all: Vec<u32> = (1..=self.fleet.shape().osds).collect();
+                self.cut_power(&devices, &all, after.min(SHORT))?;
+            }
+            FaultKind::DiskStall => {
+                locked(&devices).stall(osd, after);
+                self.note(kind.name(), format!("the disk of osd-{osd} answers nothing"), after, Undo::Behave);
+            }
+            FaultKind::DiskError => {
+                let ppm = self.rng.below(50_000);
+                let faults = DiskFaults { write_error_ppm: ppm, flush_error_ppm: ppm / 4, ..DiskFaults::default() };
+                locked(&devices).set_faults(osd, faults);
+                let what = format!("writes to the disk of osd-{osd} fail, {ppm} in a million");
+                self.note(kind.name(), what, after, Undo::Behave);
+            }
+            FaultKind::LatentError | FaultKind::BitRot => self.spoil(&devices, kind),
+            FaultKind::Wipe => self.replace(&devices, osd, after)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn cut_power(&mut self, devices: &Mutex<Devices>, osds: &[u32], after: Duration) -> Result<()> {
+        let names: Vec<String> = osds.iter().map(|osd| format!("osd-{osd}")).collect();
+        let outcome = Outcome::draw(&mut self.rng);
+        self.fleet.kill_all(names.iter().map(String::as_str));
+        let mut devices = locked(devices);
+        let lost = devices.power_off(osds, outcome);
+        devices.power_on()?;
+        drop(devices);
+        let kind = if osds.len() == 1 { FaultKind::HostPower } else { FaultKind::TotalPower };
+        let what = format!("{} without power: {outcome:?}, {lost} sectors lost", names.join(", "));
+        for name in names {
+            self.due.push((Instant::now() + after, Undo::Run(name)));
+        }
+        self.note(kind.name(), what, after, Undo::Behave);
+        Ok(())
+    }
+
+    /// One disk only in a run, and only where two other members may be lost.
+    fn spoil(&mut self, devices: &Mutex<Devices>, kind: FaultKind) {
+        if members(&self.fleet.shape().pool) < 3 {
+            return;
+        }
+        let count = locked(devices).spoil(1, 1, kind == FaultKind::BitRot);
+        let what = format!("{count} page of the disk of osd-1");
+        self.note(kind.name(), what, Duration::ZERO, Undo::Behave);
+    }
+
+    /// Only while every group is whole: no replacement takes the last copy of anything.
+    fn replace(&mut self, devices: &Mutex<Devices>, osd: u32, after: Duration) -> Result<()> {
+        // Together with damage on the first OSD's disk, only that one is replaced.
+        let osd =
+            if self.bands.iter().any(|band| ["bit-rot", "latent-error"].contains(&&*band.kind)) { 1 } else { osd };
+        let all_run = (1..=self.fleet.shape().osds).all(|osd| self.fleet.pid(&format!("osd-{osd}")).is_some());
+        if !all_run || self.fleet.wait_clean(Duration::ZERO).is_err() {
+            return Ok(());
+        }
+        let name = format!("osd-{osd}");
+        self.fleet.kill(&name);
+        locked(devices).replace(osd)?;
+        self.note(FaultKind::Wipe.name(), format!("{name} gets a new disk"), after, Undo::Run(name));
+        Ok(())
+    }
+
+    fn stop(&mut self, kind: FaultKind, name: String, after: Duration) {
+        self.fleet.stop(&name, true);
+        self.note(kind.name(), format!("{name} is stopped"), after, Undo::Continue(name));
+    }
+
+    fn on_paths(&mut self, kind: FaultKind) -> Result<()> {
+        let relays = match self.network.clone() {
+            Network::Loopback => return Ok(()),
+            Network::Relayed(relays) => relays,
+            Network::Hosts(hosts) => return self.on_hosts(kind, &hosts),
+        };
+        let (name, after) = (self.daemon(), self.length());
+        let what = match kind {
+            FaultKind::Partition => self.partition(&relays),
+            FaultKind::OneWay => {
+                let other = self.other_than(&name);
+                relays.cut_one_way(&name, &other);
+                format!("{name} does not reach {other}")
+            }
+            FaultKind::Reset => self.hit_a_connection(&relays, &name),
+            FaultKind::MetaCut | FaultKind::LeaseExpiry => {
+                let osd = self.osd();
+                relays.partition(std::slice::from_ref(&osd), &["mon".into()]);
+                format!("{osd} does not reach the metadata store")
+            }
+            FaultKind::MetaUnknown => {
+                relays.reset_in_messages("mon", 30_000);
+                "connections to the metadata store end in their midst".into()
+            }
+            FaultKind::WatchLost => {
+                relays.reset_all("mon");
+                "all connections to the metadata store are reset".into()
+            }
+            _ => return Ok(()),
+        };
+        self.note(kind.name(), what, after, Undo::HealPaths);
+        Ok(())
+    }
+
+    /// The same cuts, by the kernels of hosts.
+    fn on_hosts(&mut self, kind: FaultKind, hosts: &Hosts) -> Result<()> {
+        let (name, after) = (self.daemon(), self.length());
+        let what = match kind {
+            FaultKind::Partition => {
+                let [one, other] = self.sides();
+                hosts.partition(&one, &other)?;
+                format!("{} do not reach the others", other.join(", "))
+            }
+            FaultKind::OneWay => {
+                let other = self.other_than(&name);
+                hosts.cut_one_way(&name, &other)?;
+                format!("{name} does not reach {other}")
+            }
+            FaultKind::MetaCut | FaultKind::LeaseExpiry => {
+                let osd = self.osd();
+                hosts.partition(std::slice::from_ref(&osd), &["mon".into()])?;
+                format!("{osd} does not reach the metadata store")
+            }
+            _ => return Ok(()),
+        };
+        self.note(kind.name(), what, after, Undo::HealPaths);
+        Ok(())
+    }
+
+    fn sides(&mut self) -> [Vec<String>; 2] {
+        let mut sides = [Vec::new(), Vec::new()];
+        for name in self.fleet.names("") {
+            sides[usize::from(self.rng.chance(1, 3))].push(name);
+        }
+        sides
+    }
+
+    fn partition(&mut self, relays: &Relays) -> String {
+        let [one, other] = self.sides();
+        relays.partition(&one, &other);
+        format!("{} do not reach the others", other.join(", "))
+    }
+
+    /// Ends one, clogs one, damages or slows all of a daemon.
+    fn hit_a_connection(&mut self, relays: &Relays, name: &str) -> String {
+        match self.rng.below(5) {
+            0 | 1 => {
+                let whose = relays.hit_connection(&mut self.rng, false).unwrap_or_default();
+                format!("a connection is reset: {whose}")
+            }
+            2 => {
+                let whose = relays.hit_connection(&mut self.rng, true).unwrap_or_default();
+                format!("a connection carries nothing any more: {whose}")
+            }
+            3 => {
+                // The metadata store's protocol has no checksums of its own: it relies on the network's.
+                let osd = self.osd();
+                relays.corrupt(&osd, 20_000);
+                format!("bits flip on the way from and to {osd}")
+            }
+            _ => {
+                relays.delay(name, SLOW);
+                format!("{name} is far away")
+            }
+        }
+    }
+
+    fn reweight(&mut self) {
+        let osd = self.rng.between(1, u64::from(self.fleet.shape().osds)).to_string();
+        let share = ["0", "0.3", "1", "1"][usize::try_from(self.rng.below(4)).expect("below 4")];
+        // The metadata store may be away.
+        let _ = self.fleet.admin(&["osd", "reweight", &osd, share]);
+        let now = Instant::now();
+        self.bands.push(Band {
+            kind: "reweight".into(),
+            what: format!("osd-{osd} gets weight {share}"),
+            from: now,
+            to: now,
+        });
+    }
+
+    fn note(&mut self, kind: &str, what: String, after: Duration, undo: Undo) {
+        let from = Instant::now();
+        eprintln!("  {kind}: {what}, for {:.1} s", after.as_secs_f64());
+        self.due.push((from + after, undo));
+        self.bands.push(Band { kind: kind.into(), what, from, to: from + after });
+    }
+
+    /// Mostly short, sometimes longer than any lease.
+    fn length(&mut self) -> Duration {
+        Duration::from_millis(if self.rng.chance(1, 2) {
+            self.rng.between(50, 1000)
+        } else {
+            self.rng.between(1000, 8000)
+        })
+    }
+
+    fn pick(&mut self, names: &[String]) -> String {
+        names[usize::try_from(self.rng.below(names.len() as u64)).expect("few")].clone()
+    }
+
+    fn osd(&mut self) -> String {
+        let names = self.fleet.names("osd");
+        self.pick(&names)
+    }
+
+    fn daemon(&mut self) -> String {
+        let mut names = self.fleet.names("osd");
+        names.extend(self.fleet.names("mon"));
+        self.pick(&names)
+    }
+
+    fn other_than(&mut self, name: &str) -> String {
+        let names: Vec<String> = self.fleet.names("").into_iter().filter(|other| other != name).collect();
+        self.pick(&names)
+    }
+}
+
+/// Some tens of milliseconds, with a long tail.
+const SLOW: LinkModel = LinkModel { base: Span::millis(4), tail: Span::millis(400), tail_ppm: 20_000, ..QUICK };
+
+fn locked(devices: &Mutex<Devices>) -> MutexGuard<'_, Devices> {
+    devices.lock().expect("nothing panics under this lock")
+}

@@ -1,0 +1,230 @@
+//! Testing the tester, on real processes: with each of these mistakes switched on in the daemons, a run must show a broken
+//! promise; without one, the same runs are clean.
+//!
+//! They are those of the simulator's list that make sense from outside: each breaks something that a client can see, under
+//! faults that can be made here. The binary is a build of its own.
+
+use crate::cluster;
+use crate::devices::Devices;
+use crate::injector::{Injector, Lines};
+use crate::scratch::Scratch;
+use crate::soak::{self, Plan};
+use crate::torture::cluster::Rig;
+use crate::torture::progress::Progress;
+use crate::torture::{Judgement, Victims};
+use anyhow::{Context, Result, bail};
+use ashlar_core::time::Duration;
+use ashlar_faultinject::mix::{FaultKind, FaultMix};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// How a mistake is looked for.
+#[derive(Clone, Copy, Debug)]
+enum Hunt {
+    /// Workloads, and some faults at a rate.
+    Soak { pool: &'static str, lazy: bool, faults: &'static [FaultKind], mean_ms: u64, seconds: u64 },
+    /// Power cuts of a cluster.
+    Cuts { pool: &'static str, lazy: bool, victims: Victims, cycles: u64 },
+    /// Power cuts of one store.
+    Store { lazy: bool, cycles: u64 },
+}
+
+/// A mistake, and where it shows soonest.
+pub struct Suspect {
+    /// Its name in core's list.
+    pub bug: &'static str,
+    hunt: Hunt,
+}
+
+const fn calm(bug: &'static str) -> Suspect {
+    let hunt = Hunt::Soak { pool: "replicated:3", lazy: false, faults: &[], mean_ms: 1000, seconds: 10 };
+    Suspect { bug, hunt }
+}
+
+const fn soak(bug: &'static str, pool: &'static str, faults: &'static [FaultKind], mean_ms: u64) -> Suspect {
+    Suspect { bug, hunt: Hunt::Soak { pool, lazy: false, faults, mean_ms, seconds: 30 } }
+}
+
+const fn cuts(bug: &'static str, pool: &'static str, lazy: bool, victims: Victims) -> Suspect {
+    Suspect { bug, hunt: Hunt::Cuts { pool, lazy, victims, cycles: 6 } }
+}
+
+/// Who is looked for.
+pub const SUSPECTS: &[Suspect] = &[
+    calm("discard-deletes"),
+    calm("merge-without-condition"),
+    calm("ignore-condition"),
+    Suspect { bug: "store-ack-before-flush", hunt: Hunt::Store { lazy: false, cycles: 8 } },
+    cuts("acknowledge-before-durable", "replicated:3", false, Victims::Everything),
+    cuts("sync-without-flush", "replicated:3", true, Victims::Everything),
+    cuts("skip-replay", "replicated:3", true, Victims::All),
+    cuts("forget-a-replay", "replicated:3", true, Victims::All),
+    cuts("commit-after-applied", "ec:2+1", false, Victims::Everything),
+    soak("first-parity-only", "ec:4+2", &[FaultKind::Crash], 700),
+    soak("read-before-recovery", "replicated:3", &[FaultKind::Crash], 900),
+    soak("client-trusts-body", "replicated:3", &[FaultKind::Reset], 300),
+    soak("trust-medium", "replicated:3", &[FaultKind::BitRot], 100),
+    soak("drop-request-numbers", "replicated:3", &[FaultKind::Reset], 150),
+];
+
+/// The build with mistakes: `ASHLAR_PLANTED_BIN`, or our own build profile's, made if need be.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ASHLAR_PLANTED_BIN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().find(|folder| folder.ends_with("debug") || folder.ends_with("release"));
+    let folder = folders.context("this program is not in a target folder; name the binary in ASHLAR_PLANTED_BIN")?;
+    let planted = folder.join("ashlar-planted");
+    let release = folder.ends_with("release");
+    build(&["--features", "planted"], release)?;
+    std::fs::copy(folder.join("ashlar"), &planted)?;
+    // Nobody else shall find a binary with mistakes under the usual name.
+    build(&[], release)?;
+    Ok(planted)
+}
+
+fn build(more: &[&str], release: bool) -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "ashlar"]).args(more).args(release.then_some("--release"));
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = cargo.current_dir(folder).stdin(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { bail!("cannot build the binary with planted mistakes") }
+}
+
+impl Suspect {
+    /// Whether this machine can look for it.
+    pub fn is_possible(&self) -> bool {
+        !self.needs_devices() || Devices::are_possible()
+    }
+
+    fn needs_devices(&self) -> bool {
+        match self.hunt {
+            Hunt::Soak { faults, .. } => {
+                faults.iter().any(|kind| !Injector::kinds(Lines::Relayed, false).contains(kind))
+            }
+            Hunt::Cuts { .. } | Hunt::Store { .. } => true,
+        }
+    }
+
+    /// Runs until a promise is broken, so many times at most; with the mistake, or without. What was broken.
+    pub fn hunt(
+        &self,
+        binary: Option<PathBuf>,
+        with_bug: bool,
+        rounds: u32,
+        seed: u64,
+    ) -> Result<Option<(u32, String)>> {
+        for round in 1..=rounds {
+            let broken = self.run(binary.clone(), with_bug, seed + u64::from(round))?;
+            if let Some(what) = broken {
+                return Ok(Some((round, what)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn run(&self, binary: Option<PathBuf>, with_bug: bool, seed: u64) -> Result<Option<String>> {
+        let environment = if with_bug { vec![("ASHLAR_PLANT".into(), self.bug.into())] } else { Vec::new() };
+        let binary = binary.map_or_else(cluster::binary, Ok)?;
+        let immediate = |lazy: bool| if lazy { "none" } else { "all" };
+        match self.hunt {
+            Hunt::Soak { pool, lazy, faults, mean_ms, seconds } => {
+                let mean = Duration::millis(mean_ms);
+                let mix = faults.iter().fold(FaultMix::none(), |mix, kind| mix.with(*kind, mean));
+                let mut plan = Plan::new(pool, immediate(lazy), mix, seconds);
+                (plan.devices, plan.seed) = (self.needs_devices(), seed);
+                (plan.shape.binary, plan.shape.environment) = (Some(binary), environment);
+                match soak::run(&plan, &Scratch::new("planted")?) {
+                    Ok(told) => Ok(told.complaints().first().cloned()),
+                    // A daemon that runs into its own assertions, or a cluster that does not recover, shows it, too.
+                    Err(error) if with_bug => Ok(Some(first_line(&error))),
+                    Err(error) => Err(error),
+                }
+            }
+            Hunt::Cuts { pool, lazy, victims, cycles } => {
+                self.cut(Rig::new(pool, immediate(lazy), victims), binary, environment, cycles, seed, with_bug)
+            }
+            Hunt::Store { lazy, cycles } => {
+                self.cut(Rig::store(immediate(lazy), Victims::Everything), binary, environment, cycles, seed, with_bug)
+            }
+        }
+    }
+
+    fn cut(
+        &self,
+        mut rig: Rig,
+        binary: PathBuf,
+        environment: Vec<(String, String)>,
+        cycles: u64,
+        seed: u64,
+        with_bug: bool,
+    ) -> Result<Option<String>> {
+        (rig.shape.binary, rig.shape.environment) = (Some(binary), environment);
+        let mut progress = Progress::open(None, seed)?;
+        match rig.run(cycles, &mut progress) {
+            Ok(Judgement::Clean) => Ok(None),
+            Ok(Judgement::OurBug(missing)) => Ok(missing.first().cloned()),
+            Ok(Judgement::DeviceLies(what)) => bail!("an honest device was called a liar: {what:?}"),
+            Err(error) if with_bug => Ok(Some(first_line(&error))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    let cause = error.chain().last().map(ToString::to_string).unwrap_or_default();
+    cause.lines().next().unwrap_or_default().to_string()
+}
+
+/// `ashlar-jepsen planted`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Only these mistakes.
+    bugs: Vec<String>,
+    /// Runs for each, at most.
+    #[arg(long, default_value_t = 4)]
+    rounds: u32,
+    /// Draws everything.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Args {
+    /// Looks for all; a line each. An error if one is not found.
+    pub fn run(&self) -> Result<String> {
+        let planted = binary()?;
+        let chosen =
+            SUSPECTS.iter().filter(|suspect| self.bugs.is_empty() || self.bugs.iter().any(|bug| bug == suspect.bug));
+        let mut missed = Vec::new();
+        for suspect in chosen {
+            if !suspect.is_possible() {
+                println!("{:<28} SKIPPED: needs root, /dev/fuse, nbdkit and nbdfuse", suspect.bug);
+                continue;
+            }
+            match suspect.hunt(Some(planted.clone()), true, self.rounds, self.seed)? {
+                Some((round, what)) => println!("{:<28} run {round}: {what}", suspect.bug),
+                None => {
+                    println!("{:<28} NOT FOUND in {} runs", suspect.bug, self.rounds);
+                    missed.push(suspect.bug);
+                }
+            }
+        }
+        if missed.is_empty() { Ok("all found".into()) } else { bail!("not found: {}", missed.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_core::planted::Bug;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn suspects_are_real_and_different() {
+        let names: BTreeSet<&str> = SUSPECTS.iter().map(|suspect| suspect.bug).collect();
+        assert_eq!(names.len(), SUSPECTS.len());
+        assert!(names.iter().all(|name| Bug::from_name(name).is_some()), "{names:?}");
+        assert!(SUSPECTS[0].is_possible() && !SUSPECTS[0].needs_devices() && SUSPECTS[3].needs_devices());
+    }
+}

@@ -1,0 +1,253 @@
+//! A run: a cluster, workloads on it, faults for a while, and a verdict on the history.
+//!
+//! ```text
+//!  start ─▶ workloads ─▶ faults come and go ─▶ all end ─▶ clean ─▶ a last look at every block ─▶ verdict
+//! ```
+//! Owns: the order of these. What may happen is a [`Plan`]: kinds of faults with their rates, or a list of faults that was
+//! recorded before, here or in the simulator.
+
+use crate::check::{Verdict, judge};
+use crate::devices::Devices;
+use crate::fleet::{Fleet, Network, Shape};
+use crate::history::{Log, Recorder};
+use crate::hosts::Hosts;
+use crate::injector::{Band, Injector, Lines};
+use crate::relay::Relays;
+use crate::scratch::Scratch;
+use crate::workload::bank::{self, Bank};
+use crate::workload::blocks::{Ground, Worker, look, start};
+use crate::workload::names::Names;
+use crate::writers::Promise;
+use anyhow::{Context, Result, bail, ensure};
+use ashlar_core::rng::Rng;
+use ashlar_faultinject::mix::FaultMix;
+use ashlar_faultinject::plan::{Fault, FaultPlan};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Workers on whole blocks and on cells.
+const WORKERS: [u32; 2] = [6, 4];
+/// Between two operations of a worker: the machine has other things to do, too.
+const PAUSE: Duration = Duration::from_millis(4);
+/// For a cluster to become whole when everything is healed.
+const CLEAN_LIMIT: Duration = Duration::from_secs(150);
+
+/// Which faults.
+#[derive(Clone, Debug)]
+pub enum Faults {
+    /// Drawn from rates.
+    Mix(FaultMix),
+    /// These.
+    Plan(FaultPlan),
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The cluster.
+    pub shape: Shape,
+    /// What breaks.
+    pub faults: Faults,
+    /// For how long.
+    pub seconds: u64,
+    /// What daemons are connected by.
+    pub lines: Lines,
+    /// Whether OSDs live on devices of ours.
+    pub devices: bool,
+    /// Draws everything.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// A pool under some kinds of faults.
+    pub fn new(pool: &str, immediate_commit: &'static str, mix: FaultMix, seconds: u64) -> Plan {
+        let mut shape = Shape::of(pool, immediate_commit);
+        let blocks = shape.object_blocks();
+        let [blocks, cells] = [Ground::blocks(blocks), Ground::cells(blocks)];
+        shape.images = vec![(blocks.export, blocks.mib()), (cells.export, cells.mib()), (bank::EXPORT, bank::MIB)];
+        Plan {
+            shape,
+            faults: Faults::Mix(mix),
+            seconds,
+            lines: Lines::Relayed,
+            devices: false,
+            seed: u64::from(std::process::id()),
+        }
+    }
+
+    fn promise(&self) -> Promise {
+        if self.shape.immediate_commit == "all" { Promise::All } else { Promise::None }
+    }
+}
+
+/// What was seen.
+pub struct Told {
+    /// Everything that clients did.
+    pub log: Log,
+    /// What it shows.
+    pub verdict: Verdict,
+    /// What else is wrong, in words.
+    pub wrong: Vec<String>,
+    /// Faults, and when.
+    pub bands: Vec<Band>,
+    /// The same, to be repeated.
+    pub faults: FaultPlan,
+    /// Transfers of the bank, tries of the administrators.
+    pub others: [u64; 2],
+    /// When it began.
+    pub begin: Instant,
+}
+
+impl Told {
+    /// Whether no promise was broken.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && self.wrong.is_empty()
+    }
+
+    /// What is wrong, in words; nothing if nothing is.
+    pub fn complaints(&self) -> Vec<String> {
+        let findings = self.verdict.findings.iter();
+        let mut all: Vec<String> = findings
+            .map(|finding| format!("{:?}: {} (operations {:?})", finding.block, finding.what, finding.ops))
+            .collect();
+        let disagreements = self.verdict.disagreements.iter();
+        all.extend(disagreements.map(|block| format!("the checkers disagree on {block:?}: a bug of theirs")));
+        all.extend(self.wrong.clone());
+        all
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [ok, fail, info] = self.log.counts();
+        let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
+        self.bands.iter().for_each(|band| *kinds.entry(&band.kind).or_default() += 1);
+        let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        let Verdict { blocks, undecided, confirmed, .. } = self.verdict;
+        write!(
+            f,
+            "{ok} operations ok, {fail} refused, {info} unknown, {} transfers, {} creations and removals; faults: {}; \
+             {blocks} blocks judged, {confirmed} by both checkers, {undecided} undecided",
+            self.others[0],
+            self.others[1],
+            if kinds.is_empty() { "none".into() } else { kinds.join(", ") },
+        )
+    }
+}
+
+/// Runs a plan; a broken promise is no error here.
+pub fn run(plan: &Plan, scratch: &Scratch) -> Result<Told> {
+    let shape = &plan.shape;
+    let network = match plan.lines {
+        Lines::Loopback => Network::Loopback,
+        Lines::Relayed => Network::Relayed(Relays::new(plan.seed)),
+        Lines::Hosts => Network::Hosts(Arc::new(Hosts::new(&shape.names())?)),
+    };
+    let devices = plan.devices.then(|| Devices::new(scratch, shape.osds, shape.osd_bytes, plan.seed)).transpose()?;
+    let paths = devices.as_ref().map_or_else(BTreeMap::new, Devices::paths);
+    let devices = devices.map(|devices| Arc::new(Mutex::new(devices)));
+    let fleet = Fleet::start(scratch, plan.shape.clone(), &paths, network.clone())?;
+    let outcome = with_fleet(plan, &fleet, network.clone(), devices);
+    if let Network::Relayed(relays) = network {
+        relays.end();
+    }
+    outcome.with_context(|| fleet.logs())
+}
+
+fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, devices: Option<Arc<Mutex<Devices>>>) -> Result<Told> {
+    let (recorder, stop, begin) = (Arc::new(Recorder::default()), Arc::new(AtomicBool::new(false)), Instant::now());
+    let mut rng = Rng::new(plan.seed);
+    let grounds = [Ground::blocks(fleet.shape().object_blocks()), Ground::cells(fleet.shape().object_blocks())];
+    let mut workers = Vec::new();
+    for (ground, count) in grounds.iter().zip(WORKERS) {
+        recorder.set_layout(ground.image, ground.layout);
+        for number in 0..count {
+            let number = number + ground.image * 100;
+            workers.push(start(worker(fleet, number), ground.clone(), &recorder, &stop, rng.next_u64()));
+        }
+    }
+    let (mut bank, names) = (Bank::default(), Names::default());
+    let (mut money, mut clerks) = (rng.fork(), [rng.fork(), rng.fork()]);
+    let mut injector = Injector::new(fleet, network, devices, rng.fork());
+    let (faults, teller) = std::thread::scope(|scope| {
+        let teller = scope.spawn(|| bank.work(&fleet.socket(1), &stop, &mut money));
+        let clerks = clerks.each_mut().map(|rng| {
+            let (rng, names, stop) = (rng.fork(), &names, &stop);
+            scope.spawn(move || names.work(fleet, stop, rng))
+        });
+        let faults = disturb(plan, &mut injector, rng.fork());
+        let healed = injector.end_all().and_then(|()| fleet.wait_clean(CLEAN_LIMIT));
+        stop.store(true, Ordering::Relaxed);
+        let teller = teller.join().expect("the teller does not panic");
+        clerks.into_iter().for_each(|clerk| clerk.join().expect("administrators do not panic"));
+        (faults.and_then(|faults| healed.map(|()| faults)), teller)
+    });
+    let called: u64 = workers.into_iter().map(|worker| worker.join().expect("workers do not panic")).sum();
+    let faults = faults?;
+    ensure!(called > 0, "no client did anything");
+    let mut wrong: Vec<String> = teller.err().into_iter().collect();
+    wrong.extend(bank.check(&fleet.socket(2)).err());
+    for ground in &grounds {
+        if let Err(what) = look(&worker(fleet, ground.image), ground, &recorder) {
+            bail!("after everything was healed: {what}");
+        }
+    }
+    let (tries, more) = names.verdict();
+    wrong.extend(more);
+    let log = recorder.take();
+    let verdict = judge(&log, plan.promise());
+    let others = [bank.completed, tries as u64];
+    Ok(Told { log, verdict, wrong, bands: injector.bands, faults, others, begin })
+}
+
+fn worker(fleet: &Fleet, number: u32) -> Worker {
+    let server = 1 + number % fleet.shape().servers;
+    Worker { number, server, socket: fleet.socket(server), pause: PAUSE }
+}
+
+/// Lets faults come and go until the time is over; which ones came.
+fn disturb(plan: &Plan, injector: &mut Injector<'_>, mut rng: Rng) -> Result<FaultPlan> {
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(plan.seconds);
+    let mut carried_out = FaultPlan::default();
+    let mut planned = match &plan.faults {
+        Faults::Plan(plan) => plan.faults.clone().into_iter(),
+        Faults::Mix(_) => Vec::new().into_iter(),
+    };
+    loop {
+        let next = match &plan.faults {
+            Faults::Mix(mix) => {
+                mix.next(&mut rng).map(|(after, kind)| (Instant::now() + Duration::from_nanos(after.0), kind, None))
+            }
+            Faults::Plan(_) => {
+                planned.next().map(|fault| (begin + Duration::from_nanos(fault.at), fault.kind, Some(fault.draws)))
+            }
+        };
+        let at = next.as_ref().map_or(end, |(at, ..)| *at).min(end);
+        wait_until(at, injector)?;
+        let Some((_, kind, draws)) = next.filter(|(at, ..)| *at < end) else { break };
+        if let Some(draws) = draws {
+            injector.set_draws(draws);
+        }
+        let at = u64::try_from(begin.elapsed().as_nanos())?;
+        carried_out.faults.push(Fault { at, kind, draws: injector.draws() });
+        injector.inject(kind)?;
+    }
+    Ok(carried_out)
+}
+
+/// Ends faults in time meanwhile.
+fn wait_until(at: Instant, injector: &mut Injector<'_>) -> Result<()> {
+    loop {
+        let next = injector.next_due().map_or(at, |due| due.min(at));
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        injector.end_due(now)?;
+        if now >= at {
+            return Ok(());
+        }
+    }
+}
