@@ -95,6 +95,7 @@ impl Served {
             Latency { base: ashlar_core::time::Duration(1000), tail: ashlar_core::time::Duration(1000), tail_ppm: 0 };
         let model = DiskModel {
             size_bytes: bytes + CANARY_PAGES * u64::from(UNIT),
+            block_bytes: 512,
             power_loss_protection: false,
             atomic_bytes: 512,
             read: none,
@@ -251,7 +252,7 @@ impl State {
         IDLE
     }
 
-    /// Writes that meet a new one are completed first: a kernel would have kept them apart.
+    /// Requests that meet a new one are completed first: whoever sends two at a time wants them kept apart.
     fn complete_meeting(&mut self, offset: u64, len: u32, answers: &mut Answers) {
         let meets = |pending: &Pending| {
             pending
@@ -401,7 +402,8 @@ fn serve(shared: &Shared, mut stream: UnixStream, cycle: u64) -> Result<()> {
         if state.cycle != cycle {
             return Ok(());
         }
-        if !inside || command != TRIM && len > BUF_MAX_BYTES || !(offset | u64::from(len)).is_multiple_of(512) {
+        let fits = inside && len > 0 && (offset | u64::from(len)).is_multiple_of(512);
+        if command != FLUSH && (!fits || command != TRIM && len > BUF_MAX_BYTES) {
             done.push((Arc::clone(&answers), reply(cookie, EINVAL, &[])));
         } else {
             begin(&mut state, request, &answers, &mut done);
@@ -428,6 +430,7 @@ fn begin(state: &mut State, request: Request, stream: &Stream, done: &mut Answer
     let mut pending = Pending { ticket: Ticket(0), cookie, stream, write: None, read: None };
     match command {
         READ => {
+            state.complete_meeting(offset, len, done);
             pending.read = Some((offset, len));
             state.submit(DiskOp::Read { device, offset, len }, pending);
         }
