@@ -87,6 +87,15 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     commands::run("bench", release("ashlar").arg("bench").args(arguments))
 }
 
+/// A cluster of three hosts in network namespaces: how long clients wait when something fails.
+pub fn cluster(arguments: &[String]) -> Result<()> {
+    let build = ["build", "--quiet", "--release", "-p", "ashlar"];
+    commands::run("build the release binary", commands::cargo().args(build))?;
+    let mut command = commands::cargo();
+    command.args(["run", "--quiet", "--release", "-p", "ashlar-jepsen", "--bin", "ashlar-deployment", "--"]);
+    commands::run("cluster", command.args(arguments))
+}
+
 /// `ashlar-jepsen`.
 pub fn torture(arguments: &[String]) -> Result<()> {
     commands::run(

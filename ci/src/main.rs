@@ -49,6 +49,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// A cluster of three hosts (network namespaces; needs root): what clients see while hosts, monitors and etcd fail.
+    Cluster {
+        /// Passed on to `ashlar-deployment`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The long tests with real processes: kills, stalls, power cycles.
     Torture {
         /// Passed on to `ashlar-jepsen`.
@@ -80,6 +86,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Campaign(args) => campaign::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench { arguments } => campaign::bench(&arguments),
+        Command::Cluster { arguments } => campaign::cluster(&arguments),
         Command::Torture { arguments } => campaign::torture(&arguments),
     }
 }

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cluster;
 pub mod command;
 pub mod command_line;
+pub mod deployment;
 pub mod devices;
 pub mod disks;
 pub mod fleet;

@@ -1,0 +1,71 @@
+//! `ashlar-deployment`: a cluster of three hosts with real addresses, what clients see when parts of it fail, as figures
+//! beside their goals. Needs root, etcd, fio, `ip` and `nft`.
+
+use anyhow::Result;
+use ashlar_jepsen::deployment::Deployment;
+use ashlar_jepsen::deployment::failover::{ALL, Failure, measure, millis, verify_through_failures};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Measures how long clients wait when something fails.
+#[derive(Parser)]
+struct Cli {
+    /// Only these failures; all by default.
+    #[arg(value_name = "FAILURE")]
+    failures: Vec<String>,
+    /// Runs of each.
+    #[arg(long, default_value_t = 5)]
+    runs: u64,
+    /// Rounds of failures under fio, which verifies what it wrote.
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// List the failures.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.list {
+        ALL.iter().for_each(|failure| println!("{:<16} {}", failure.name, failure.what));
+        return ExitCode::SUCCESS;
+    }
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("FAILED  {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all goals are met.
+fn run(cli: &Cli) -> Result<bool> {
+    if let Some(unknown) = cli.failures.iter().find(|name| !ALL.iter().any(|failure| failure.name == **name)) {
+        anyhow::bail!("there is no failure '{unknown}'; --list shows them");
+    }
+    let mut deployment = Deployment::start()?;
+    eprintln!("a cluster of 3 etcd, 2 monitors and 6 OSDs on 3 hosts serves {}", deployment.uri());
+    let wanted = |failure: &&Failure| cli.failures.is_empty() || cli.failures.iter().any(|name| name == failure.name);
+    let mut met = true;
+    for failure in ALL.iter().filter(wanted).filter(|_| cli.runs > 0) {
+        eprintln!("{}: {}", failure.name, failure.what);
+        let figures = measure(&mut deployment, failure, cli.runs)?;
+        let good = figures.worst() <= failure.goal;
+        met &= good;
+        println!(
+            "{:<7} {:<16} median {:>5.0} ms, worst {:>5.0} ms of {} runs; goal {} ms",
+            if good { "ok" } else { "MISSED" },
+            failure.name,
+            millis(figures.median()),
+            millis(figures.worst()),
+            cli.runs,
+            failure.goal.as_millis()
+        );
+    }
+    if cli.failures.is_empty() && cli.rounds > 0 {
+        println!("ok      fio: {}", verify_through_failures(&mut deployment, cli.rounds)?);
+    }
+    Ok(met)
+}
