@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod arguments;
 mod bench;
 mod disk;
+mod documents;
 mod metadata;
 mod output;
 mod size;
@@ -14,7 +16,7 @@ mod supervised;
 mod up;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A distributed block store.
@@ -31,6 +33,10 @@ enum Command {
     Up(up::Args),
     /// The state of the cluster: OSDs, placement groups, recovery, rates of client I/O.
     Status(admin::status::Args),
+    /// The cluster, live in the terminal; q ends it.
+    Top(admin::top::Args),
+    /// In which stage the time of an image's operations goes: network, primary, members, stores.
+    WhySlow(admin::why_slow::Args),
     /// Look for what costs data or time later: devices, clocks, networks, pools; ends with an error if anything is bad.
     Doctor(admin::doctor::Args),
     /// Give a metadata store the identity of a new cluster.
@@ -65,6 +71,10 @@ enum Command {
     Mon(ashlar_mon::Args),
     /// Serve images over NBD.
     Nbd(ashlar_client::NbdArgs),
+    /// Print what a shell needs to complete these commands.
+    Completions(documents::Completions),
+    /// Write man pages of all commands.
+    Man(documents::Man),
 }
 
 /// The daemon is a command of its own among those that administer it, so that no flag decides what `osd` means.
@@ -80,7 +90,11 @@ fn main() -> ExitCode {
     supervised::end_with_supervisor();
     #[cfg(feature = "planted")]
     plant();
-    match run(Cli::parse().command) {
+    let given = std::env::args_os().collect();
+    // What `up` starts is told everything by `up`.
+    let is_told = std::env::var_os(supervised::SUPERVISOR).is_some();
+    let outcome = if is_told { Ok(given) } else { arguments::complete(given, &Cli::command()) };
+    match outcome.and_then(|words| run(Cli::parse_from(words).command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ashlar: {error:#}");
@@ -108,6 +122,8 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(args) => wait(up::run(args)),
         Command::Status(args) => wait(admin::status::run(args)),
+        Command::Top(args) => wait(admin::top::run(args)),
+        Command::WhySlow(args) => wait(admin::why_slow::run(args)),
         Command::Doctor(args) => wait(admin::doctor::run(args)),
         Command::Init(args) => wait(admin::init::run(args)),
         Command::Osd(OsdCommand::Run(args)) => daemon(|| ashlar_osd::run(args)),
@@ -125,6 +141,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Disk(command) => disk::run(command),
         Command::Mon(args) => daemon(|| ashlar_mon::run(args)),
         Command::Nbd(args) => daemon(|| ashlar_client::run_nbd(args)),
+        Command::Completions(args) => args.run(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
     }
 }
 
@@ -133,7 +151,8 @@ fn wait(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()>
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
-/// Runs a daemon with its log on standard error; `ASHLAR_LOG` says how much, such as `debug` or `ashlar_osd=trace`.
+/// Runs a daemon with its log on standard error; `ASHLAR_LOG` says how much, such as `debug` or `ashlar_osd=trace`,
+/// `ASHLAR_LOG_FORMAT` whether for people (`text`) or programs (`json`).
 fn daemon(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
@@ -141,6 +160,11 @@ fn daemon(run: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         .from_env()
         .context("ASHLAR_LOG does not make sense; write error, warn, info, debug or trace")?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false);
-    subscriber.with_writer(std::io::stderr).init();
+    let subscriber = subscriber.with_writer(std::io::stderr);
+    match std::env::var("ASHLAR_LOG_FORMAT").as_deref() {
+        Ok("json") => subscriber.json().init(),
+        Ok("text") | Err(_) => subscriber.init(),
+        Ok(other) => anyhow::bail!("ASHLAR_LOG_FORMAT={other} does not make sense; write text or json"),
+    }
     run()
 }

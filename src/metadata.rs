@@ -5,7 +5,7 @@ use ashlar_core::id::{PgId, PgNumber, PoolId};
 use ashlar_core::map::{ClusterMap, PREFIX};
 use ashlar_core::meta::{Compare, KeyValue, Txn, TxnOp};
 use ashlar_core::pg::Summary;
-use ashlar_runtime::meta::{Client, Endpoints};
+use ashlar_runtime::meta::{Access, Client, Endpoints};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ pub struct Metadata {
 
 impl Metadata {
     /// Connects when it is first used.
-    pub async fn connect(addresses: &[String]) -> Result<Metadata> {
+    pub async fn connect(addresses: &[String], access: &Access) -> Result<Metadata> {
         let addresses = addresses.join(",");
-        let client = Client::open(&Endpoints::parse(&addresses)?).await;
+        let client = Client::open(&Endpoints::with_access(&addresses, access)?).await;
         Ok(Metadata { client, addresses })
     }
 

@@ -15,12 +15,16 @@ pub struct Output {
 impl Output {
     /// Prints a value: as JSON, or as what `text` makes of it.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        let line = if self.json { serde_json::to_string(value)? } else { text(value).trim_end().to_string() };
-        match writeln!(io::stdout(), "{line}") {
-            // Who reads has seen enough, such as `head`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
-        }
+        self::text(&if self.json { serde_json::to_string(value)? } else { text(value) })
+    }
+}
+
+/// Prints a text that ends with one end of line.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        // Who reads has seen enough, such as `head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

@@ -172,6 +172,11 @@ impl Client {
         self.shared.driver.with(|endpoint, _| endpoint.machine.session().client)
     }
 
+    /// Whether an administrator fenced it off: nothing succeeds any more.
+    pub fn is_fenced(&self) -> bool {
+        self.shared.driver.with(|endpoint, _| endpoint.machine.is_fenced())
+    }
+
     /// Counts since the start.
     pub fn stats(&self) -> ClientStats {
         self.shared.driver.with(|endpoint, _| endpoint.machine.stats())

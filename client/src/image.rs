@@ -29,6 +29,11 @@ impl Image {
         self.open.info.size_bytes
     }
 
+    /// Whether another one is the same image, perhaps with a new size or name.
+    pub fn is_same(&self, other: &Image) -> bool {
+        (self.open.info.pool, self.open.info.inode) == (other.open.info.pool, other.open.info.inode)
+    }
+
     /// Whether writes are refused.
     pub fn is_read_only(&self) -> bool {
         self.open.info.read_only

@@ -26,6 +26,7 @@ pub mod pg;
 pub mod planted;
 pub mod rng;
 pub mod slab;
+pub mod stages;
 pub mod store;
 pub mod time;
 pub mod timer;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod figures;
 
 use anyhow::{Context, anyhow, bail};
 use ashlar_core::id::Incarnation;
@@ -13,7 +14,7 @@ use ashlar_core::map::Global;
 use ashlar_core::mon::{Mon, MonConfig};
 use ashlar_core::wire::handshake::Identity;
 use ashlar_runtime::driver::{Driver, Listener, Setup, Tcp};
-use ashlar_runtime::meta::{self, Client, EmbeddedServer, Endpoints};
+use ashlar_runtime::meta::{self, Access, Client, EmbeddedServer, Endpoints};
 use ashlar_runtime::os;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,9 +40,15 @@ pub struct Args {
     /// Use this metadata store: http://HOST:PORT of etcd's members, with commas
     #[arg(long, value_name = "ENDPOINTS")]
     pub meta: Option<String>,
+    /// How the metadata store lets this monitor in
+    #[command(flatten)]
+    pub access: Access,
     /// Where clients come for maps
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// Serve figures for Prometheus here, such as 10.0.0.1:9799
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
     /// Create the cluster, if the metadata store has none yet
     #[arg(long)]
     pub bootstrap: bool,
@@ -69,7 +76,7 @@ impl Store {
                 let endpoints = Endpoints::parse(&format!("http://{}", server.address()))?;
                 Ok(Store { endpoints, embedded: Some(server) })
             }
-            (None, Some(list)) => Ok(Store { endpoints: Endpoints::parse(list)?, embedded: None }),
+            (None, Some(list)) => Ok(Store { endpoints: Endpoints::with_access(list, &args.access)?, embedded: None }),
             (None, None) => bail!("no metadata store: give --data DIR for an embedded one, or --meta ENDPOINTS"),
         }
     }
@@ -95,6 +102,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     drop(client);
     let driver = start_monitor(&args, &global, store.endpoints.clone()).await?;
+    figures::serve(&args, &driver)?;
     tokio::select! {
         ending = driver.ended() => ending.map_err(|reason| anyhow!(reason)),
         failure = store.failure() => Err(failure),

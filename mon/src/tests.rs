@@ -28,7 +28,15 @@ fn free_address() -> SocketAddr {
 
 fn args(directory: &Path, meta_listen: SocketAddr, bootstrap: bool) -> Args {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    Args { data: Some(directory.into()), meta_listen, meta: None, listen, bootstrap }
+    Args {
+        data: Some(directory.into()),
+        meta_listen,
+        meta: None,
+        access: Access::default(),
+        listen,
+        metrics: None,
+        bootstrap,
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

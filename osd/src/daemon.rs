@@ -1,5 +1,6 @@
 //! The OSD node on the ring.
 
+use crate::figures::Shown;
 use ashlar_core::io::{Env, Input, Node};
 use ashlar_core::osd::{Config, Osd};
 use ashlar_core::store::log::{LogStore, OpenConfig};
@@ -9,13 +10,14 @@ use ashlar_runtime::ring;
 /// See the module.
 pub struct Daemon {
     osd: Osd<LogStore>,
+    shown: Option<Shown>,
 }
 
 impl Daemon {
     /// A node whose store begins to open.
-    pub fn new(config: Config, open: OpenConfig, env: &mut Env<'_>) -> Daemon {
+    pub fn new(config: Config, open: OpenConfig, shown: Option<Shown>, env: &mut Env<'_>) -> Daemon {
         let store = LogStore::open(open, env);
-        Daemon { osd: Osd::new(config, store, env.now) }
+        Daemon { osd: Osd::new(config, store, env.now), shown }
     }
 }
 
@@ -48,5 +50,8 @@ impl ring::Daemon for Daemon {
 
     fn set_counters(&mut self, counters: &[(&'static str, u64)]) {
         self.osd.set_counters(counters);
+        if let Some(shown) = &self.shown {
+            shown.set(self.osd.figures());
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod daemon;
+mod figures;
 mod signals;
 mod size;
 mod store;
@@ -17,7 +18,7 @@ use ashlar_core::id::{ClusterUuid, Incarnation, OsdId};
 use ashlar_core::io::PeerId;
 use ashlar_core::osd::Config;
 use ashlar_core::wire::handshake::Identity;
-use ashlar_runtime::meta::{self, Endpoints};
+use ashlar_runtime::meta::{self, Access, Endpoints};
 use ashlar_runtime::os;
 use ashlar_runtime::ring::{DeviceFile, Loop, Setup};
 use daemon::Daemon;
@@ -31,8 +32,11 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub id: u32,
     /// The metadata store: http://HOST:PORT, several with commas
-    #[arg(long, value_name = "ENDPOINTS")]
+    #[arg(long, env = "ASHLAR_META", value_name = "ENDPOINTS")]
     pub meta: String,
+    /// How the metadata store lets this OSD in
+    #[command(flatten)]
+    pub access: Access,
     /// The block device, or file, that holds the OSD's data
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
@@ -74,6 +78,9 @@ pub struct Args {
     /// Block size of a new store: the largest block size of the pools that it is to serve
     #[arg(long, value_name = "BYTES", default_value = "128K", value_parser = size::parse)]
     pub block_size: u64,
+    /// Serve figures for Prometheus here, such as 10.0.0.1:9800
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
     /// Sleep at once when there is nothing to do, instead of yielding for a moment while peers' answers are due
     #[arg(long)]
     pub no_yield: bool,
@@ -117,7 +124,7 @@ fn atomic_bytes(text: &str) -> Result<u32, String> {
 /// Runs an OSD until SIGTERM, SIGINT or its own end.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let signals = signals::Signals::catch()?;
-    let endpoints = Endpoints::parse(&args.meta)?;
+    let endpoints = Endpoints::with_access(&args.meta, &args.access)?;
     let is_new = match args.size {
         Some(size) => DeviceFile::create(&args.data, size)?,
         None => false,
@@ -148,7 +155,7 @@ fn serve(
     signals: &signals::Signals,
 ) -> anyhow::Result<()> {
     let (osd, incarnation) = (OsdId(args.id), Incarnation(os::random_u64()?));
-    let config = Config { osd, cluster, incarnation, address, host: host(args) };
+    let config = Config { osd, cluster, incarnation, address, host: host(args), waits_for_leases: true };
     let setup = Setup {
         identity: Identity { cluster: Some(cluster), peer: PeerId::Osd(osd, incarnation) },
         listener,
@@ -158,7 +165,8 @@ fn serve(
         seed: os::random_u64()?,
         yields: !args.no_yield,
     };
-    let ring = Loop::new(setup, |env| Daemon::new(config, open, env));
+    let shown = figures::serve(args)?;
+    let ring = Loop::new(setup, |env| Daemon::new(config, open, shown, env));
     let mut ring = ring.context("io_uring cannot be used (is it switched off by kernel.io_uring_disabled?)")?;
     signals.stop_with(ring.stopper());
     let ending = ring.run().context("io_uring failed")?;

@@ -7,6 +7,7 @@
 pub mod counters;
 pub mod driver;
 pub mod meta;
+pub mod metrics;
 pub mod net;
 pub mod observe;
 pub mod os;

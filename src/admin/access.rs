@@ -247,7 +247,7 @@ async fn read(metadata: &Metadata) -> Result<(u64, Access)> {
 }
 
 /// Changes the rules; gives a revision at which the change is in force.
-async fn change(metadata: &Metadata, apply: impl Fn(&mut Access) -> Result<()>) -> Result<u64> {
+pub(super) async fn change(metadata: &Metadata, apply: impl Fn(&mut Access) -> Result<()>) -> Result<u64> {
     let key = keys::access();
     for _ in 0..ATTEMPTS {
         let (revision, mut access) = read(metadata).await?;
@@ -261,7 +261,7 @@ async fn change(metadata: &Metadata, apply: impl Fn(&mut Access) -> Result<()>) 
 }
 
 /// Waits until a change of the rules is complete, and says whom it waits for.
-async fn wait(metadata: &Metadata, revision: u64, patience: Wait) -> Result<()> {
+pub(super) async fn wait(metadata: &Metadata, revision: u64, patience: Wait) -> Result<()> {
     let mut watch = Watch::new();
     loop {
         let waits = waits_for(&metadata.map().await?, revision);

@@ -167,6 +167,6 @@ mod tests {
         let stored = Map::from_iter([("lease_ms".to_string(), Value::from(5))]);
         let refusal = settings_of(&stored).expect_err("too small").to_string();
         assert!(refusal.contains("lease_ms is 5; use 20 to"), "{refusal}");
-        assert_eq!(settings_of(&Map::new()).expect("defaults")["lease_ms"], 400);
+        assert_eq!(settings_of(&Map::new()).expect("defaults")["lease_ms"], 300);
     }
 }

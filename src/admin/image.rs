@@ -1,5 +1,10 @@
-//! `ashlar image`: list, create, remove.
+//! `ashlar image`: list, show, create, resize, rename, lock, remove.
 
+mod rename;
+mod resize;
+mod usage;
+
+use super::status::ClientFigures;
 use super::{ATTEMPTS, Connection, Watch, access, pool_named};
 use crate::metadata::Metadata;
 use crate::{output, size};
@@ -11,14 +16,23 @@ use ashlar_core::map::{ClusterMap, Image, keys};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
+use std::collections::BTreeMap;
+
+pub use usage::io;
 
 /// Commands about images.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the images.
-    List(Connection),
+    List(List),
+    /// Show one image.
+    Show(Show),
     /// Create an image.
     Create(Create),
+    /// Make an image larger, or (with --shrink) smaller.
+    Resize(resize::Resize),
+    /// Give an image another name.
+    Rename(rename::Rename),
     /// Remove an image and all that is in it.
     Remove(Remove),
     /// Let only one client write an image: when this ends, nothing of others is under way.
@@ -27,6 +41,31 @@ pub enum Command {
     Unlock(access::Unlock),
     /// Fence the client off that has an image's lock, and end the lock.
     BreakLock(access::BreakLock),
+}
+
+/// Arguments of `image list`.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Only images of this pool.
+    #[arg(long, value_name = "POOL")]
+    pool: Option<String>,
+    /// Ask how much of each was ever written, object by object: this takes its time.
+    #[arg(long)]
+    usage: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Arguments of `image show`.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// POOL/NAME.
+    name: String,
+    /// Ask how much of it was ever written, object by object: this takes its time.
+    #[arg(long)]
+    usage: bool,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Arguments of `image create`.
@@ -46,6 +85,9 @@ pub struct Create {
 pub struct Remove {
     /// POOL/NAME.
     name: String,
+    /// Only say what would be removed.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not wait until everything is deleted; that goes on without this command.
     #[arg(long)]
     no_wait: bool,
@@ -61,6 +103,11 @@ struct Row {
     /// The client that alone may write it.
     #[serde(skip_serializing_if = "Option::is_none")]
     locked_for: Option<ClientId>,
+    /// Bytes that were ever written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_bytes: Option<u64>,
+    /// I/O since its OSDs started.
+    io: ClientFigures,
     #[serde(flatten)]
     image: Image,
 }
@@ -68,8 +115,11 @@ struct Row {
 /// Runs a command.
 pub async fn run(command: Command) -> Result<()> {
     match command {
-        Command::List(connection) => list(&connection).await,
+        Command::List(list) => list.run().await,
+        Command::Show(show) => show.run().await,
         Command::Create(create) => create.run().await,
+        Command::Resize(resize) => resize.run().await,
+        Command::Rename(rename) => rename.run().await,
         Command::Remove(remove) => remove.run().await,
         Command::Lock(lock) => lock.run().await,
         Command::Unlock(unlock) => unlock.run().await,
@@ -77,26 +127,86 @@ pub async fn run(command: Command) -> Result<()> {
     }
 }
 
-async fn list(connection: &Connection) -> Result<()> {
-    let map = connection.open().await?.map().await?;
-    let pool_name = |id: PoolId| map.pool(id).map_or_else(|| format!("({id})"), |pool| pool.name.clone());
-    let lock = |pool, inode| map.access().and_then(|access| access.lock(pool, inode));
-    let row = |(pool, inode, image): (PoolId, InodeId, &Image)| {
-        let locked_for = lock(pool, inode);
-        Row { pool: pool_name(pool), inode, locked_for, image: image.clone() }
-    };
-    let rows: Vec<_> = map.images().map(row).collect();
-    connection.output().print(&rows, |rows| {
-        let mut table = output::table(["POOL", "NAME", "SIZE", "INODE", "FLAGS"]);
-        for Row { pool, inode, locked_for, image } in rows {
-            let flags = [(image.read_only, "read-only"), (image.snapshot, "snapshot"), (image.removing, "removing")];
-            let flags: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
-            let lock = locked_for.map(|client| format!("locked for client {client}"));
-            let flags: Vec<&str> = flags.into_iter().chain(lock.as_deref()).collect();
-            table.add_row([pool, &image.name, &size::human(image.size_bytes), &inode.to_string(), &flags.join(" ")]);
+impl List {
+    async fn run(self) -> Result<()> {
+        let metadata = self.connection.open().await?;
+        let (map, io) = (metadata.map().await?, usage::io(&metadata).await?);
+        let only = self.pool.as_deref().map(|name| pool_named(&map, name)).transpose()?.map(|(id, _)| id);
+        let images = map.images().filter(|(pool, ..)| only.is_none_or(|only| only == *pool));
+        let row = |(pool, inode, image)| Row::of(&map, pool, inode, image).with_io(&io, (pool, inode));
+        let mut rows: Vec<_> = images.map(row).collect();
+        if self.usage {
+            usage::measure(&self.connection, &mut rows).await?;
         }
-        table.to_string()
-    })
+        self.connection.output().print(&rows, |rows| {
+            let mut table = output::table(["POOL", "NAME", "SIZE", "WRITTEN", "READS", "WRITES", "INODE", "FLAGS"]);
+            for row in rows {
+                let written = row.written_bytes.map_or_else(|| "-".into(), size::human);
+                let (reads, writes) = (row.io.read_ops.to_string(), row.io.write_ops.to_string());
+                let (size, flags) = (size::human(row.image.size_bytes), flags(&row.image, row.locked_for));
+                let inode = row.inode.to_string();
+                table.add_row([&row.pool, &row.image.name, &size, &written, &reads, &writes, &inode, &flags]);
+            }
+            table.to_string()
+        })
+    }
+}
+
+/// What is special about an image.
+fn flags(image: &Image, locked_for: Option<ClientId>) -> String {
+    let flags = [(image.read_only, "read-only"), (image.snapshot, "snapshot"), (image.removing, "removing")];
+    let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| name.to_string());
+    let lock = locked_for.map(|client| format!("locked for client {client}"));
+    flags.chain(lock).collect::<Vec<_>>().join(" ")
+}
+
+impl Row {
+    fn of(map: &ClusterMap, pool: PoolId, inode: InodeId, image: &Image) -> Row {
+        let name = map.pool(pool).map_or_else(|| format!("({pool})"), |pool| pool.name.clone());
+        let locked_for = map.access().and_then(|access| access.lock(pool, inode));
+        let io = ClientFigures::default();
+        Row { pool: name, inode, locked_for, written_bytes: None, io, image: image.clone() }
+    }
+
+    fn with_io(mut self, io: &BTreeMap<(PoolId, InodeId), ClientFigures>, of: (PoolId, InodeId)) -> Row {
+        self.io = io.get(&of).copied().unwrap_or_default();
+        self
+    }
+}
+
+impl Show {
+    async fn run(self) -> Result<()> {
+        let (pool_name, name) = parts(&self.name)?;
+        let metadata = self.connection.open().await?;
+        let (map, io) = (metadata.map().await?, usage::io(&metadata).await?);
+        let (id, pool) = pool_named(&map, pool_name)?;
+        let (inode, image) = image_named(&map, id, pool_name, name)?;
+        let object_bytes = u64::from(pool.object_bytes());
+        let mut rows = [Row::of(&map, id, inode, image).with_io(&io, (id, inode))];
+        if self.usage {
+            usage::measure(&self.connection, &mut rows).await?;
+        }
+        let [row] = rows;
+        self.connection.output().print(&row, |row| {
+            let mut table = output::table(["", ""]);
+            table.add_row(["image", &self.name]);
+            table.add_row(["inode", &format!("{} of pool {id}", row.inode)]);
+            table.add_row(["size", &format!("{} ({} bytes)", size::human(image.size_bytes), image.size_bytes)]);
+            let objects = image.size_bytes.div_ceil(object_bytes);
+            table.add_row(["objects", &format!("up to {objects} of {}", size::human(object_bytes))]);
+            if let Some(written) = row.written_bytes {
+                table.add_row(["written", &size::human(written)]);
+            }
+            let ClientFigures { read_ops, write_ops, read_bytes, write_bytes } = row.io;
+            let (read, written) = (size::human(read_bytes), size::human(write_bytes));
+            table.add_row(["reads", &format!("{read_ops} of {read}, since its OSDs started")]);
+            table.add_row(["writes", &format!("{write_ops} of {written}")]);
+            let parent = image.parent.map(|(pool, inode)| format!("inode {inode} of pool {pool}"));
+            table.add_row(["parent", &parent.unwrap_or_else(|| "none".into())]);
+            table.add_row(["flags", &flags(image, row.locked_for)]);
+            table.to_string()
+        })
+    }
 }
 
 impl Create {
@@ -105,7 +215,8 @@ impl Create {
         let metadata = self.connection.open().await?;
         let inode = create(&metadata, pool_name, name, self.size).await?;
         let image = Image { name: name.into(), ..empty(self.size) };
-        let row = Row { pool: pool_name.into(), inode, locked_for: None, image };
+        let io = ClientFigures::default();
+        let row = Row { pool: pool_name.into(), inode, locked_for: None, written_bytes: None, io, image };
         self.connection.output().print(&row, |row| {
             format!(
                 "created image {}/{} of {}, inode {}",
@@ -137,6 +248,9 @@ impl Remove {
     async fn run(self) -> Result<()> {
         let (pool_name, name) = parts(&self.name)?;
         let metadata = self.connection.open().await?;
+        if self.dry_run {
+            return self.say_only(&metadata.map().await?);
+        }
         let (pool, inode) = mark(&metadata, pool_name, name).await?;
         if !self.no_wait {
             wait_until_removed(&metadata, pool, inode).await?;
@@ -146,6 +260,17 @@ impl Remove {
             let Removal { pool, image, inode, done } = removal;
             let what = if *done { "removed" } else { "removal goes on by itself:" };
             format!("{what} {pool}/{image}, inode {inode}")
+        })
+    }
+}
+
+impl Remove {
+    fn say_only(&self, map: &ClusterMap) -> Result<()> {
+        let (pool_name, name) = parts(&self.name)?;
+        let (pool, _) = pool_named(map, pool_name)?;
+        let (inode, image) = image_named(map, pool, pool_name, name)?;
+        self.connection.output().print(&Row::of(map, pool, inode, image), |row| {
+            format!("{} (inode {}, {}) would be removed", self.name, row.inode, size::human(row.image.size_bytes))
         })
     }
 }
@@ -214,16 +339,28 @@ fn empty(size_bytes: u64) -> Image {
     Image { name: String::new(), size_bytes, parent: None, read_only: false, snapshot: false, removing: false }
 }
 
-/// Creates an image; an error if its name is taken.
-pub async fn create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes: u64) -> Result<InodeId> {
+/// Refuses what cannot be an image's size.
+fn size_of(name: &str, size_bytes: u64) -> Result<()> {
     if size_bytes == 0 || !size_bytes.is_multiple_of(u64::from(SECTOR_BYTES)) {
         bail!(
             "image '{name}': {size_bytes} bytes are not a whole number of sectors of {SECTOR_BYTES} bytes; choose another size"
         );
     }
+    Ok(())
+}
+
+/// Refuses what cannot be an image's name.
+fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 255 || name.contains(|c: char| c == '/' || c.is_control()) {
         bail!("{name:?} cannot be an image's name; use 1 to 255 bytes without '/' and control characters");
     }
+    Ok(())
+}
+
+/// Creates an image; an error if its name is taken.
+pub async fn create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes: u64) -> Result<InodeId> {
+    size_of(name, size_bytes)?;
+    check_name(name)?;
     for _ in 0..ATTEMPTS {
         if let Some(inode) = try_create(metadata, pool_name, name, size_bytes).await? {
             return Ok(inode);

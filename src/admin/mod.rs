@@ -15,12 +15,15 @@ pub mod pool;
 pub mod redundancy;
 mod room;
 pub mod status;
+pub mod top;
+pub mod why_slow;
 
 use crate::metadata::Metadata;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
 use ashlar_core::map::{ClusterMap, Pool};
+use ashlar_runtime::meta::Access;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -67,6 +70,8 @@ pub struct Connection {
     /// which `ashlar up` runs in --dir.
     #[arg(long, env = "ASHLAR_META", value_delimiter = ',', value_name = "URL")]
     meta: Vec<String>,
+    #[command(flatten)]
+    access: Access,
     /// Directory of a cluster that `ashlar up` runs.
     #[arg(long, default_value = crate::up::DEFAULT_DIR, value_name = "DIR")]
     dir: PathBuf,
@@ -78,7 +83,7 @@ impl Connection {
     /// Connects.
     pub async fn open(&self) -> Result<Metadata> {
         if !self.meta.is_empty() {
-            return Metadata::connect(&self.meta).await;
+            return Metadata::connect(&self.meta, &self.access).await;
         }
         let running = crate::up::running(&self.dir).with_context(|| {
             format!(
@@ -86,7 +91,7 @@ impl Connection {
                 self.dir.display()
             )
         })?;
-        Metadata::connect(&[running.meta]).await
+        Metadata::connect(&[running.meta], &self.access).await
     }
 
     /// The directory of the cluster that runs on this machine, if one does.
@@ -97,6 +102,16 @@ impl Connection {
     /// How to print.
     pub fn output(&self) -> Output {
         self.output
+    }
+}
+
+/// Who serves maps to clients: monitors, and OSDs too.
+fn seeds(map: &ClusterMap) -> Result<Vec<String>> {
+    let leader = map.leader().map(|(leader, _)| leader.address.clone());
+    let osds = map.osd_states().map(|(_, state)| state.address.clone());
+    match leader.into_iter().chain(osds).collect::<Vec<_>>() {
+        seeds if seeds.is_empty() => bail!("no monitor and no OSD runs"),
+        seeds => Ok(seeds),
     }
 }
 

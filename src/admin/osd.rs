@@ -79,7 +79,9 @@ pub struct Row {
     pub up: bool,
     /// Whether its store lost metadata: it only helps others to recover, and must be built anew.
     pub is_damaged: bool,
-    /// OSDs that say so.
+    /// It was told to stop, and hands its groups over.
+    pub is_leaving: bool,
+    /// OSDs that cannot reach it.
     pub unreachable_from: Vec<OsdId>,
     /// Its data are copied elsewhere.
     pub out: bool,
@@ -127,12 +129,14 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
         (osd == id && state.is_some_and(|s| s.incarnation.0 == report)).then_some(by)
     };
     let reports = map.failure_reports().map(|(osd, by, report, _)| (osd, by, report.incarnation.0));
+    let (own, others): (Vec<OsdId>, Vec<OsdId>) = reports.filter_map(accused).partition(|by| *by == id);
     let member = |pg: &PgMap| pg.acting.iter().flatten().any(|acting| acting.osd == id);
     Row {
         id,
         up: state.is_some(),
         is_damaged: state.is_some_and(|state| !state.trusted),
-        unreachable_from: reports.filter_map(accused).collect(),
+        is_leaving: !own.is_empty(),
+        unreachable_from: others,
         out: record.is_some_and(|record| record.out),
         host: state.map(|s| s.host.clone()).or(record.map(|r| r.host.clone())).unwrap_or_default(),
         address: state.map(|s| s.address.clone()).unwrap_or_default(),
@@ -161,7 +165,8 @@ async fn list(connection: &Connection) -> Result<()> {
     })
 }
 
-fn state(row: &Row) -> String {
+/// Its state in words.
+pub fn state(row: &Row) -> String {
     let out = if row.out {
         ", out"
     } else if row.noout {
@@ -172,6 +177,7 @@ fn state(row: &Row) -> String {
     match (row.up, row.unreachable_from.len()) {
         _ if row.is_damaged => format!("store damaged{out}"),
         (false, _) => format!("down{out}"),
+        _ if row.is_leaving => format!("leaving{out}"),
         (true, 0) => format!("up{out}"),
         (true, reporters) => format!("up, unreachable from {reporters}{out}"),
     }

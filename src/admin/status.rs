@@ -6,13 +6,14 @@ use crate::size;
 use anyhow::Result;
 use ashlar_core::id::{ClusterUuid, PgId, PgNumber, PoolId};
 use ashlar_core::map::{ClusterMap, Pool, default_near_full_percent};
+use ashlar_core::stages::Stages;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// OSDs publish figures every 2 s while they change; this is a little longer, so that two looks see two figures.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2_200);
+pub const BETWEEN_LOOKS: Duration = Duration::from_millis(2_200);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,8 @@ pub struct Statistics {
     pub client: ClientFigures,
     /// Of its store.
     pub store: StoreFigures,
+    /// Where the time of operations went.
+    pub stages: Stages,
     /// Counters of its runtime.
     pub runtime: BTreeMap<String, u64>,
 }
@@ -50,6 +53,16 @@ pub struct ClientFigures {
     pub read_bytes: u64,
     /// Bytes written.
     pub write_bytes: u64,
+}
+
+impl ClientFigures {
+    /// Adds what another OSD served.
+    pub fn add(&mut self, other: &ClientFigures) {
+        self.read_ops += other.read_ops;
+        self.write_ops += other.write_ops;
+        self.read_bytes += other.read_bytes;
+        self.write_bytes += other.write_bytes;
+    }
 }
 
 /// Figures of a store.
@@ -97,8 +110,9 @@ struct Regrouping {
     gathering: usize,
 }
 
+/// The whole cluster.
 #[derive(Serialize)]
-struct Status {
+pub struct Status {
     cluster: Option<ClusterUuid>,
     monitor: Option<String>,
     osds: Vec<osd::Row>,
@@ -234,6 +248,15 @@ impl Rates {
 }
 
 impl Status {
+    /// As it is, with rates from what OSDs published twice.
+    pub async fn between(
+        metadata: &Metadata,
+        before: &BTreeMap<u32, Statistics>,
+        after: &BTreeMap<u32, Statistics>,
+    ) -> Result<Status> {
+        gather(metadata, Some(Rates::between(before, after))).await
+    }
+
     fn count(&mut self, group: &pg::Row) {
         *self.pgs.entry(group.state()).or_default() += 1;
         let Some(summary) = &group.summary else { return };
@@ -249,7 +272,8 @@ impl Status {
         }
     }
 
-    fn text(&self) -> String {
+    /// For people.
+    pub fn text(&self) -> String {
         let mut text = String::new();
         let mut line =
             |name: &str, value: String| writeln!(text, "{name:<10} {value}").expect("a String takes everything");

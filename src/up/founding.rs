@@ -9,6 +9,7 @@ use crate::admin::{image, init, pg, pool};
 use crate::metadata::Metadata;
 use anyhow::{Context, Result, bail};
 use ashlar_core::map::{ClusterMap, Pool};
+use ashlar_runtime::meta::Access;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Goes through all steps; `expected` says how many OSDs can come up.
 pub async fn found(running: &Running, chosen: &Chosen, expected: impl Fn() -> u64) -> Result<()> {
-    let metadata = Metadata::connect(std::slice::from_ref(&running.meta)).await?;
+    let metadata = Metadata::connect(std::slice::from_ref(&running.meta), &Access::default()).await?;
     let address = running.meta.trim_start_matches("http://");
     reachable(address).await.context("the metadata store does not answer; see log/mon.log")?;
     init::ensure(&metadata, Some(chosen.cluster))

@@ -14,7 +14,7 @@ use crate::{Error, Extent, ImageOp, OpError, Outcome, Pieces};
 use ashlar_core::buf::{BUF_MAX_BYTES, BufPool};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -49,7 +49,7 @@ where
         }
         () = begun(&mut shutdown) => None,
     };
-    let Some((disk, terms)) = negotiated else {
+    let Some((name, disk, terms)) = negotiated else {
         return writing.shutdown().await;
     };
     let read_only = exports.read_only() || disk.is_read_only();
@@ -57,8 +57,9 @@ where
     let writer = Arc::clone(&outgoing);
     let writer = tokio::spawn(async move { writer.write_to(writing).await });
     let (requests, payload) = (Arc::new(Semaphore::new(REQUESTS)), Arc::new(Semaphore::new(PAYLOAD_UNITS)));
-    let session = Session { incoming, outgoing, disk, terms, read_only, requests, payload, bufs: BufPool::new() };
-    session.serve(shutdown, writer).await
+    let (watching, watched, bufs) = (exports.clone(), disk.clone(), BufPool::new());
+    let session = Session { incoming, outgoing, exports, disk, terms, read_only, requests, payload, bufs };
+    session.serve(shutdown, writer, watching.shrunk(&name, &watched)).await
 }
 
 /// The disk that the client chose, and how it wants to be talked to; `None`: it went away.
@@ -66,7 +67,7 @@ async fn negotiate<R, W, E>(
     incoming: &mut Incoming<R>,
     writing: &mut W,
     exports: &E,
-) -> io::Result<Option<(E::Disk, Terms)>>
+) -> io::Result<Option<(String, E::Disk, Terms)>>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -89,7 +90,7 @@ where
                 read_only: exports.read_only() || disk.is_read_only(),
             };
             step = negotiation.found(found.as_ref().map(info).map_err(String::as_str), &mut out);
-            disk = found.ok();
+            disk = found.ok().map(|disk| (name, disk));
             if step == Step::Read {
                 continue;
             }
@@ -97,7 +98,7 @@ where
         writing.write_all(&out).await?;
         out.clear();
         match step {
-            Step::Transmit(terms) => return Ok(disk.map(|disk| (disk, terms))),
+            Step::Transmit(terms) => return Ok(disk.map(|(name, disk)| (name, disk, terms))),
             Step::Close => return Ok(None),
             Step::Read | Step::Find(_) | Step::List => {}
         }
@@ -109,10 +110,11 @@ where
 
 type Permits = [OwnedSemaphorePermit; 2];
 
-struct Session<R, D> {
+struct Session<R, E: Exports> {
     incoming: Incoming<R>,
     outgoing: Arc<Outgoing>,
-    disk: D,
+    exports: E,
+    disk: E::Disk,
     terms: Terms,
     read_only: bool,
     requests: Arc<Semaphore>,
@@ -120,15 +122,17 @@ struct Session<R, D> {
     bufs: BufPool,
 }
 
-impl<R: AsyncRead + Unpin, D: Disk> Session<R, D> {
+impl<R: AsyncRead + Unpin, E: Exports> Session<R, E> {
     async fn serve(
         mut self,
         mut shutdown: watch::Receiver<bool>,
         mut writer: JoinHandle<io::Result<()>>,
+        shrunk: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let result = tokio::select! {
             result = self.read_requests() => result,
             () = begun(&mut shutdown) => Ok(()),
+            () = shrunk => Ok(()),
             // Only a failed write ends it here.
             result = &mut writer => return result.unwrap_or_else(|panic| Err(io::Error::other(panic))),
         };
@@ -213,12 +217,14 @@ impl<R: AsyncRead + Unpin, D: Disk> Session<R, D> {
         }
     }
 
-    fn replier(&self, request: &Request) -> Replier {
-        Replier { outgoing: Arc::clone(&self.outgoing), structured: self.terms.structured, request: *request }
+    fn replier(&self, request: &Request) -> Replier<E> {
+        let (outgoing, exports) = (Arc::clone(&self.outgoing), self.exports.clone());
+        Replier { outgoing, exports, structured: self.terms.structured, request: *request, since: Instant::now() }
     }
 
     /// Hands the payload over piece by piece, each as soon as it is here.
     async fn begin_write(&mut self, request: Request, permits: Permits) -> io::Result<()> {
+        let replier = self.replier(&request);
         let object = u64::from(self.disk.object_bytes().min(BUF_MAX_BYTES));
         let end = request.offset + u64::from(request.len);
         let mut pieces = Vec::with_capacity(1);
@@ -230,7 +236,6 @@ impl<R: AsyncRead + Unpin, D: Disk> Session<R, D> {
             let op = ImageOp::Write { offset, data };
             offset += u64::from(len);
             if offset == end {
-                let replier = self.replier(&request);
                 tokio::spawn(async move {
                     let last = disk.perform(op).await;
                     let result = finish_write(&disk, request, last, pieces).await;
@@ -240,7 +245,7 @@ impl<R: AsyncRead + Unpin, D: Disk> Session<R, D> {
             }
             pieces.push(tokio::spawn(async move { disk.perform(op).await }));
         }
-        self.replier(&request).answer(Ok(Outcome::Done), permits);
+        replier.answer(Ok(Outcome::Done), permits);
         Ok(())
     }
 }
@@ -334,13 +339,16 @@ async fn grace_after(shutdown: &mut watch::Receiver<bool>) {
 }
 
 /// Turns a result into a reply.
-struct Replier {
+struct Replier<E> {
     outgoing: Arc<Outgoing>,
+    exports: E,
     structured: bool,
     request: Request,
+    /// When the request was here.
+    since: Instant,
 }
 
-impl Replier {
+impl<E: Exports> Replier<E> {
     fn fail(&self, errno: Errno, permits: Permits) {
         let cookie = self.request.cookie;
         let head = if self.structured { Head::error(cookie, errno) } else { Head::simple(cookie, Some(errno)) };
@@ -348,6 +356,7 @@ impl Replier {
     }
 
     fn answer(&self, result: Result<Outcome, Error>, permits: Permits) {
+        self.exports.answered(self.request.command, self.since.elapsed());
         match result {
             Ok(outcome) => {
                 let (head, body) = self.success(outcome);

@@ -1,6 +1,8 @@
 //! What the server needs of the disks that it exports. Images of a cluster are some; memory will do for tests.
 
+use super::protocol::Command;
 use crate::{Error, Image, ImageOp, Outcome};
+use std::time::Duration;
 
 /// A disk to be exported. Clones are the same disk.
 pub trait Disk: Clone + Send + Sync + 'static {
@@ -43,4 +45,11 @@ pub trait Exports: Clone + Send + Sync + 'static {
     fn find(&self, name: &str) -> impl Future<Output = Result<Self::Disk, String>> + Send;
     /// Whether clients may not write, whatever the disk allows.
     fn read_only(&self) -> bool;
+    /// Ends when the disk, which was found under this name, has become smaller: who was told the old size has to ask
+    /// again.
+    fn shrunk(&self, _name: &str, _disk: &Self::Disk) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+    /// Counts a request that was answered.
+    fn answered(&self, _command: Command, _took: Duration) {}
 }

@@ -8,6 +8,7 @@
 
 mod connection;
 mod disk;
+mod figures;
 mod incoming;
 mod negotiation;
 mod outgoing;
@@ -22,12 +23,22 @@ pub use server::Server;
 use crate::{Client, Error, Image, OpError};
 use anyhow::{Context, bail};
 use ashlar_core::client::ClientLimits;
+use figures::Served;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A cluster that serves answers much sooner.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often sizes of images that are in use are looked at.
+const SIZE_PERIOD: Duration = Duration::from_secs(5);
+/// How often the server looks whether it was fenced off.
+const FENCE_PERIOD: Duration = Duration::from_secs(1);
+/// Exit code of a server that was fenced off: whoever starts it again should have a reason.
+const FENCED: i32 = 3;
 
 /// Options of `ashlar nbd`.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,6 +61,9 @@ pub struct NbdArgs {
     /// Refuse all writes.
     #[arg(long)]
     pub read_only: bool,
+    /// Serve figures for Prometheus here, such as 127.0.0.1:9798.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
     /// Of pools that acknowledge what is not durable: MiB of such writes that are kept to be sent again. At half of it
     /// they are flushed unasked.
     #[arg(long, default_value_t = 32, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
@@ -67,7 +81,9 @@ async fn serve(args: NbdArgs) -> anyhow::Result<()> {
     let limits = ClientLimits { dirty_bytes: args.client_dirty_limit << 20, ..ClientLimits::default() };
     let client = Client::connect_within(args.seeds.clone(), limits)?;
     tracing::info!("this is client {}", client.id());
-    let images = Images { client: client.clone(), named: named(&args)?, read_only: args.read_only };
+    let served = Served::default();
+    figures::serve(&args, &client, &served)?;
+    let images = Images { client: client.clone(), named: named(&args)?.into(), read_only: args.read_only, served };
     let started = async {
         tokio::select! {
             checked = images.check() => checked?,
@@ -82,14 +98,27 @@ async fn serve(args: NbdArgs) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let fenced = tokio::select! {
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
+        () = fenced(&client) => true,
+    };
     tracing::info!("ending: waiting for requests in flight");
     server.shut_down().await;
     client.stop();
+    if fenced {
+        std::process::exit(FENCED);
+    }
     Ok(())
+}
+
+/// Waits until the client is fenced off, and says so: nothing can succeed any more, not even after `client unfence`.
+async fn fenced(client: &Client) {
+    while !client.is_fenced() {
+        tokio::time::sleep(FENCE_PERIOD).await;
+    }
+    let client = client.id();
+    tracing::error!("client {client} was fenced off: this server ends; started again, it is another client");
 }
 
 /// Says now and then that the cluster does not answer.
@@ -136,14 +165,15 @@ fn named(args: &NbdArgs) -> anyhow::Result<Vec<(String, String)>> {
 #[derive(Clone)]
 struct Images {
     client: Client,
-    named: Vec<(String, String)>,
+    named: Arc<[(String, String)]>,
     read_only: bool,
+    served: Served,
 }
 
 impl Images {
     /// A name that was misspelt is told at the start.
     async fn check(&self) -> anyhow::Result<()> {
-        for (_, image) in &self.named {
+        for (_, image) in self.named.iter() {
             self.client.open(image).await.with_context(|| format!("cannot export {image}"))?;
         }
         Ok(())
@@ -152,7 +182,7 @@ impl Images {
     /// The image that an export name stands for.
     fn image_of<'a>(&'a self, name: &'a str) -> Result<&'a str, String> {
         let named = |export: &&(String, String)| export.0 == name;
-        match (name, self.named.as_slice()) {
+        match (name, &*self.named) {
             ("", [(_, only)]) => Ok(only),
             ("", _) => Err("name an export: its list says which there are".into()),
             (name, []) => Ok(name),
@@ -192,5 +222,26 @@ impl Exports for Images {
 
     fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    async fn shrunk(&self, name: &str, disk: &Image) {
+        let Ok(name) = self.image_of(name).map(str::to_string) else { return std::future::pending().await };
+        let mut told = disk.size();
+        loop {
+            tokio::time::sleep(SIZE_PERIOD).await;
+            // A name that is gone, or somebody else's, says nothing about this image.
+            let Some(now) = self.client.open(&name).await.ok().filter(|now| now.is_same(disk)) else { continue };
+            if now.size() < disk.size() {
+                return tracing::warn!("{name} is smaller now: its clients have to connect again");
+            }
+            if now.size() > told {
+                told = now.size();
+                tracing::info!("{name} has {told} bytes now: clients see it when they connect again");
+            }
+        }
+    }
+
+    fn answered(&self, command: Command, took: Duration) {
+        self.served.count(command, took);
     }
 }

@@ -146,6 +146,11 @@ impl Client {
         self.ops.len()
     }
 
+    /// Whether it was fenced off: nothing succeeds any more.
+    pub fn is_fenced(&self) -> bool {
+        self.requests.is_fenced
+    }
+
     /// Counts since the start.
     pub fn stats(&self) -> ClientStats {
         self.requests.stats

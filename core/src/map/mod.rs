@@ -61,7 +61,7 @@ pub struct Global {
 
 /// Reads stop for at most this long at a failover; half of it is the renewal period.
 fn default_lease_ms() -> u64 {
-    400
+    300
 }
 /// Above the longest pause of a healthy, loaded host.
 fn default_heartbeat_timeout_ms() -> u64 {
@@ -601,6 +601,10 @@ pub mod keys {
     /// `stats/osd/<n>`.
     pub fn osd_stats(osd: OsdId) -> String {
         format!("{PREFIX}stats/osd/{osd}")
+    }
+    /// `stats/images/<n>`: what clients did to images, by the OSD that served them.
+    pub fn image_stats(osd: OsdId) -> String {
+        format!("{PREFIX}stats/images/{osd}")
     }
     /// `stats/guard/<n>`: orders what an OSD publishes.
     pub fn osd_guard(osd: OsdId) -> String {

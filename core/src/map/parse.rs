@@ -230,7 +230,7 @@ fn check_global(global: &Global) -> Result<(), String> {
         let inside = (low..=high).contains(&value);
         ensure(inside, || format!("{field} is {value}; use {low} to {high} ({usual} is usual)"))
     };
-    bounds("lease_ms", global.lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, 400)?;
+    bounds("lease_ms", global.lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, 300)?;
     bounds("heartbeat_timeout_ms", global.heartbeat_timeout_ms, global.lease_ms, TIMEOUT_MAX_MS, 1_000)?;
     bounds("session_ttl_s", global.session_ttl_s, SESSION_MIN_S, SESSION_MAX_S, 10)?;
     bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)?;

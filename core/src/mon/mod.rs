@@ -44,6 +44,10 @@ const FOLLOWED: [&str; 7] = ["config/", "osd/", "pg/map/", "pg/history/", "pg/wi
 /// Primaries are moved for balance at most this often: each move stops its group for a peering.
 const BALANCE_PERIOD: Duration = Duration::secs(2);
 
+/// A leader that dies is missed for so long at most, when an OSD dies with it; one that was paused for longer has lost
+/// nothing but the lead.
+const LEADERSHIP_TTL_S: u64 = 2;
+
 /// Histories change by the thousand when groups peer, and each plan looks at all groups. Whoever is up and where groups
 /// should live does not depend on them, only the next step of a move does.
 const HISTORY_PAUSE: Duration = Duration::millis(50);
@@ -57,7 +61,7 @@ pub struct MonConfig {
     pub address: String,
     /// The cluster that it belongs to; it ends if the metadata store says another.
     pub cluster: ClusterUuid,
-    /// Time to live of its leadership.
+    /// Time to live of its leadership, if that is less than usual.
     pub session_ttl_s: u64,
 }
 
@@ -87,7 +91,7 @@ impl Mon {
     /// A monitor that does nothing until started.
     pub fn new(config: MonConfig) -> Self {
         let value = Leader { incarnation: config.incarnation, address: config.address.clone() };
-        let leadership = Leadership::new(value, config.session_ttl_s);
+        let leadership = Leadership::new(value, config.session_ttl_s.min(LEADERSHIP_TTL_S));
         Mon {
             config,
             follower: Follower::new(FOLLOWED.iter().map(|part| format!("{PREFIX}{part}")).collect()),
@@ -119,6 +123,11 @@ impl Mon {
     /// Ends on purpose: another monitor can lead at once.
     pub fn stop(&mut self, env: &mut Env<'_>) {
         self.leadership.end(env, fresh(&mut self.next_id));
+    }
+
+    /// OSDs that are up by this monitor's verdict.
+    pub fn osds_up(&self) -> usize {
+        up_osds(&self.map).len()
     }
 
     /// Whether it was stopped, and its leadership is given up.

@@ -3,7 +3,7 @@
 //! An OSD is up while its session lives, unless peers cannot reach it: one hard report (its host answered that nobody
 //! listens), or silent reports from two failure domains, or from all others that there are. Reports count only if they
 //! name its present start, and only if the reporter itself is up: of two halves that accuse each other, the half that
-//! was reported first is down, so that they do not take each other out.
+//! was reported first is down, so that they do not take each other out. An OSD that is about to stop reports itself.
 //!
 //! Safety of data never depends on a verdict.
 
@@ -18,7 +18,7 @@ const DOMAINS_ENOUGH: usize = 2;
 /// OSDs that are up, with what they say.
 pub fn up_osds(map: &ClusterMap) -> BTreeMap<OsdId, &OsdState> {
     let mut up: BTreeMap<OsdId, &OsdState> = map.osd_states().collect();
-    let mut reports: Vec<_> = map.failure_reports().filter(|(osd, by, ..)| osd != by).collect();
+    let mut reports: Vec<_> = map.failure_reports().filter(|(osd, by, report, _)| osd != by || report.hard).collect();
     reports.sort_by_key(|(osd, by, _, revision): &(OsdId, OsdId, &FailureReport, Revision)| (*revision, *osd, *by));
     let level = verdict_level(map);
     let domain = |osd: OsdId, state: &OsdState| node_of(map.tree(), osd, &state.host, level);
@@ -98,7 +98,13 @@ mod tests {
     fn reports_on_an_earlier_start_or_by_the_dead_do_not_count() {
         assert_eq!(up(&["a", "b"], &[report(1, 2, 9, true, 5)]), [1, 2]);
         assert_eq!(up(&["a", "b", "c"], &[report(1, 7, 10, true, 5)]), [1, 2, 3]);
-        assert_eq!(up(&["a", "b"], &[report(1, 1, 10, true, 5)]), [1, 2]);
+        assert_eq!(up(&["a", "b"], &[report(1, 1, 10, false, 5)]), [1, 2]);
+    }
+
+    #[test]
+    fn who_says_that_it_goes_is_believed() {
+        assert_eq!(up(&["a", "b"], &[report(1, 1, 10, true, 5)]), [2]);
+        assert_eq!(up(&["a", "b"], &[report(1, 1, 9, true, 5)]), [1, 2], "an earlier start of it");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::pg::scrub::ScrubPlaces;
 use crate::pg::{Pg, Summary, Wish};
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
+use crate::stages::Stages;
 use crate::store::ObjectStore;
 use crate::time::Time;
 use crate::timer::Deadlines;
@@ -46,6 +47,7 @@ pub struct Groups<S> {
     deadlines: Deadlines<PgId>,
     recovery: RecoverySlots,
     scrubs: ScrubPlaces,
+    stages: Stages,
     node: NodeView,
     meta: Vec<MetaCall>,
     meta_pending: BTreeMap<MetaId, (PgId, u64)>,
@@ -67,6 +69,7 @@ impl<S: ObjectStore> Groups<S> {
             deadlines: Deadlines::default(),
             recovery,
             scrubs: ScrubPlaces::default(),
+            stages: Stages::default(),
             node,
             meta: Vec::new(),
             meta_pending: BTreeMap::new(),
@@ -195,9 +198,20 @@ impl<S: ObjectStore> Groups<S> {
             deadlines: &mut self.deadlines,
             recovery: &mut self.recovery,
             scrubs: &mut self.scrubs,
+            stages: &mut self.stages,
             meta: &mut self.meta,
         };
         Some(call(&mut slot.pg, &mut host))
+    }
+
+    /// Where the time of operations went.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Operations that the store has not completed.
+    pub fn store_queue(&self) -> usize {
+        self.store_calls.len()
     }
 
     /// How fast objects are recovered.
@@ -236,7 +250,10 @@ impl<S: ObjectStore> Groups<S> {
         loop {
             if let Some(done) = self.store.next_completion() {
                 let call = self.store_calls.remove(Key::from_u64(done.token));
-                let StoreCall { pg, purpose } = call.expect("a store completes each operation once");
+                let call = call.expect("a store completes each operation once");
+                let StoreCall { pg, purpose, since, is_write } = call;
+                let stage = if is_write { &mut self.stages.store_write } else { &mut self.stages.store_read };
+                stage.record(env.now.since(since));
                 self.with(env, pg, |pg, host| pg.store_done(host, purpose, done.result));
             } else if let Some(pg) = self.recovery.next_waiting(env.now) {
                 self.with(env, pg, |pg, host| pg.recover(host));

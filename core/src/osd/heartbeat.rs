@@ -60,7 +60,7 @@ impl<S: ObjectStore> Osd<S> {
         if self.heartbeat_due > env.now {
             return;
         }
-        let lease = self.groups.node_mut().lease;
+        let lease = self.lease_asked();
         self.heartbeat_due = env.now + Duration(lease.0 / BEATS_PER_LEASE);
         let mut beats: BTreeMap<OsdId, Vec<(PgId, Attempt)>> = BTreeMap::new();
         for (id, pg) in self.groups.iter() {

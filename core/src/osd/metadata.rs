@@ -9,6 +9,7 @@ use crate::map::cluster::Changes;
 use crate::map::follow::Followed;
 use crate::map::parse::Key;
 use crate::map::{OsdState, PgMap, keys};
+use crate::pg::lease::longest;
 use crate::store::{ObjectStore, StoreState};
 use std::collections::BTreeSet;
 
@@ -52,6 +53,7 @@ impl<S: ObjectStore> Osd<S> {
             self.create_missing(env);
         }
         self.server.changed(env, &self.map, &changes);
+        self.leave_if_due(env);
     }
 
     /// Tells groups which images exist, and which of them are to be removed.
@@ -92,7 +94,13 @@ impl<S: ObjectStore> Osd<S> {
         self.phase = Phase::Running;
         let key = keys::osd_state(self.config.osd);
         let mut session = Session::new(key, self.own_state(), global.session_ttl_s);
-        session.start(env, next_meta_id(&mut self.next_meta));
+        let (node, now) = (self.groups.node(), env.now);
+        let leases_end = node.started + longest(node.lease);
+        if self.config.waits_for_leases && leases_end > now {
+            session.start_at(leases_end);
+        } else {
+            session.start(env, next_meta_id(&mut self.next_meta));
+        }
         self.session = Some(session);
         let everything = Changes {
             keys: self.map.osd_states().map(|(osd, _)| Key::OsdState(osd)).collect(),

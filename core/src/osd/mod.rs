@@ -5,7 +5,7 @@
 //! placed where (`mon`).
 //!
 //! ```text
-//!            the store is open       the cluster map is read       told to stop
+//!            the store is open       the cluster map is read       told to stop (others took over: leaving)
 //!  Opening -------------------> Reading ------------------> Running -----------> Stopping
 //!     |  the store fails           |  another cluster          |  the store fails
 //!     +----------------------------+---------------------------+----> dies
@@ -16,16 +16,19 @@
 mod access;
 pub mod groups;
 mod heartbeat;
+mod leaving;
 mod metadata;
 pub mod peers;
 pub mod publish;
 mod report;
 pub mod session;
 
+pub use report::Figures;
+
 #[cfg(test)]
 mod tests;
 
-use crate::id::{ClusterUuid, Incarnation, LinkId, OsdId, PgId, Session as ClientSession};
+use crate::id::{ClusterUuid, Incarnation, InodeId, LinkId, ObjectId, OsdId, PgId, PoolId, Session as ClientSession};
 use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaId, Node, PeerId, PeerName};
 use crate::map::access::Access;
 use crate::map::cluster::ClusterMap;
@@ -59,6 +62,9 @@ pub struct Config {
     pub address: String,
     /// The host it runs on, as a name in the placement tree.
     pub host: String,
+    /// Register only when the leases that an earlier start may have granted are over. Groups would wait for that with
+    /// this OSD among them; without it they go on.
+    pub waits_for_leases: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +89,26 @@ pub struct ClientCounters {
     pub write_bytes: u64,
 }
 
+impl ClientCounters {
+    fn count(&mut self, op: &RequestOp) {
+        match op {
+            RequestOp::Read { len, .. } => {
+                self.read_ops += 1;
+                self.read_bytes += u64::from(*len);
+            }
+            RequestOp::Write { data, .. } => {
+                self.write_ops += 1;
+                self.write_bytes += u64::from(data.len());
+            }
+            RequestOp::Zero { .. } | RequestOp::Delete { .. } => self.write_ops += 1,
+            RequestOp::BlockStatus { .. } | RequestOp::Sync => {}
+        }
+    }
+}
+
+/// Images whose I/O is counted each on its own; published, they are below 100 KiB.
+const IMAGES_COUNTED: usize = 1_000;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Osd<S> {
@@ -100,8 +126,10 @@ pub struct Osd<S> {
     peers: Peers,
     clients: BTreeMap<LinkId, ClientSession>,
     heartbeat_due: Time,
+    leaving: Option<leaving::Leaving>,
     report: report::Schedule,
     counters: ClientCounters,
+    by_image: BTreeMap<(PoolId, InodeId), ClientCounters>,
     runtime_counters: BTreeMap<&'static str, u64>,
     next_meta: u64,
 }
@@ -136,8 +164,10 @@ impl<S: ObjectStore> Osd<S> {
             peers: Peers::new(config.osd, Duration::secs(1), now),
             clients: BTreeMap::new(),
             heartbeat_due: now,
+            leaving: None,
             report: report::Schedule::new(now),
             counters: ClientCounters::default(),
+            by_image: BTreeMap::new(),
             runtime_counters: BTreeMap::new(),
             next_meta: 0,
             config,
@@ -169,9 +199,8 @@ impl<S: ObjectStore> Osd<S> {
         self.runtime_counters.extend(counters.iter().copied());
     }
 
-    /// Ends the session, so that peers need not find out, and closes the store; the process may end when it
-    /// [is stopped](Osd::is_stopped) and the effects are carried out.
-    pub fn stop(&mut self, env: &mut Env<'_>) {
+    /// Ends the session and closes the store.
+    fn end(&mut self, env: &mut Env<'_>) {
         if let Some(session) = &mut self.session {
             session.end(env, next_meta_id(&mut self.next_meta));
         }
@@ -243,24 +272,16 @@ impl<S: ObjectStore> Osd<S> {
         if !self.groups.contains(pg) {
             return refuse(env, from, &request, Refusal::NotPrimary);
         }
-        self.count(&request.op);
+        self.count(request.object, &request.op);
         self.report.note();
         self.groups.with(env, pg, |pg, host| pg.request(host, from, session, request));
     }
 
-    fn count(&mut self, op: &RequestOp) {
-        let counters = &mut self.counters;
-        match op {
-            RequestOp::Read { len, .. } => {
-                counters.read_ops += 1;
-                counters.read_bytes += u64::from(*len);
-            }
-            RequestOp::Write { data, .. } => {
-                counters.write_ops += 1;
-                counters.write_bytes += u64::from(data.len());
-            }
-            RequestOp::Zero { .. } | RequestOp::Delete { .. } => counters.write_ops += 1,
-            RequestOp::BlockStatus { .. } | RequestOp::Sync => {}
+    fn count(&mut self, object: ObjectId, op: &RequestOp) {
+        self.counters.count(op);
+        let image = (object.pool, object.inode);
+        if self.by_image.len() < IMAGES_COUNTED || self.by_image.contains_key(&image) {
+            self.by_image.entry(image).or_default().count(op);
         }
     }
 
@@ -333,6 +354,7 @@ impl<S: ObjectStore> Osd<S> {
             self.server.tick(env, &self.map);
             self.beat_if_due(env);
             self.report_if_due(env);
+            self.leave_if_due(env);
         }
     }
 
@@ -415,7 +437,9 @@ impl<S: ObjectStore> Node for Osd<S> {
             Input::Link(event) => self.link(env, event),
             Input::Message { from, msg } => self.message(env, from, msg),
         }
-        self.settle(env);
+        if self.phase != Phase::Stopping {
+            self.settle(env);
+        }
     }
 
     fn end_of_round(&mut self, env: &mut Env<'_>) {
@@ -443,9 +467,10 @@ impl<S: ObjectStore> Node for Osd<S> {
         let beat = self.beat_deadline().filter(|_| running);
         let report = self.report_deadline().filter(|_| running);
         let publisher = self.publisher.next_deadline().filter(|_| running);
+        let leaving = self.leaving_deadline().filter(|_| running);
         let deadlines =
             [self.follower.next_deadline(), self.groups.next_deadline(), session, peers, server, beat, report];
-        deadlines.into_iter().chain([publisher]).flatten().min()
+        deadlines.into_iter().chain([publisher, leaving]).flatten().min()
     }
 
     fn check(&self) {

@@ -6,6 +6,7 @@ use super::{ClientCounters, Osd, Phase, log};
 use crate::id::{OsdId, PgId};
 use crate::io::{Env, Level};
 use crate::map::{FailureReport, Wish, keys};
+use crate::stages::Stages;
 use crate::store::{ObjectStore, StoreStats};
 use crate::time::{Duration, Time};
 use serde::Serialize;
@@ -15,12 +16,15 @@ use std::collections::BTreeMap;
 const STATE_PERIOD: Duration = Duration::millis(200);
 /// How often statistics are published while something happens.
 const STATISTICS_PERIOD: Duration = Duration::secs(2);
+/// The same for those of images, which are many.
+const IMAGES_PERIOD: Duration = Duration::secs(10);
 
 /// When what is due.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     states_due: Time,
     statistics_due: Time,
+    images_due: Time,
     /// Something happened since the last statistics. An idle OSD publishes nothing.
     busy: bool,
 }
@@ -28,7 +32,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// Everything is due.
     pub(super) fn new(now: Time) -> Self {
-        Schedule { states_due: now, statistics_due: now, busy: true }
+        Schedule { states_due: now, statistics_due: now, images_due: now, busy: true }
     }
 
     /// Something happened that figures will show.
@@ -46,7 +50,31 @@ struct Statistics<'a> {
     store: StoreStats,
     /// Groups of which this OSD is primary, by state.
     pgs: BTreeMap<String, u64>,
+    stages: &'a Stages,
     runtime: &'a BTreeMap<&'static str, u64>,
+}
+
+/// What an OSD knows of its work, for those who look on.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Served to clients.
+    pub client: ClientCounters,
+    /// Of the store.
+    pub store: StoreStats,
+    /// Groups of which this OSD is primary, by state.
+    pub pgs: BTreeMap<String, u64>,
+    /// Objects of those groups that some acting member lacks.
+    pub degraded: u64,
+    /// Objects of those groups of which stale copies remain.
+    pub misplaced: u64,
+    /// Objects of those groups of which no good copy is left.
+    pub unfound: u64,
+    /// Operations that wait for the store.
+    pub store_queue: usize,
+    /// Where time went.
+    pub stages: Stages,
+    /// Counters of the runtime.
+    pub runtime: BTreeMap<&'static str, u64>,
 }
 
 impl<S: ObjectStore> Osd<S> {
@@ -111,6 +139,35 @@ impl<S: ObjectStore> Osd<S> {
         }
     }
 
+    /// What is known at this moment.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            client: self.counters,
+            store: self.groups.store().stats(),
+            pgs: self.groups_by_state(),
+            store_queue: self.groups.store_queue(),
+            stages: self.groups.stages().clone(),
+            runtime: self.runtime_counters.clone(),
+            ..Figures::default()
+        };
+        for summary in self.groups.iter().filter_map(|(_, pg): (PgId, _)| pg.summary()) {
+            figures.degraded += summary.degraded;
+            figures.misplaced += summary.misplaced;
+            figures.unfound += summary.unfound;
+        }
+        figures
+    }
+
+    fn publish_images(&mut self, now: Time) {
+        if self.report.images_due > now || self.by_image.is_empty() {
+            return;
+        }
+        self.report.images_due = now + IMAGES_PERIOD;
+        let images = self.by_image.iter().map(|((pool, inode), counters)| (format!("{pool}/{inode}"), *counters));
+        let images: BTreeMap<String, ClientCounters> = images.collect();
+        self.publisher.set(keys::image_stats(self.config.osd), to_json(&images), false);
+    }
+
     fn publish_states(&mut self) {
         for (id, summary) in self.groups.take_summaries() {
             let key = keys::pg_state(id);
@@ -126,8 +183,9 @@ impl<S: ObjectStore> Osd<S> {
         self.report.busy = false;
         let time_ms = now.since(Time(0)).as_millis();
         let (client, pgs, runtime) = (self.counters, self.groups_by_state(), &self.runtime_counters);
-        let statistics = Statistics { time_ms, client, store, pgs, runtime };
+        let statistics = Statistics { time_ms, client, store, pgs, stages: self.groups.stages(), runtime };
         self.publisher.set(keys::osd_stats(self.config.osd), to_json(&statistics), false);
+        self.publish_images(now);
     }
 
     fn groups_by_state(&self) -> BTreeMap<String, u64> {

@@ -60,6 +60,11 @@ impl Session {
         request(env, id, Request::LeaseGrant { ttl: self.ttl_s });
     }
 
+    /// Begins later.
+    pub fn start_at(&mut self, until: Time) {
+        self.state = State::Pausing { until };
+    }
+
     /// Ends the session on purpose: peers learn at once that the OSD is gone.
     pub fn end(&mut self, env: &mut Env<'_>, id: MetaId) {
         if let Some(lease) = self.lease() {

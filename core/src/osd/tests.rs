@@ -3,15 +3,16 @@
 use super::{Config, Osd};
 use crate::buf::BufPool;
 use crate::id::{ClientId, ClusterUuid, Epoch, Incarnation, InodeId, LinkId, ObjectId, OsdId, PoolId, RequestId};
-use crate::id::{Session, StoreUuid};
+use crate::id::{PgNumber, Session, StoreUuid};
 use crate::io::{Effect, Effects, Env, Input, LinkEvent, MetaError, MetaEvent, MetaId, MetaOp, Node, PeerId};
-use crate::map::{OsdState, keys};
+use crate::map::{ActingMember, FailureReport, OsdState, PgMap, PgMapChunk, keys};
 use crate::meta::{Keys, Request as MetaRequest, Response, Span, Txn, TxnOp, Watcher};
 use crate::meta::{Retention, Store};
 use crate::msg::{Class, Message, Refusal, Request, RequestOp};
 use crate::rng::Rng;
 use crate::store::model::ModelStore;
 use crate::time::{Duration, Time};
+use serde::de::DeserializeOwned;
 
 const CLUSTER: ClusterUuid = ClusterUuid(0xc1);
 
@@ -29,7 +30,8 @@ struct World {
 
 fn config(osd: u32, incarnation: u64) -> Config {
     let (osd, incarnation) = (OsdId(osd), Incarnation(incarnation));
-    Config { osd, cluster: CLUSTER, incarnation, address: "127.0.0.1:7000".into(), host: "a".into() }
+    let (address, host) = ("127.0.0.1:7000".into(), "a".into());
+    Config { osd, cluster: CLUSTER, incarnation, address, host, waits_for_leases: false }
 }
 
 impl World {
@@ -115,10 +117,40 @@ impl World {
         self.now = end;
     }
 
-    fn registered(&mut self) -> Option<OsdState> {
-        let range = MetaRequest::Range(Keys::One(keys::osd_state(OsdId(1))));
+    fn stored<T: DeserializeOwned>(&mut self, key: String) -> Option<T> {
+        let range = MetaRequest::Range(Keys::One(key));
         let Ok(Response::Range { kvs, .. }) = self.meta.apply(self.now, range) else { panic!("a range") };
         kvs.first().map(|kv| serde_json::from_slice(&kv.value).expect("what the OSD wrote"))
+    }
+
+    fn registered(&mut self) -> Option<OsdState> {
+        self.stored(keys::osd_state(OsdId(1)))
+    }
+
+    /// One pool of one group, which this OSD serves alone (or nobody).
+    fn place(&mut self, epoch: u64, served: bool) {
+        let pool = PoolId(9);
+        self.put(keys::pools(), r#"{"9":{"name":"p","scheme":"replicated","pg_size":1,"pg_minsize":1,"pg_count":1}}"#);
+        self.put(keys::layout(pool), r#"{"generation":0,"pg_count":1}"#);
+        let own = ActingMember { osd: OsdId(1), store: StoreUuid(5), incarnation: Incarnation(10) };
+        let (acting, primary) = (vec![Some(own).filter(|_| served)], Some(OsdId(1)).filter(|_| served));
+        let epoch = Epoch(epoch);
+        let map = PgMap { epoch, target: vec![Some(OsdId(1))], acting, primary, primary_since: epoch };
+        let chunk = PgMapChunk([(PgNumber(0), map)].into());
+        self.put(keys::pg_map(pool, 0), &serde_json::to_string(&chunk).expect("plain data"));
+        self.poll_watchers();
+    }
+
+    fn stop(&mut self) {
+        let mut out = Effects::default();
+        let World { now, rng, bufs, osd, .. } = self;
+        osd.stop(&mut Env { now: *now, rng, bufs, out: &mut out });
+        out.queue.into_iter().for_each(|effect| self.carry_out(effect));
+    }
+
+    /// What it says of itself.
+    fn farewell(&mut self) -> Option<FailureReport> {
+        self.stored(keys::osd_failed(OsdId(1), OsdId(1)))
     }
 }
 
@@ -212,12 +244,53 @@ fn refuses_what_is_not_its_own_and_closes_strange_links() {
 #[test]
 fn leaves_at_once_when_told_to_stop() {
     let mut world = running();
-    let mut out = Effects::default();
-    let World { now, rng, bufs, osd, .. } = &mut world;
-    osd.stop(&mut Env { now: *now, rng, bufs, out: &mut out });
-    assert!(world.osd.is_stopped(), "its store had nothing to end");
-    for effect in out.queue {
-        world.carry_out(effect);
-    }
+    world.stop();
+    assert!(world.osd.is_stopped(), "nobody needs it, and its store had nothing to end");
     assert_eq!(world.registered(), None);
+}
+
+#[test]
+fn hands_its_groups_over_before_it_goes() {
+    let mut world = running();
+    world.place(1, true);
+    world.stop();
+    world.run_for(Duration::millis(300));
+    assert_eq!(world.farewell(), None, "leases of the usual length still run");
+    world.run_for(Duration::millis(50));
+    assert_eq!(world.farewell(), Some(FailureReport { incarnation: Incarnation(10), hard: true }));
+    assert!(world.osd.is_running(), "it serves until others do");
+    world.place(2, false);
+    world.run_for(Duration::millis(90));
+    assert!(world.osd.is_running(), "those who take over may ask it still");
+    world.run_for(Duration::millis(20));
+    assert!(world.osd.is_stopped());
+    assert_eq!((world.registered(), world.farewell()), (None, None));
+}
+
+#[test]
+fn goes_in_time_although_nobody_takes_over() {
+    let mut world = running();
+    world.place(1, true);
+    world.stop();
+    world.run_for(Duration::millis(1_490));
+    assert!(world.osd.is_running());
+    world.run_for(Duration::millis(20));
+    assert!(world.osd.is_stopped());
+    assert_eq!(world.registered(), None);
+}
+
+#[test]
+fn registers_when_leases_of_its_earlier_start_are_over() {
+    let mut world = World::new();
+    world.osd = Osd::new(
+        Config { waits_for_leases: true, ..config(1, 10) },
+        ModelStore::new(0).with_uuid(StoreUuid(5)),
+        Time(1),
+    );
+    world.initialise(CLUSTER);
+    world.give(Input::Tick);
+    world.run_for(Duration::millis(318));
+    assert_eq!(world.registered(), None);
+    world.run_for(Duration::millis(2));
+    assert!(world.registered().is_some());
 }

@@ -10,6 +10,7 @@ use crate::pg::post::Post;
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 use crate::store::ObjectStore;
+use crate::time::Time;
 
 /// Sub-operations under way, each with what it is for.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ struct Call<P> {
     order: u64,
     op: SubOp,
     purpose: P,
+    since: Time,
 }
 
 impl<P: Copy> Calls<P> {
@@ -43,15 +45,16 @@ impl<P: Copy> Calls<P> {
         purpose: P,
     ) {
         self.sent += 1;
-        let call = self.calls.insert(Call { to, order: self.sent, op: op.clone(), purpose }).to_u64();
+        let call =
+            self.calls.insert(Call { to, order: self.sent, op: op.clone(), purpose, since: host.now() }).to_u64();
         post.op(host, to, self.attempt, call, op);
     }
 
-    /// Takes the call that `from` answered; `None`: it was answered before.
-    pub fn answered(&mut self, from: OsdId, call: u64) -> Option<(P, SubOp)> {
+    /// Takes the call that `from` answered, and when it was sent first; `None`: it was answered before.
+    pub fn answered(&mut self, from: OsdId, call: u64) -> Option<(P, SubOp, Time)> {
         let key = Key::from_u64(call);
         self.calls.get(key).filter(|call| call.to == from)?;
-        self.calls.remove(key).map(|call| (call.purpose, call.op))
+        self.calls.remove(key).map(|call| (call.purpose, call.op, call.since))
     }
 
     /// Sends again, in order, what `to` has not answered.

@@ -13,6 +13,7 @@ use crate::pg::msg::PgMessage;
 use crate::pg::pace::RecoverySlots;
 use crate::pg::scrub::ScrubPlaces;
 use crate::slab::Slab;
+use crate::stages::Stages;
 use crate::store::{ObjectStore, StoreOp};
 use crate::time::{Duration, Time};
 use crate::timer::Deadlines;
@@ -26,6 +27,10 @@ pub struct StoreCall {
     pub pg: PgId,
     /// What the group wanted; opaque to the node.
     pub purpose: super::StorePurpose,
+    /// When it began.
+    pub since: Time,
+    /// Whether the store changes by it.
+    pub is_write: bool,
 }
 
 /// The parts of the OSD node that a group may use.
@@ -44,6 +49,8 @@ pub struct Host<'a, 'e, S> {
     pub recovery: &'a mut RecoverySlots,
     /// Places for scrubbing.
     pub scrubs: &'a mut ScrubPlaces,
+    /// Where time goes.
+    pub stages: &'a mut Stages,
     /// Requests to the metadata store, in order; the node gives the answer with the token to [`super::Pg::meta_done`].
     pub meta: &'a mut Vec<MetaCall>,
 }
@@ -106,6 +113,15 @@ impl NodeView {
         self.peers.get(&osd)?.link.map(|(link, _)| link)
     }
 
+    /// The start of an OSD that messages come from; the default if there is no connection.
+    pub fn incarnation_of(&self, osd: OsdId) -> Incarnation {
+        if osd == self.osd {
+            return self.incarnation;
+        }
+        let link = self.peers.get(&osd).and_then(|peer| peer.link);
+        link.map(|(_, incarnation)| incarnation).unwrap_or_default()
+    }
+
     /// Whether it makes sense to wait for an OSD.
     pub fn is_up(&self, osd: OsdId) -> bool {
         osd == self.osd || self.peers.get(&osd).is_some_and(|peer| peer.up || peer.link.is_some())
@@ -120,7 +136,8 @@ impl<S: ObjectStore> Host<'_, '_, S> {
 
     /// Submits a store operation whose completion comes back with `purpose`.
     pub fn submit(&mut self, pg: PgId, purpose: super::StorePurpose, op: StoreOp) {
-        let token = self.store_calls.insert(StoreCall { pg, purpose }).to_u64();
+        let (since, is_write) = (self.env.now, op.is_write());
+        let token = self.store_calls.insert(StoreCall { pg, purpose, since, is_write }).to_u64();
         self.store.submit(self.env, token, op);
     }
 

@@ -84,7 +84,7 @@ impl MemberSide {
     pub fn grant_lease(&mut self, now: Time, attempt: Attempt, lease: Duration) -> bool {
         let granted = self.is_joined(attempt) || planted(Bug::GrantToAnyAttempt);
         if granted {
-            self.grant.extend(now, attempt.epoch, lease);
+            self.grant.extend(now, attempt, lease);
         }
         granted
     }
@@ -365,12 +365,10 @@ impl MemberSide {
     fn statement<S: ObjectStore>(&self, host: &Host<'_, '_, S>, attempt: Attempt) -> SubReply {
         let digest = |role: Role| (role, host.store.digest(self.pool, role, self.range));
         let roles: Vec<(Role, Digest)> = host.store.roles(self.pool, self.range).into_iter().map(digest).collect();
-        SubReply::Joined {
-            store: host.node.store,
-            trusted: host.store.state() == StoreState::Open { trusted: true },
-            lease_left: self.grant.left_below(attempt.epoch, host.now(), host.node.started, host.node.lease),
-            roles,
-        }
+        let (lease_left, granted_to) =
+            self.grant.left_below(attempt.epoch, host.now(), host.node.started, host.node.lease);
+        let (store, trusted) = (host.node.store, host.store.state() == StoreState::Open { trusted: true });
+        SubReply::Joined { store, trusted, lease_left, granted_to, roles }
     }
 }
 

@@ -21,7 +21,7 @@ mod heal;
 pub mod history;
 pub mod host;
 pub mod images;
-mod lease;
+pub mod lease;
 mod member;
 pub mod msg;
 mod ops;

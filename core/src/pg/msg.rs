@@ -3,7 +3,7 @@
 //! A primary sends [`SubOp`]s under its attempt; a member answers each with one [`SubReply`], which carries the same
 //! `call`. Sub-operations can be repeated (after a connection was lost): the second time does nothing more.
 
-use crate::id::{Attempt, CopyId, Epoch, HashRange, ObjectId, PgId, Requests, Role, StoreUuid, Version};
+use crate::id::{Attempt, CopyId, Epoch, HashRange, Incarnation, ObjectId, PgId, Requests, Role, StoreUuid, Version};
 use crate::store::{Bitmap, Content, CopyInfo, Data, Digest, Mode, Patch};
 use crate::time::{Duration, Time};
 
@@ -243,6 +243,8 @@ pub enum SubReply {
         trusted: bool,
         /// How long a lease that it granted in an older epoch may still run.
         lease_left: Duration,
+        /// The start of the primary that got it; the default: it is not known.
+        granted_to: Incarnation,
         /// Roles in which it holds copies, with their digests.
         roles: Vec<(Role, Digest)>,
     },

@@ -206,13 +206,14 @@ impl Primary {
 
     /// A member stated what it holds.
     pub fn stated<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, from: OsdId, reply: SubReply) {
-        let SubReply::Joined { store, trusted, lease_left, roles } = reply else {
+        let SubReply::Joined { store, trusted, lease_left, granted_to, roles } = reply else {
             return self.complain(cx, from, "its store cannot take part in peering");
         };
         if self.stage != Stage::Query {
             return cx.host.mark("a statement that came too late for its peering");
         }
-        self.leases_end = self.leases_end.max(cx.host.now() + lease_left);
+        self.old_leases.told(granted_to, cx.host.now() + lease_left);
+        self.old_leases.joined(cx.host.node.incarnation_of(from));
         for member in self.roster.members(self.roster.mask(|seat| seat.member.osd == from)) {
             let digest = roles.iter().find(|(role, _)| *role == member.role).map(|(_, digest)| *digest);
             if member.store == store || planted(Bug::IgnoreStoreUuid) {
@@ -519,8 +520,9 @@ impl Primary {
 
     /// Step 7.
     pub fn activate<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
-        if cx.host.now() < self.leases_end && !planted(Bug::ActivateWithoutLeaseWait) {
-            return self.look_again(cx, self.leases_end);
+        let leases_end = self.old_leases.end();
+        if cx.host.now() < leases_end && !planted(Bug::ActivateWithoutLeaseWait) {
+            return self.look_again(cx, leases_end);
         }
         self.enter(Stage::Active);
         let me = cx.host.node.osd;

@@ -20,7 +20,7 @@ use crate::pg::commit::Commits;
 use crate::pg::compare::Comparison;
 use crate::pg::gather::Gather;
 use crate::pg::host::Host;
-use crate::pg::lease::Lease;
+use crate::pg::lease::{Lease, OldLeases};
 use crate::pg::member::MemberSide;
 use crate::pg::msg::{Refused, SubOp, SubReply};
 use crate::pg::ops::{Op, Ops};
@@ -249,8 +249,8 @@ pub struct Primary {
     pub full: bool,
     /// Objects that are not whole everywhere.
     pub unclean: Unclean,
-    /// When leases of older intervals have run out.
-    pub leases_end: Time,
+    /// Leases of older intervals.
+    pub old_leases: OldLeases,
     /// The own lease.
     pub lease: Lease,
     /// Clients' operations.
@@ -305,7 +305,7 @@ impl Primary {
             comparison: Comparison::default(),
             full: false,
             unclean: Unclean::default(),
-            leases_end: Time(0),
+            old_leases: OldLeases::default(),
             lease: Lease::default(),
             ops: Ops::default(),
             parked: Vec::new(),
@@ -366,14 +366,18 @@ impl Primary {
             // It joined a higher attempt, or lost its memory of this one: a new epoch follows. The call stays.
             return cx.host.mark("a member is fenced against this primary");
         }
-        let Some((purpose, op)) = self.calls.answered(from, call) else {
+        let Some((purpose, op, since)) = self.calls.answered(from, call) else {
             return cx.host.mark("a reply to a call that was answered before");
         };
         match purpose {
             Purpose::Query => self.stated(cx, from, reply),
             Purpose::Compare { task, seat } => self.compared(cx, task, seat, reply),
             Purpose::Recover { object, seat, step } => self.recovered(cx, object, seat, step, &op, reply),
-            Purpose::Write { op: key, seat } => self.confirmed(cx, key, seat, op, reply),
+            Purpose::Write { op: key, seat } => {
+                let took = cx.host.now().since(since);
+                cx.host.stages.member.record(took);
+                self.confirmed(cx, key, seat, op, reply);
+            }
             Purpose::Scrub { object, version, seat } => self.scrubbed(cx, (object, version), seat, &reply),
             Purpose::Leave => self.left(cx, from, reply),
             Purpose::Flush { seat } => self.flushed(cx, seat, reply),

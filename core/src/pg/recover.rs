@@ -332,8 +332,9 @@ impl Primary {
             // If everything is whole already, the record trims: one transaction less.
             let trims = self.full || self.unclean.is_empty();
             // A trimmed history forgets the members that know of older leases: these must have run out before.
-            if trims && cx.host.now() < self.leases_end && !planted(Bug::ActivateWithoutLeaseWait) {
-                return self.look_again(cx, self.leases_end);
+            let leases_end = self.old_leases.end();
+            if trims && cx.host.now() < leases_end && !planted(Bug::ActivateWithoutLeaseWait) {
+                return self.look_again(cx, leases_end);
             }
             self.record(cx, trims);
         }

@@ -279,7 +279,11 @@ impl Primary {
         let op = self.ops.remove(key);
         if let Some(since) = op.since {
             let now = cx.host.now();
-            cx.host.recovery.client_waited(now, now.since(since));
+            let took = now.since(since);
+            cx.host.recovery.client_waited(now, took);
+            let stages = &mut *cx.host.stages;
+            let stage = if op.kind.is_write() { &mut stages.write } else { &mut stages.read };
+            stage.record(took);
         }
         match (&op.kind, &outcome) {
             (Kind::Write { expect, .. }, Ok(Answer::Written { version })) if version.is_none() => {

@@ -319,6 +319,11 @@ pub enum StoreOp {
 }
 
 impl StoreOp {
+    /// Whether it may change something, or make it durable.
+    pub fn is_write(&self) -> bool {
+        !matches!(self, StoreOp::Read { .. } | StoreOp::ReadAll { .. })
+    }
+
     /// The copy that the operation is about; `None` for a sync.
     pub fn copy(&self) -> Option<CopyId> {
         match self {

@@ -36,7 +36,7 @@ wire_enum!(Purpose ("purpose") { 1 => Resolve, 2 => Recovery, 3 => Repair, 4 => 
 wire_enum!(Mode ("mode") { 1 => Plain, 2 => Prepare });
 wire_enum!(Change ("change") { 1 => Data { offset, data }, 2 => Zero { offset, len }, 3 => Delete, 4 => Nothing });
 wire_enum!(SubReply ("sub-operation's reply") {
-    1 => Joined { store, trusted, lease_left, roles },
+    1 => Joined { store, trusted, lease_left, granted_to, roles },
     2 => Digests(digests),
     3 => Listing { copies, more },
     4 => Done,

@@ -296,6 +296,7 @@ impl Draw<'_> {
             store: StoreUuid(u128::from(self.n()) << 64 | u128::from(self.n())),
             trusted: true,
             lease_left: Duration(self.n()),
+            granted_to: Incarnation(0x0807_0605_0403_0201),
             roles: vec![(Role(0), self.digest()), (Role(1), self.digest())],
         };
         let replies = [

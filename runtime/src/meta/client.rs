@@ -4,13 +4,14 @@
 //! that it may have been done, or may be yet. Whatever is not certain is unknown.
 
 use super::convert;
+use super::endpoints::Endpoints;
 use ashlar_core::io::MetaError;
 use ashlar_core::meta::{KeyValue, Keys, Request, Response, Txn, TxnResult};
 use etcd_client::{ConnectOptions, LeaseKeepAliveStream, LeaseKeeper, WatchOptions, WatchStream};
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, ConnectError, Status};
@@ -19,48 +20,8 @@ use tonic::{Code, ConnectError, Status};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A renewal that takes longer is better sent again, to another member: sessions live for some seconds only.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A host that does not answer a connection attempt for so long is gone.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection with open streams is probed so often; etcd takes more than one probe in 5 s as an attack.
-const PROBE_INTERVAL: Duration = Duration::from_secs(6);
-/// And is lost if a probe is not answered for so long.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Addresses of the metadata store's members.
-#[derive(Clone, Debug)]
-pub struct Endpoints(Vec<Endpoint>);
-
-/// An address that nobody can connect to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{address}' is no address of a metadata store: {reason}; expected http://HOST:PORT, several with commas")]
-pub struct EndpointError {
-    address: String,
-    reason: String,
-}
-
-impl Endpoints {
-    /// Reads a list such as `http://10.0.0.1:2379,http://10.0.0.2:2379`. `http://` may be left out.
-    pub fn parse(list: &str) -> Result<Endpoints, EndpointError> {
-        list.split(',').map(|address| parse_address(address.trim())).collect::<Result<_, _>>().map(Endpoints)
-    }
-}
-
-fn parse_address(address: &str) -> Result<Endpoint, EndpointError> {
-    let wrong = |reason: &str| EndpointError { address: address.into(), reason: reason.into() };
-    let (scheme, authority) = address.split_once("://").unwrap_or(("http", address));
-    if scheme != "http" {
-        return Err(wrong("the scheme is not http"));
-    }
-    let authority = authority.trim_end_matches('/');
-    let port = authority.rsplit_once(':').map(|(_, port)| port).ok_or_else(|| wrong("the port is missing"))?;
-    port.parse::<u16>().map_err(|_| wrong("the port is not a number up to 65535"))?;
-    let endpoint = Channel::from_shared(format!("http://{authority}")).map_err(|error| wrong(&error.to_string()))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PROBE_INTERVAL)
-        .keep_alive_timeout(PROBE_TIMEOUT))
-}
+/// What a member says to a token from before a change of users or roles; nothing was done.
+const OLD_AUTH_REVISION: &str = "etcdserver: revision of auth store is old";
 
 /// Why a request has no response, in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +50,8 @@ impl From<RequestError> for MetaError {
 struct Member {
     address: String,
     client: etcd_client::Client,
+    /// Whether the client has a token. One that the member knows no more is renewed by the client.
+    is_logged_in: AtomicBool,
 }
 
 /// An open renewal stream of one lease, to the member at this place.
@@ -101,6 +64,7 @@ struct Renewal {
 /// A client of the metadata store, for administration and as the base of [`super::Driver`].
 pub struct Client {
     members: Vec<Member>,
+    user: Option<(String, String)>,
     /// Which member is asked first: the one that answered last.
     preferred: AtomicUsize,
     renewals: Mutex<BTreeMap<u64, Renewal>>,
@@ -115,15 +79,36 @@ impl Client {
     /// A client whose connections are made in another way.
     pub(super) async fn open_over(endpoints: &Endpoints, connect: impl Fn(&Endpoint) -> Channel) -> Client {
         let mut members = Vec::new();
-        for endpoint in &endpoints.0 {
+        for endpoint in endpoints.members() {
             // A member without a leader then says so instead of letting watches starve.
-            let options = ConnectOptions::new().with_require_leader(true);
+            let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
             let channel = etcd_client::Channel::Tonic(connect(endpoint));
             let client = etcd_client::Client::from_channel(channel, Some(options)).await;
-            let client = client.expect("only a log-in can fail, and there is none");
-            members.push(Member { address: endpoint.uri().to_string(), client });
+            let client = client.expect("only a log-in can fail, and that comes later");
+            let address = endpoint.uri().to_string();
+            members.push(Member { address, client, is_logged_in: AtomicBool::new(false) });
         }
-        Client { members, preferred: AtomicUsize::new(0), renewals: Mutex::default() }
+        let user = endpoints.user().cloned();
+        Client { members, user, preferred: AtomicUsize::new(0), renewals: Mutex::default() }
+    }
+
+    /// Logs in at a member, if there is a user and it was not done before.
+    async fn log_in(&self, member: &Member) -> Result<(), RequestError> {
+        if self.user.is_none() || member.is_logged_in.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let outcome = member.client.clone().update_user(self.user.clone()).await.map_err(meaning);
+        member.is_logged_in.store(outcome.is_ok(), Ordering::Relaxed);
+        match outcome {
+            // The request itself was not sent.
+            Err(RequestError::Unknown(reason)) => Err(RequestError::Unavailable(reason)),
+            outcome => outcome,
+        }
+    }
+
+    /// Every member has to give a new token before it is used again.
+    pub(super) fn log_out(&self) {
+        self.members.iter().for_each(|member| member.is_logged_in.store(false, Ordering::Relaxed));
     }
 
     /// One request, one response.
@@ -182,6 +167,17 @@ impl Client {
     }
 
     async fn ask(&self, place: usize, request: &Request) -> Result<Response, RequestError> {
+        self.log_in(&self.members[place]).await?;
+        match self.ask_logged_in(place, request).await {
+            Err(RequestError::Refused(reason)) if reason == OLD_AUTH_REVISION => {
+                self.log_out();
+                Err(RequestError::Unavailable(reason))
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn ask_logged_in(&self, place: usize, request: &Request) -> Result<Response, RequestError> {
         let member = &self.members[place];
         let mut kv = member.client.kv_client().max_decoding_message_size(usize::MAX);
         let mut lease_client = member.client.lease_client();
@@ -239,9 +235,14 @@ impl Client {
         let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
         let options = WatchOptions::new().with_start_revision(convert::signed(from));
         let options = if prefix.is_empty() { options.with_all_keys() } else { options.with_prefix() };
-        let mut client = self.members[place].client.watch_client().max_decoding_message_size(usize::MAX);
-        let opened = match tokio::time::timeout(REQUEST_TIMEOUT, client.watch(prefix, Some(options))).await {
-            Ok(opened) => opened.map_err(meaning),
+        let member = &self.members[place];
+        let mut client = member.client.watch_client().max_decoding_message_size(usize::MAX);
+        let open = async {
+            self.log_in(member).await?;
+            client.watch(prefix, Some(options)).await.map_err(meaning)
+        };
+        let opened = match tokio::time::timeout(REQUEST_TIMEOUT, open).await {
+            Ok(opened) => opened,
             Err(_) => Err(RequestError::Unknown(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
         };
         if opened.is_err() {
@@ -343,22 +344,6 @@ fn deepest(error: &(dyn StdError + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_checked() {
-        assert_eq!(Endpoints::parse("http://a:1, 127.0.0.1:2379/").expect("two").0.len(), 2);
-        for (wrong, reason) in [
-            ("https://a:1", "scheme"),
-            ("a", "port is missing"),
-            ("a:port", "not a number"),
-            ("a:70000", "not a number"),
-            ("", "port is missing"),
-            ("http://a b:1", "invalid"),
-        ] {
-            let error = Endpoints::parse(wrong).expect_err(wrong).to_string();
-            assert!(error.contains(reason), "{error}");
-        }
-    }
 
     #[test]
     fn only_the_certain_is_certain() {

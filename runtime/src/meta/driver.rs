@@ -3,7 +3,8 @@
 //! Owns the thread, the requests in flight and the watches. Each request is answered once, each watch reports until it is
 //! lost or ended; nothing is delivered after the driver was dropped.
 
-use super::client::{Client, Endpoints};
+use super::client::Client;
+use super::endpoints::Endpoints;
 use super::watch::Watch;
 use crate::driver::{MetaClient, MetaOpener};
 use ashlar_core::io::{MetaError, MetaEvent, MetaId, MetaOp};

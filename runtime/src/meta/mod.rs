@@ -7,8 +7,10 @@ mod client;
 mod convert;
 mod driver;
 mod embedded;
+mod endpoints;
 mod watch;
 
-pub use client::{Client, EndpointError, Endpoints, RequestError};
+pub use client::{Client, RequestError};
 pub use driver::Driver;
 pub use embedded::{EmbeddedServer, StartError};
+pub use endpoints::{Access, EndpointError, Endpoints};

@@ -22,6 +22,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause: a store that comes back is noticed soon after.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// In a member's reason to end a watch: log in again.
+const REFUSED_TOKENS: [&str; 3] = ["permission denied", "invalid auth token", "revision of auth store is old"];
+
 /// Why following a stream ended.
 enum Ended {
     /// The connection: open the watch again.
@@ -47,7 +50,7 @@ impl Watch {
         loop {
             let before = self.next;
             let ended = match client.watch(&self.prefix, self.next).await {
-                Ok(stream) => self.follow(stream, deliver).await,
+                Ok(stream) => self.follow(client, stream, deliver).await,
                 Err(RequestError::Refused(_)) => Ended::Lost,
                 Err(RequestError::Unknown(_) | RequestError::Unavailable(_)) => Ended::Connection,
             };
@@ -59,11 +62,11 @@ impl Watch {
         }
     }
 
-    async fn follow(&mut self, mut stream: WatchStream, deliver: &dyn Fn(MetaEvent)) -> Ended {
+    async fn follow(&mut self, client: &Client, mut stream: WatchStream, deliver: &dyn Fn(MetaEvent)) -> Ended {
         loop {
             let Ok(Some(response)) = stream.message().await else { return Ended::Connection };
             if response.canceled() {
-                return Ended::Lost;
+                return self.why_cancelled(client, &response);
             }
             match self.fresh_events(&response) {
                 Ok(events) if events.is_empty() => (),
@@ -71,6 +74,18 @@ impl Watch {
                 Err(_) => return Ended::Lost,
             }
         }
+    }
+
+    /// A watch's token is as old as its stream: a member that knows it no more (it was restarted, or the token has
+    /// expired) refuses as if the user might not read. Nothing is lost then.
+    fn why_cancelled(&self, client: &Client, response: &WatchResponse) -> Ended {
+        let reason = response.cancel_reason();
+        if response.compact_revision() > 0 || !REFUSED_TOKENS.iter().any(|refusal| reason.contains(refusal)) {
+            return Ended::Lost;
+        }
+        tracing::debug!("the watch of {} was refused: {reason}; logging in again", self.prefix);
+        client.log_out();
+        Ended::Connection
     }
 
     /// The events that were not delivered before; moves on behind them.

@@ -43,8 +43,8 @@ use std::sync::Arc;
 
 /// How often a node is shown its runtime's figures, at most.
 const COUNTERS_PERIOD: Duration = Duration::secs(1);
-/// How long a node may take to stop in good order: supervisors lose patience after some seconds.
-const STOP_TIMEOUT: Duration = Duration::secs(2);
+/// How long a node may take to stop in good order (an OSD hands over first): supervisors lose patience after some seconds.
+const STOP_TIMEOUT: Duration = Duration::secs(3);
 /// Rounds of inline disk requests before the network gets its turn.
 const INLINE_ROUNDS: usize = 16;
 

@@ -3,6 +3,7 @@
 //! Needs etcd and its command-line client (Debian: `etcd-server`, `etcd-client`). Where they are missing, the tests that
 //! need them say so and are skipped; with `CI` in the environment they fail instead.
 
+mod cluster;
 mod crash;
 mod embedded;
 mod equivalence;

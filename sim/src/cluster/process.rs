@@ -160,7 +160,7 @@ impl Machine for Process {
         match spec {
             Spec::Osd { osd, cluster, address, host, store, noted } => {
                 let (osd, address, host) = (*osd, address.clone(), host.clone());
-                let config = Config { osd, cluster: *cluster, incarnation, address, host };
+                let config = Config { osd, cluster: *cluster, incarnation, address, host, waits_for_leases: false };
                 let store = open(store, env).noted(*noted);
                 Process::Osd(Box::new(Osd::new(config, store, env.now)), incarnation, osd)
             }

@@ -77,7 +77,7 @@ fn hash_primary(primary: &Primary, now: Time) -> u64 {
         comparison,
         full,
         unclean,
-        leases_end,
+        old_leases,
         lease,
         ops,
         parked,
@@ -89,7 +89,7 @@ fn hash_primary(primary: &Primary, now: Time) -> u64 {
         removal: _,
         scrubbing: _,
     } = primary;
-    let when = (attempt, stage, attempt_started, stage_deadline, leases_end, lease, absent);
+    let when = (attempt, stage, attempt_started, stage_deadline, old_leases, lease, absent);
     let what = (meta_token.is_some(), revisions, full, seq_floor, calls, comparison, unclean);
     let whom = (ops, parked, sessions, syncs, trim, stripes);
     let seats = roster.seats().iter().map(|seat| {

@@ -1,7 +1,8 @@
 //! A node that uses the driver as daemons do, and writes down all that it was told.
 
-use super::super::super::client::{Client, Endpoints};
+use super::super::super::client::Client;
 use super::super::super::driver;
+use super::super::super::endpoints::Endpoints;
 use super::members::{Cluster, MEMBERS, PORT, Stream, lock, name, now};
 use ashlar_core::io::{MetaError, MetaEvent, MetaId, MetaOp};
 use ashlar_core::meta::{Compare, Keys, Request, Response, Txn, TxnOp, WatchEvent};

@@ -1,0 +1,66 @@
+//! The OSD's figures for Prometheus: a copy that its loop renews once a second while it works.
+
+use crate::Args;
+use anyhow::Context;
+use ashlar_core::osd::Figures;
+use ashlar_runtime::metrics::{self, Metric, Value};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The copy.
+#[derive(Clone, Default)]
+pub struct Shown(Arc<Mutex<Figures>>);
+
+impl Shown {
+    /// Renews it.
+    pub fn set(&self, figures: Figures) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
+    fn get(&self) -> Figures {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Serves figures, if that is wanted.
+pub fn serve(args: &Args) -> anyhow::Result<Option<Shown>> {
+    let Some(listen) = args.metrics else { return Ok(None) };
+    let (shown, osd) = (Shown::default(), args.id);
+    let source = shown.clone();
+    let address = metrics::serve(listen, Arc::new(move || of(osd, &source.get())))
+        .with_context(|| format!("cannot listen at {listen} (--metrics)"))?;
+    tracing::info!("figures are at http://{address}/metrics");
+    Ok(Some(shown))
+}
+
+fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
+    let count = |value: u64| Value::Gauge(value as f64);
+    let (client, store) = (&figures.client, &figures.store);
+    let ops = [("read", Value::Counter(client.read_ops)), ("write", Value::Counter(client.write_ops))];
+    let bytes = [("read", Value::Counter(client.read_bytes)), ("write", Value::Counter(client.write_bytes))];
+    let objects = [("copies", count(store.objects)), ("tombstones", count(store.tombstones))];
+    let trouble = [("degraded", figures.degraded), ("misplaced", figures.misplaced), ("unfound", figures.unfound)];
+    let trouble = trouble.into_iter().map(|(kind, objects)| (kind, count(objects)));
+    let log = [("used", count(store.log_used_bytes)), ("total", count(store.log_total_bytes))];
+    let data = [("free", count(store.free_bytes)), ("total", count(store.total_bytes))];
+    let states = figures.pgs.iter().map(|(state, groups)| (state.clone(), count(*groups)));
+    let stages = figures.stages.named().map(|(name, histogram)| (name, Value::Latency(histogram.clone())));
+    let runtime = figures.runtime.iter().map(|(name, counter)| (*name, Value::Counter(*counter)));
+    let written = [("payload", store.written_bytes), ("device", store.device_written_bytes)];
+    vec![
+        Metric::by("osd_info", "Which OSD this is.", "osd", [(osd.to_string(), Value::Gauge(1.0))]),
+        Metric::by("client_operations", "Operations of clients that arrived.", "kind", ops),
+        Metric::by("client_bytes", "Bytes that clients asked for, or wrote.", "kind", bytes),
+        Metric::by("stage_seconds", "Time of operations, by stage.", "stage", stages),
+        Metric::one("store_queue", "Operations that wait for the store.", count(figures.store_queue as u64)),
+        Metric::by("pgs", "Placement groups that this OSD serves, by state.", "state", states),
+        Metric::by("objects", "Objects of those groups that need care.", "kind", trouble),
+        Metric::by("store_objects", "What the store holds.", "kind", objects),
+        Metric::by("store_data_bytes", "Room for data.", "kind", data),
+        Metric::by("store_log_bytes", "The store's log; used is live and dead records.", "kind", log),
+        Metric::by("store_written_bytes", "Bytes written.", "kind", written.map(|(k, n)| (k, Value::Counter(n)))),
+        Metric::one("store_device_writes", "Writes to devices.", Value::Counter(store.device_writes)),
+        Metric::one("store_device_flushes", "Flushes of devices.", Value::Counter(store.device_flushes)),
+        Metric::one("store_damaged_copies", "Copies known to be damaged.", count(store.damaged)),
+        Metric::by("runtime", "What the event loop did.", "what", runtime),
+    ]
+}

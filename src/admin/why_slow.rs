@@ -1,0 +1,226 @@
+//! `ashlar why-slow IMAGE`: in which stage the time of an image's operations goes.
+//!
+//! Owns the question: reads of its own, one at a time, beside what the OSDs of the image's pool count meanwhile, stage by
+//! stage. Does not own the counting (core's `stages`), nor what NBD servers wait for (their own figures, `--metrics`).
+
+use super::image::{image_named, parts};
+use super::status::{BETWEEN_LOOKS, Statistics};
+use super::{Connection, pool_named, seeds};
+use crate::output;
+use anyhow::{Context, Result, bail};
+use ashlar_client::Client;
+use ashlar_core::id::{OsdId, PoolId};
+use ashlar_core::map::ClusterMap;
+use ashlar_core::rng::Rng;
+use ashlar_core::stages::{Histogram, Stages};
+use ashlar_core::time;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Bytes of a read.
+const BLOCK: u32 = 4096;
+/// An OSD's store that is so many times slower than the others' is named.
+const SLOW: u64 = 3;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// POOL/NAME.
+    name: String,
+    /// How long to look.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// A stage, in microseconds.
+#[derive(Debug, Serialize)]
+struct Row {
+    stage: &'static str,
+    count: u64,
+    mean_us: u64,
+    p50_us: u64,
+    p99_us: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    image: String,
+    stages: Vec<Row>,
+    /// Changes of each OSD's store.
+    stores: BTreeMap<u32, Row>,
+    findings: Vec<String>,
+}
+
+/// Looks for a while, and says what was seen.
+pub async fn run(args: Args) -> Result<()> {
+    let metadata = args.connection.open().await?;
+    let map = metadata.map().await?;
+    let (pool_name, name) = parts(&args.name)?;
+    let (pool, _) = pool_named(&map, pool_name)?;
+    image_named(&map, pool, pool_name, name)?;
+    let osds = members(&map, pool);
+    let before = metadata.statistics::<Statistics>().await?;
+    let probe = probe(&map, &args).await?;
+    // The last publication tells of the last reads.
+    tokio::time::sleep(BETWEEN_LOOKS).await;
+    let after = metadata.statistics::<Statistics>().await?;
+    let report = report(&args.name, &probe, &differences(&osds, &before, &after));
+    args.connection.output().print(&report, Report::text)
+}
+
+/// OSDs that serve the pool.
+fn members(map: &ClusterMap, pool: PoolId) -> BTreeSet<OsdId> {
+    let groups = map.groups().filter(|(pg, _)| pg.pool == pool);
+    groups.flat_map(|(_, group)| group.acting.iter().flatten().map(|member| member.osd)).collect()
+}
+
+/// Reads here and there, one at a time.
+async fn probe(map: &ClusterMap, args: &Args) -> Result<Histogram> {
+    let client = Client::connect(seeds(map)?)?;
+    let image = client.open(&args.name).await.with_context(|| format!("opening {}", args.name))?;
+    let blocks = image.size() / u64::from(BLOCK);
+    if blocks == 0 {
+        bail!("{} is too small to be read in blocks of {BLOCK} bytes", args.name);
+    }
+    let (mut rng, mut seen) = (Rng::new(ashlar_runtime::os::random_u64()?), Histogram::default());
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    while Instant::now() < end {
+        let started = Instant::now();
+        image.read(rng.below(blocks) * u64::from(BLOCK), BLOCK).await?;
+        seen.record(time::Duration(u64::try_from(started.elapsed().as_nanos())?));
+    }
+    client.stop();
+    Ok(seen)
+}
+
+fn differences(
+    osds: &BTreeSet<OsdId>,
+    before: &BTreeMap<u32, Statistics>,
+    after: &BTreeMap<u32, Statistics>,
+) -> BTreeMap<u32, Stages> {
+    let difference = |(osd, now): (&u32, &Statistics)| {
+        let then = before.get(osd).map(|then| then.stages.clone()).unwrap_or_default();
+        let stages = Stages {
+            read: now.stages.read.since(&then.read),
+            write: now.stages.write.since(&then.write),
+            member: now.stages.member.since(&then.member),
+            store_read: now.stages.store_read.since(&then.store_read),
+            store_write: now.stages.store_write.since(&then.store_write),
+        };
+        (*osd, stages)
+    };
+    after.iter().filter(|(osd, _)| osds.contains(&OsdId(**osd))).map(difference).collect()
+}
+
+fn row(stage: &'static str, of: &Histogram) -> Row {
+    let (p50_us, p99_us) = (of.percentile_us(50), of.percentile_us(99));
+    Row { stage, count: of.count, mean_us: of.mean_us(), p50_us, p99_us }
+}
+
+fn report(image: &str, probe: &Histogram, osds: &BTreeMap<u32, Stages>) -> Report {
+    let mut sum = Stages::default();
+    for stages in osds.values() {
+        sum.read.add(&stages.read);
+        sum.write.add(&stages.write);
+        sum.member.add(&stages.member);
+        sum.store_read.add(&stages.store_read);
+        sum.store_write.add(&stages.store_write);
+    }
+    let stages = vec![
+        row("our reads, whole", probe),
+        row("reads at primaries", &sum.read),
+        row("reads of stores", &sum.store_read),
+        row("writes at primaries", &sum.write),
+        row("changes of a member, there and back", &sum.member),
+        row("changes of stores", &sum.store_write),
+    ];
+    let stores = osds.iter().map(|(osd, stages)| (*osd, row("changes of its store", &stages.store_write))).collect();
+    let findings = findings(probe, &sum, osds);
+    Report { image: image.into(), stages, stores, findings }
+}
+
+/// What the figures say, in words.
+fn findings(probe: &Histogram, sum: &Stages, osds: &BTreeMap<u32, Stages>) -> Vec<String> {
+    let mut findings = Vec::new();
+    let (whole, primary, disk) = (probe.mean_us(), sum.read.mean_us(), sum.store_read.mean_us());
+    let outside = whole.saturating_sub(primary);
+    findings.push(format!(
+        "of {whole} us of a read, {outside} us are the client and its network, {} us the primary, {} us its store",
+        primary.saturating_sub(disk),
+        disk.min(primary)
+    ));
+    if sum.write.count > 0 {
+        let (write, member, store) = (sum.write.mean_us(), sum.member.mean_us(), sum.store_write.mean_us());
+        findings.push(format!(
+            "of {write} us of a write at its primary, {} us are spent before members are asked or between them, {} us \
+             the network to a member, {} us its store",
+            write.saturating_sub(member),
+            member.saturating_sub(store),
+            store.min(member)
+        ));
+    } else {
+        findings.push("nobody wrote meanwhile: of writes nothing is known".into());
+    }
+    let mut means: Vec<u64> = osds.values().map(|stages| stages.store_write.mean_us()).filter(|us| *us > 0).collect();
+    means.sort_unstable();
+    let usual = means.get(means.len() / 2).copied().unwrap_or(0);
+    for (osd, stages) in osds.iter().filter(|(_, stages)| stages.store_write.mean_us() > SLOW * usual.max(1)) {
+        let mean = stages.store_write.mean_us();
+        findings.push(format!("the store of osd.{osd} is slow: {mean} us, others have {usual} us"));
+    }
+    findings
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut table = output::table(["STAGE", "COUNT", "MEAN us", "P50 us", "P99 us"]);
+        let stores = self.stores.iter().map(|(osd, row)| (format!("  store of osd.{osd}"), row));
+        let stages = self.stages.iter().map(|row| (row.stage.to_string(), row));
+        for (name, row) in stages.chain(stores) {
+            let numbers = [row.count, row.mean_us, row.p50_us, row.p99_us].map(|number| number.to_string());
+            table.add_row([name].into_iter().chain(numbers));
+        }
+        format!("{table}\n\n{}", self.findings.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn took(us: u64, times: u64) -> Histogram {
+        let mut histogram = Histogram::default();
+        (0..times).for_each(|_| histogram.record(time::Duration::micros(us)));
+        histogram
+    }
+
+    fn osd(store_us: u64) -> Stages {
+        let (read, write) = (took(200, 5), took(store_us + 500, 5));
+        let (member, store_write) = (took(store_us + 100, 5), took(store_us, 5));
+        Stages { read, write, member, store_read: took(150, 5), store_write }
+    }
+
+    #[test]
+    fn time_is_shared_out_among_the_stages_and_a_slow_store_is_named() {
+        let osds = BTreeMap::from([(1, osd(300)), (2, osd(300)), (3, osd(5_000))]);
+        let report = report("vms/a", &took(260, 9), &osds);
+        let text = report.text();
+        assert!(
+            text.contains("of 260 us of a read, 60 us are the client and its network, 50 us the primary, 150 us"),
+            "{text}"
+        );
+        assert!(text.contains("the store of osd.3 is slow: 5000 us, others have 300 us"), "{text}");
+        assert!(text.contains("100 us the network to a member"), "{text}");
+        assert_eq!(report.findings.len(), 3);
+    }
+
+    #[test]
+    fn without_writes_it_says_so() {
+        let quiet = Stages { read: took(100, 1), ..Stages::default() };
+        let report = report("vms/a", &took(260, 9), &BTreeMap::from([(1, quiet)]));
+        assert!(report.text().contains("nobody wrote"), "{}", report.text());
+    }
+}
