@@ -1,5 +1,6 @@
-//! Small nodes that tests run on the real loops.
+//! Small nodes that tests run on the real loops, and a simulated network for tokio's.
 
+use crate::net::Network;
 use crate::ring::Daemon;
 use ashlar_core::id::{ClientId, ClusterUuid, Epoch, Incarnation, LinkId, OsdId, RequestId, Session, Version};
 use ashlar_core::io::{Device, DiskDone, DiskOp, Effect, Env, Event, Input, IoId, LinkEvent, Node, PeerId, PeerName};
@@ -8,6 +9,7 @@ use ashlar_core::store::Data;
 use ashlar_core::time::{Duration, Time};
 use ashlar_core::wire::handshake::Identity;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 pub const CLUSTER: ClusterUuid = ClusterUuid(0xa5a5);
@@ -238,4 +240,31 @@ impl Node for Caller {
 pub fn pattern(seed: u64, len: u32) -> Vec<u8> {
     let mut rng = ashlar_core::rng::Rng::new(seed);
     (0..len.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes()).take(len as usize).collect()
+}
+
+/// Turmoil's network, and the clock that it simulates.
+#[derive(Clone, Copy)]
+pub struct Simulated {
+    start: tokio::time::Instant,
+}
+
+impl Simulated {
+    pub fn new() -> Self {
+        Simulated { start: tokio::time::Instant::now() }
+    }
+}
+
+impl Network for Simulated {
+    type Stream = turmoil::net::TcpStream;
+    type Listener = turmoil::net::TcpListener;
+
+    async fn accept(&self, listener: &Self::Listener) -> io::Result<Self::Stream> {
+        Ok(listener.accept().await?.0)
+    }
+    async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
+        turmoil::net::TcpStream::connect(address).await
+    }
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.start.elapsed().as_nanos()).unwrap())
+    }
 }

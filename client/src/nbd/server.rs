@@ -3,10 +3,12 @@
 use super::connection;
 use super::disk::Exports;
 use anyhow::{Context, bail};
+use ashlar_runtime::net;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -36,13 +38,27 @@ impl<E: Exports> Server<E> {
             format!("cannot listen on {address}: choose another address or port, or stop who uses it")
         })?;
         let local = listener.local_addr()?;
-        let (exports, shutdown) = (self.exports.clone(), self.shutdown.clone());
-        self.listening.spawn(accept(exports, shutdown, async move || {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        }));
+        let listener = Arc::new(listener);
+        self.serve(move || {
+            let listener = Arc::clone(&listener);
+            async move {
+                let (stream, _) = listener.accept().await?;
+                // A client whose host vanished without a word ends some day, with what it holds.
+                net::tune_stream(&stream);
+                Ok(stream)
+            }
+        });
         Ok(local)
+    }
+
+    /// Serves the connections that `next` brings, from whatever network.
+    pub fn serve<S, F, A>(&mut self, next: F)
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + 'static,
+        F: FnMut() -> A + Send + 'static,
+        A: Future<Output = io::Result<S>> + Send + 'static,
+    {
+        self.listening.spawn(accept(self.exports.clone(), self.shutdown.clone(), next));
     }
 
     /// Listens on a unix socket. One that was left by a server that is gone is replaced.
@@ -55,8 +71,11 @@ impl<E: Exports> Server<E> {
         }
         let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
         self.unix = Some(path.to_path_buf());
-        let (exports, shutdown) = (self.exports.clone(), self.shutdown.clone());
-        self.listening.spawn(accept(exports, shutdown, async move || Ok(listener.accept().await?.0)));
+        let listener = Arc::new(listener);
+        self.serve(move || {
+            let listener = Arc::clone(&listener);
+            async move { Ok(listener.accept().await?.0) }
+        });
         Ok(())
     }
 
@@ -77,11 +96,12 @@ impl<E> Drop for Server<E> {
 }
 
 /// Accepts until shutdown, then waits for the connections to end.
-async fn accept<S, E, F>(exports: E, shutdown: watch::Sender<bool>, mut next: F)
+async fn accept<S, E, F, A>(exports: E, shutdown: watch::Sender<bool>, mut next: F)
 where
     S: AsyncRead + AsyncWrite + Send + Sync + 'static,
     E: Exports,
-    F: AsyncFnMut() -> io::Result<S>,
+    F: FnMut() -> A,
+    A: Future<Output = io::Result<S>>,
 {
     let mut connections = JoinSet::new();
     let mut ending = shutdown.subscribe();

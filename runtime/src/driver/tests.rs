@@ -1,7 +1,7 @@
 //! The driver on a simulated network (partitions, held and late packets, crashes), and its ends on the real one.
 
 use super::*;
-use crate::testing::{Caller, Echo, Seen, client, osd, pattern};
+use crate::testing::{Caller, Echo, Seen, Simulated, client, osd, pattern};
 use ashlar_core::id::{ClientId, Epoch, LinkId, ObjectId, OsdId, RequestId, Session};
 use ashlar_core::io::{Effect, LinkEvent, PeerId, PeerName};
 use ashlar_core::msg::{Answer, Message, Request, RequestOp};
@@ -9,35 +9,7 @@ use ashlar_core::rng::Rng;
 use ashlar_core::store::Data;
 use ashlar_core::time::Duration as Span;
 use std::collections::VecDeque;
-use std::io;
 use std::time::Duration as Wall;
-
-/// Turmoil's network, and the clock that it simulates.
-#[derive(Clone, Copy)]
-struct Simulated {
-    start: tokio::time::Instant,
-}
-
-impl Simulated {
-    fn new() -> Self {
-        Simulated { start: tokio::time::Instant::now() }
-    }
-}
-
-impl Network for Simulated {
-    type Stream = turmoil::net::TcpStream;
-    type Listener = turmoil::net::TcpListener;
-
-    async fn accept(&self, listener: &Self::Listener) -> io::Result<Self::Stream> {
-        Ok(listener.accept().await?.0)
-    }
-    async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
-        turmoil::net::TcpStream::connect(address).await
-    }
-    fn now(&self) -> Time {
-        Time(u64::try_from(self.start.elapsed().as_nanos()).unwrap())
-    }
-}
 
 /// Asks a server all the time; gives a connection up that does not answer, and opens another.
 struct Pinger {

@@ -8,6 +8,7 @@
 mod faulty;
 mod judge;
 mod members;
+mod monitors;
 mod node;
 
 use ashlar_core::rng::Rng;
@@ -77,12 +78,25 @@ fn schedules(longest: usize) -> impl Strategy<Value = (u64, Vec<(u64, Mishap)>)>
 
 struct Trial {
     sim: Sim<'static>,
+    /// The host that mishaps of the network are about.
+    node: &'static str,
     cluster: Cluster,
     notes: Notes,
 }
 
 impl Trial {
     fn new(seed: u64) -> Trial {
+        let mut trial = Trial::of_members(seed, NODE);
+        let (record, store, starts) = (Arc::clone(&trial.notes), Arc::clone(&trial.cluster), AtomicU64::new(0));
+        trial.sim.host(NODE, move || {
+            let rng = Rng::new(seed ^ starts.fetch_add(1, Ordering::Relaxed) << 32);
+            node::run(Arc::clone(&record), Arc::clone(&store), rng)
+        });
+        trial
+    }
+
+    /// The members alone; the host of this name comes later.
+    fn of_members(seed: u64, node: &'static str) -> Trial {
         let (cluster, notes) = (cluster(seed), Notes::default());
         let mut builder = turmoil::Builder::new();
         builder.rng_seed(seed).simulation_duration(Duration::from_secs(600)).tick_duration(Duration::from_millis(5));
@@ -92,12 +106,11 @@ impl Trial {
             let cluster = Arc::clone(&cluster);
             sim.host(name(member), move || members::serve(Arc::clone(&cluster), member));
         }
-        let (record, store, starts) = (Arc::clone(&notes), Arc::clone(&cluster), AtomicU64::new(0));
-        sim.host(NODE, move || {
-            let rng = Rng::new(seed ^ starts.fetch_add(1, Ordering::Relaxed) << 32);
-            node::run(Arc::clone(&record), Arc::clone(&store), rng)
-        });
-        Trial { sim, cluster, notes }
+        Trial { sim, node, cluster, notes }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.sim.elapsed().as_nanos()).expect("minutes"))
     }
 
     fn run_for(&mut self, millis: u64) {
@@ -108,13 +121,13 @@ impl Trial {
     }
 
     fn happen(&mut self, mishap: &Mishap) {
-        let now = Time(u64::try_from(self.sim.elapsed().as_nanos()).expect("minutes"));
+        let now = self.now();
         let mut shared = lock(&self.cluster);
         match *mishap {
-            Mishap::Cut(member) => self.sim.partition(NODE, name(member)),
-            Mishap::CutFrom(member) => self.sim.partition_oneway(name(member), NODE),
-            Mishap::CutTo(member) => self.sim.partition_oneway(NODE, name(member)),
-            Mishap::Hold(member) => self.sim.hold(NODE, name(member)),
+            Mishap::Cut(member) => self.sim.partition(self.node, name(member)),
+            Mishap::CutFrom(member) => self.sim.partition_oneway(name(member), self.node),
+            Mishap::CutTo(member) => self.sim.partition_oneway(self.node, name(member)),
+            Mishap::Hold(member) => self.sim.hold(self.node, name(member)),
             Mishap::Heal => (0..MEMBERS).for_each(|member| self.heal(member)),
             Mishap::Freeze(member) => shared.frozen[member] = true,
             Mishap::Thaw => shared.frozen = [false; MEMBERS],
@@ -128,21 +141,25 @@ impl Trial {
             }
             Mishap::KillNode => {
                 drop(shared);
-                self.sim.bounce(NODE);
+                self.sim.bounce(self.node);
             }
         }
     }
 
     fn heal(&self, member: usize) {
-        self.sim.release(NODE, name(member));
-        self.sim.repair(NODE, name(member));
+        self.sim.release(self.node, name(member));
+        self.sim.repair(self.node, name(member));
+    }
+
+    fn mend(&mut self) {
+        for mishap in [Mishap::Heal, Mishap::Thaw, Mishap::Requests(0)] {
+            self.happen(&mishap);
+        }
     }
 
     /// All is well from now on: whatever was under way comes to an end, and the node goes on as if nothing had been.
     fn settle(&mut self) {
-        for mishap in [Mishap::Heal, Mishap::Thaw, Mishap::Requests(0)] {
-            self.happen(&mishap);
-        }
+        self.mend();
         // Probes find dead connections; requests that were late are carried out.
         self.run_for(14_000);
         let before = open(&self.notes).asked.len();

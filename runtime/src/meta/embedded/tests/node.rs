@@ -225,7 +225,7 @@ pub async fn run(notes: Notes, cluster: Cluster, mut rng: Rng) -> turmoil::Resul
 }
 
 /// Connects over the simulated network.
-fn connect(endpoint: &Endpoint) -> Channel {
+pub fn connect(endpoint: &Endpoint) -> Channel {
     endpoint.connect_with_connector_lazy(Connector)
 }
 
