@@ -242,6 +242,16 @@ bugs! {
     StoreSnapshotUndone = "store-snapshot-undone",
     /// Pages name a tail that is not in the log.
     StoreTailInFlight = "store-tail-in-flight",
+    /// The scrub of the log passes over pages that are damaged.
+    StoreScrubBlind = "store-scrub-blind",
+    /// What the scrub found damaged stays needed.
+    StoreScrubForgets = "store-scrub-forgets",
+    /// Clients' data take the room that cleaning the log needs.
+    StoreFillLog = "store-fill-log",
+    /// What deletes and ends something has to leave as much room as clients' data.
+    StoreEndingWaits = "store-ending-waits",
+    /// New objects take the last blocks and all of the log.
+    StoreNoReserve = "store-no-reserve",
 }
 
 impl Bug {

@@ -77,6 +77,7 @@ impl World {
             durability: Durability::Flush,
             log_durability: Durability::Flush,
             overwrites: Default::default(),
+            scrub: Duration(0),
         };
         let mut store = LogStore::open(config, env!(self));
         self.settle(&mut store);

@@ -85,6 +85,7 @@ impl World {
             durability,
             log_durability: durability,
             overwrites: Overwrites { atomic_bytes: 4096, ..Overwrites::default() },
+            scrub: Duration(0),
         };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);

@@ -120,6 +120,8 @@ pub struct Status {
     pools: usize,
     images: usize,
     images_removing: usize,
+    /// Bytes that the images promise; only what was written takes space.
+    images_bytes: u64,
     pgs: BTreeMap<String, u64>,
     regrouping: Vec<Regrouping>,
     degraded_objects: u64,
@@ -162,6 +164,7 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         pools: map.pools().count(),
         images: map.images().count(),
         images_removing: map.images().filter(|(.., image)| image.removing).count(),
+        images_bytes: map.images().filter(|(.., image)| !image.removing).map(|(.., image)| image.size_bytes).sum(),
         pgs: BTreeMap::new(),
         regrouping: map.pools().filter_map(|(id, pool)| Regrouping::of(&map, id, pool)).collect(),
         degraded_objects: 0,
@@ -303,7 +306,7 @@ impl Status {
 
     fn contents_text(&self) -> String {
         let StoreFigures { objects, tombstones, .. } = self.space;
-        let mut text = format!("{} pools, {} images", self.pools, self.images);
+        let mut text = format!("{} pools, {} images of {}", self.pools, self.images, size::human(self.images_bytes));
         if self.images_removing > 0 {
             text += &format!(" ({} being removed)", self.images_removing);
         }

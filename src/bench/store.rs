@@ -4,6 +4,7 @@
 //! Owns: the series and the table. The device is driven through the ring that OSDs use, by one thread.
 
 pub mod driver;
+mod fio;
 mod memory;
 
 use crate::disk::refuse_what_is_taken;
@@ -12,7 +13,7 @@ use crate::size;
 use anyhow::Result;
 use ashlar_core::store::log;
 use ashlar_runtime::ring::{self, DeviceFile};
-use driver::{Driver, Figures, Work};
+use driver::{Driver, Figures, Raw, Work};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,9 +35,9 @@ pub struct Args {
     /// Objects of the measurement in memory: bytes of each, time to open; 0 leaves it out.
     #[arg(long, default_value_t = 1_000_000)]
     objects: u64,
-    /// Seconds of random overwrites of a store that is 90 % full.
-    #[arg(long, value_name = "SECONDS")]
-    sustained: Option<u64>,
+    /// Minutes of random overwrites of a store that is 90 % full, at the end.
+    #[arg(long, value_name = "MINUTES")]
+    sustained: Option<f64>,
     /// What makes a write durable; default: as the kernel says.
     #[arg(long, value_enum)]
     durability: Option<Durability>,
@@ -112,21 +113,27 @@ fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
     eprintln!("filling {FULL_PERCENT} %");
     driver.fill(FULL_PERCENT)?;
     let mut lines = Vec::new();
-    let mut raw = [0.0; 2];
-    for (rate, depth) in raw.iter_mut().zip([1, 32]) {
-        *rate = driver.raw(depth, time)?;
-        lines.push(Line::new(format!("bare device, 4 KiB writes, depth {depth}: a second"), format!("{rate:.0}"), "-"));
+    let mut raw = [Raw::default(); 2];
+    for (raw, depth) in raw.iter_mut().zip([1, 32]) {
+        *raw = driver.raw(depth, time)?;
+        let [median, high, most] = raw.latency_us;
+        let value = format!("{:.0}, latency p50, p99, most: {median:.0}, {high:.0}, {most:.0} us", raw.rate);
+        lines.push(Line::new(format!("bare device, 4 KiB writes, depth {depth}: a second"), value, "-"));
     }
     let intents = atomic >= 4096 && durability == log::Durability::Plp;
     for work in series(intents) {
         eprintln!("measuring {}", work.name);
         let figures = driver.measure(&work, time)?;
-        lines.extend(table_of(&work, &figures, raw[usize::from(work.depth > 1)]));
+        lines.extend(table_of(&work, &figures, raw[usize::from(work.depth > 1)].rate));
     }
-    if let Some(seconds) = args.sustained {
-        lines.extend(sustained(&mut driver, intents, Duration::from_secs(seconds))?);
+    if let Some(minutes) = args.sustained {
+        lines.extend(sustained(&mut driver, intents, raw[1], Duration::from_secs_f64(minutes * 60.0))?);
     }
     drop(driver);
+    if fio::is_there() {
+        eprintln!("measuring fio on the same device");
+        lines.extend(fio::measure(&args.path, time)?);
+    }
     if args.objects > 0 {
         lines.extend(memory::measure(args.objects)?);
     }
@@ -135,12 +142,13 @@ fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
 
 /// The loads, with the device bytes for each client byte that they are meant to reach at most.
 fn series(intents: bool) -> Vec<Work> {
-    use log::Way::{Auto, Inline, Intent};
+    use log::Way::{Auto, Inline, Intent, Redirect};
     let work = |name, bytes, depth, way, goal| Work { name, bytes, depth, way, prepares: false, goal };
     let mut all = vec![
         work("4 KiB overwrites, depth 1", 4096, 1, Auto, Some(3.5)),
         work("4 KiB overwrites, depth 32", 4096, 32, Auto, Some(if intents { 1.1 } else { 2.3 })),
         work("4 KiB overwrites, depth 32, all in the log", 4096, 32, Inline, Some(2.3)),
+        work("4 KiB overwrites, depth 1, whole objects rewritten", 4096, 1, Redirect, None),
         work("16 KiB overwrites, depth 1", 16 << 10, 1, Auto, None),
         work("16 KiB overwrites, depth 32", 16 << 10, 32, Auto, None),
         work("128 KiB overwrites, depth 1", 128 << 10, 1, Auto, Some(1.04)),
@@ -171,14 +179,17 @@ fn table_of(work: &Work, figures: &Figures, raw: f64) -> Vec<Line> {
     lines
 }
 
-fn sustained(driver: &mut Driver, intents: bool, time: Duration) -> Result<Vec<Line>> {
+fn sustained(driver: &mut Driver, intents: bool, raw: Raw, time: Duration) -> Result<Vec<Line>> {
     let goal = Some(if intents { 1.1 } else { 2.3 });
     let name = "sustained 4 KiB overwrites, depth 32";
     let work = Work { name, bytes: 4096, depth: 32, way: log::Way::Auto, prepares: false, goal };
     eprintln!("measuring {name}");
+    driver.stall_ns = (raw.latency_us[0] * 10_000.0) as u64;
     let figures = driver.measure(&work, time)?;
-    let mut lines = table_of(&work, &figures, 0.0);
-    let stall = figures.latency_us[2] / figures.latency_us[0];
-    lines.push(Line::new(format!("{name}: longest stall, in medians"), format!("{stall:.1}"), "<= 10"));
+    let mut lines = table_of(&work, &figures, raw.rate);
+    let [of_store, of_device] = [figures.latency_us[2], raw.latency_us[2]].map(|most| most / raw.latency_us[0]);
+    let value = format!("{of_store:.1}; the bare device's own {of_device:.1}");
+    lines.push(Line::new(format!("{name}: longest wait, in medians of the bare device"), value, "<= 10"));
+    lines.push(Line::new(format!("{name}: longer than that, of 1000"), format!("{:.3}", figures.stalls), "0"));
     Ok(lines)
 }

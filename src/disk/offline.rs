@@ -11,7 +11,7 @@ use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, Effect, Effects, Env,
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::{COPIES_AT, Durability, Layout, LogStore, OpenConfig, Overwrites, layout};
 use ashlar_core::store::{CopyInfo, ObjectStore, StoreOp, StoreReply, StoreState, StoreStats};
-use ashlar_core::time::Time;
+use ashlar_core::time::{Duration, Time};
 use ashlar_runtime::ring::DeviceFile;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -74,6 +74,7 @@ impl Offline {
             durability: Durability::Flush,
             log_durability: Durability::Flush,
             overwrites: Overwrites::default(),
+            scrub: Duration(0),
         };
         let (mut rng, mut out, now) = (Rng::new(1), Effects::default(), Time(0));
         let store = LogStore::open(config, &mut Env { now, rng: &mut rng, bufs: &mut bufs, out: &mut out });

@@ -540,6 +540,10 @@ pub struct StoreStats {
     pub damaged: u64,
     /// Blocks that the device refused to write, since the store was opened.
     pub refused_blocks: u64,
+    /// Pages of the log and superblocks that its scrub found damaged, since the store was opened.
+    pub damaged_pages: u64,
+    /// Passes of the scrub over the log, since the store was opened.
+    pub log_scrubs: u64,
 }
 
 /// What a placement group needs of a store. All of it is called from one thread; nothing blocks.

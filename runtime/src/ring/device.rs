@@ -52,6 +52,8 @@ pub struct DeviceFile {
     /// Bytes that the kernel says it writes wholly or not at all, through a power loss, on a multiple of their number:
     /// a power of two; 0 if it says nothing.
     pub atomic_bytes: u32,
+    /// Whether the kernel is asked to do writes that can be atomic so: until it refuses.
+    pub(super) asks_atomic: bool,
 }
 
 /// Why a device cannot be used. The text says what to do.
@@ -105,12 +107,14 @@ impl DeviceFile {
         let durability = if in_memory || write_through(&file) { Durability::Completed } else { Durability::Flushed };
         let size_bytes = end - end % u64::from(BLOCK_MAX_BYTES);
         let atomic_bytes = atomic_bytes(&file);
-        Ok(DeviceFile { file, path: path.to_owned(), size_bytes, block_bytes, access, durability, atomic_bytes })
+        let path = path.to_owned();
+        let asks_atomic = true;
+        Ok(DeviceFile { file, path, size_bytes, block_bytes, access, durability, atomic_bytes, asks_atomic })
     }
 
     /// Whether the kernel can be asked to do this write wholly or not at all.
     pub(super) fn writes_atomically(&self, offset: u64, len: u32) -> bool {
-        len.is_power_of_two() && len <= self.atomic_bytes && offset.is_multiple_of(u64::from(len))
+        self.asks_atomic && len.is_power_of_two() && len <= self.atomic_bytes && offset.is_multiple_of(u64::from(len))
     }
 
     /// Creates a file of a size, if there is none yet; says whether it did. Its space is not reserved: a file of the

@@ -35,6 +35,13 @@ impl Disks {
         }
     }
 
+    fn device_mut(&mut self, device: Device) -> &mut DeviceFile {
+        match device {
+            Device::Data => &mut self.data,
+            Device::Log => self.log.as_mut().expect("a store without a log device does not use one"),
+        }
+    }
+
     /// Begins a request. Its result, if it is there at once.
     pub fn begin(
         &mut self,
@@ -78,8 +85,12 @@ impl Disks {
         completed: Completed,
     ) -> Option<DiskDone> {
         let result = completed.result.map_err(io::Error::from_raw_os_error);
+        let was_atomic = matches!(completed.operation, Operation::Write { atomic: true, .. });
+        let refused = was_atomic && result.as_ref().is_err_and(is_unsupported);
         match advance(completed.operation, result) {
             Next::Again(operation) => {
+                // Asked once: every further write would be refused first as well.
+                self.device_mut(device).asks_atomic &= !refused;
                 queue.push(raw(&self.device(device).file), Token::Disk(device, id), operation);
                 None
             }
@@ -186,5 +197,49 @@ fn disk_error(what: &str, error: &io::Error) -> DiskError {
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DiskError::NoSpace,
         _ => DiskError::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_core::time::Duration;
+
+    fn write(disks: &mut Disks, queue: &mut Queue, bufs: &mut BufPool, byte: u8) -> (DiskDone, u32) {
+        let data = bufs.copy_of(&[byte; 4096]);
+        let op = DiskOp::Write { device: Device::Data, offset: 4096, data };
+        let (mut counters, id) = (Counters::default(), IoId(1));
+        assert!(disks.begin(queue, bufs, &mut counters, id, op).is_none(), "goes through the ring");
+        let mut tries = 0;
+        loop {
+            queue.enter(Some(Duration::millis(100))).unwrap();
+            while let Some(completed) = queue.next() {
+                tries += 1;
+                if let Some(done) = disks.completed(queue, bufs, Device::Data, id, completed) {
+                    return (done, tries);
+                }
+            }
+        }
+    }
+
+    /// Whether the kernel does atomic writes of a file differs; a refusal costs one more request, once.
+    #[test]
+    fn an_atomic_write_that_is_refused_is_done_without_and_not_asked_for_again() {
+        let path = std::path::Path::new("/var/tmp").join(format!("ashlar-atomic-{}", std::process::id()));
+        DeviceFile::create(&path, 1 << 16).unwrap();
+        let device = DeviceFile { atomic_bytes: 4096, ..DeviceFile::open(&path).unwrap() };
+        let (in_memory, file) = (device.access == Access::Inline, device.file.try_clone().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        if in_memory {
+            return;
+        }
+        let (mut disks, mut queue, mut bufs) = (Disks::new(device, None), Queue::new().unwrap(), BufPool::new());
+        let (first, tries) = write(&mut disks, &mut queue, &mut bufs, 7);
+        assert_eq!((first, disks.data.asks_atomic), (DiskDone::Done(Ok(())), tries == 1));
+        let (second, tries) = write(&mut disks, &mut queue, &mut bufs, 8);
+        assert_eq!((second, tries), (DiskDone::Done(Ok(())), 1));
+        let mut page = bufs.alloc(4096);
+        file.read_exact_at(page.bytes_mut(), 4096).unwrap();
+        assert_eq!(page.bytes(), [8; 4096]);
     }
 }

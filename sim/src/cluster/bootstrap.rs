@@ -215,6 +215,7 @@ impl Cluster {
                     durability,
                     log_durability: if apart { strict } else { durability },
                     overwrites: self.overwrites(atomic_bytes),
+                    scrub: Duration(0),
                 })
             }
         }

@@ -58,6 +58,17 @@ pub struct Figures {
     pub rate: f64,
     /// Half of the writes took less, 99 %, all.
     pub latency_us: [f64; 3],
+    /// Of a thousand writes, this many took longer than ten times the bare device's median.
+    pub stalls: f64,
+}
+
+/// What the bare device can do.
+#[derive(Clone, Copy, Default)]
+pub struct Raw {
+    /// Writes a second.
+    pub rate: f64,
+    /// Half of the writes took less, 99 %, all.
+    pub latency_us: [f64; 3],
 }
 
 /// What an object is doing.
@@ -85,6 +96,8 @@ pub struct Driver {
     latencies: Histogram<u64>,
     waves: Histogram<u64>,
     raw_offset: u64,
+    /// Longer than this is a stall.
+    pub stall_ns: u64,
     /// Object of the newest write: at depth 1, what the device is given to write is for it.
     newest: usize,
     /// Device writes so far.
@@ -140,8 +153,9 @@ impl Driver {
         }
         let (cluster, osd, log_durability) = (format.cluster, format.osd, durability);
         let overwrites = Overwrites { way: Way::Auto, atomic_bytes };
+        let (log_device_bytes, scrub) = (None, ashlar_core::time::Duration(0));
         let config =
-            OpenConfig { cluster, osd, data_bytes, log_device_bytes: None, durability, log_durability, overwrites };
+            OpenConfig { cluster, osd, data_bytes, log_device_bytes, durability, log_durability, overwrites, scrub };
         let store = open(&mut alone, config)?;
         let blocks = usize::try_from(data_bytes / u64::from(BLOCK))?;
         let idle = Object { seq: 0, since: Instant::now(), waves: 0, busy: false, prepared: false };
@@ -159,6 +173,7 @@ impl Driver {
             latencies: histogram(),
             waves: histogram(),
             raw_offset,
+            stall_ns: u64::MAX,
             newest: 0,
             writes: 0,
         })
@@ -185,8 +200,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Writes of the bare device: how many a second. Pages of its second half are written with the bytes that they have.
-    pub fn raw(&mut self, depth: usize, time: Duration) -> Result<f64> {
+    /// Writes of the bare device. Pages of its second half are written with the bytes that they have.
+    pub fn raw(&mut self, depth: usize, time: Duration) -> Result<Raw> {
         self.reopen(Way::Auto)?;
         let pages = (self.config.data_bytes - self.raw_offset) / 4096;
         let mut writes = Vec::new();
@@ -194,6 +209,8 @@ impl Driver {
             writes.push(self.read_page(pages)?);
         }
         let (begin, mut done) = (Instant::now(), 0u64);
+        let mut since = vec![begin; depth];
+        self.latencies.reset();
         for (number, (offset, data)) in (0..).zip(&writes).take(depth) {
             self.alone.begin(IoId(number), DiskOp::Write { device: Device::Data, offset: *offset, data: data.clone() });
         }
@@ -201,6 +218,8 @@ impl Driver {
             self.alone.wait(None)?;
             while let Some((id, _)) = self.alone.take() {
                 done += 1;
+                let begun = std::mem::replace(&mut since[usize::try_from(id.0)?], Instant::now());
+                self.latencies.saturating_record(u64::try_from(begun.elapsed().as_nanos())?);
                 let (offset, data) = writes[usize::try_from(done)? % writes.len()].clone();
                 self.alone.begin(id, DiskOp::Write { device: Device::Data, offset, data });
             }
@@ -211,7 +230,8 @@ impl Driver {
                 self.alone.wait(None)?;
             }
         }
-        Ok(rate)
+        let latency = |quantile: f64| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
+        Ok(Raw { rate, latency_us: [latency(0.5), latency(0.99), latency(1.0)] })
     }
 
     /// A page somewhere, with its bytes.
@@ -250,6 +270,7 @@ impl Driver {
             cpu_us: cpu_us / writes,
             rate: writes / elapsed.as_secs_f64(),
             latency_us: [latency(0.5), latency(0.99), latency(1.0)],
+            stalls: self.latencies.count_between(self.stall_ns, u64::MAX) as f64 * 1000.0 / writes,
         })
     }
 

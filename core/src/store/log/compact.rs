@@ -40,7 +40,7 @@ impl Running {
 
     /// The object has overlays.
     pub(super) fn queue_overlays(&mut self, place: ObjectIndex) {
-        let object = self.objects.at_mut(place);
+        let object = self.objects.wake(place);
         if !object.queued {
             object.queued = true;
             self.overlay_queue.push_back(place);
@@ -53,22 +53,24 @@ impl Running {
         while self.overlays > self.overlays_wanted() && self.compactions < COMPACTIONS_MAX && tries > 0 {
             tries -= 1;
             let Some(place) = self.overlay_queue.pop_front() else { return };
-            let Some(object) = self.objects.get_mut(place) else { continue };
-            if !object.queued {
+            if self.objects.get(place).is_none_or(|object| !object.queued) {
                 continue;
             }
+            let object = self.objects.at_mut(place);
             object.queued = false;
             let has_overlays = object.versions.committed.as_ref().is_some_and(|state| !state.overlays.is_empty());
             if has_overlays {
                 self.start_compaction(env, place);
                 self.queue_overlays(place);
+            } else {
+                self.rest(place);
             }
         }
     }
 
     /// Writes the overlays of an object that are in the log into its block. False if nothing can be written now.
     pub(super) fn start_compaction(&mut self, env: &mut Env<'_>, place: ObjectIndex) -> bool {
-        let object = self.objects.at(place);
+        let Some(object) = self.objects.get(place) else { return false };
         if let Some(active) = self.actives.get(object.active)
             && (active.is_block_busy() || active.fetching)
         {

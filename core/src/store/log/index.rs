@@ -1,24 +1,35 @@
-//! The objects of the store, and their order by hash.
+//! The objects of the store, each in a stable place, and their order by hash.
 //!
-//! Owns the records of objects in stable places, and an index ordered by `(pool, role, hash, copy)`, so that any range
-//! of hashes is listed in one pass. Does not know the log.
+//! ```text
+//!            wake                    rest (if it can)
+//! at rest ---------> awake, doing something ---------> at rest
+//! 56 bytes           all of it in memory of its own    (or awake, doing nothing)
+//! ```
+//!
+//! Invariant: what an object at rest says is what it said when it was awake. Does not know the log.
 
-use super::object::{Versions, units_of};
+use super::directory::Directory;
+use super::object::Versions;
+use super::record;
+use super::resting::{Resting, Tables};
 use super::summary::Share;
 use crate::id::{CopyId, HashRange, PoolId, Role};
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::Deref;
 
 /// Place of an object.
 pub type ObjectIndex = u32;
 /// No segment, no activity.
 pub const NONE: u32 = u32::MAX;
-/// A snapshot's header, object, and the fixed part of both versions, each with two requests.
-const SNAPSHOT_FIXED_BYTES: u64 = 32 + 2 * (48 + 2 * 24);
 /// An overlay in a snapshot: a unit, its number and its checksum, padded.
 pub const OVERLAY_BYTES: u64 = 4096 + 16;
+/// What the page of a snapshot takes besides: its header, and what stays empty at its end.
+const PAGE_SHARE_BYTES: u64 = 96;
+/// Places made at a time: what is there never moves, so that growing takes no time to speak of.
+const CHUNK: usize = 1024;
+/// Memory of awake objects that is kept for the next ones; a busy store has not many more awake.
+const SPARE: usize = 1024;
 
-/// An object.
+/// An object that is awake.
 #[derive(Clone, Debug)]
 pub struct Object {
     /// Which one.
@@ -27,101 +38,241 @@ pub struct Object {
     pub versions: Versions,
     /// Segment of the oldest record that replay needs for it; [`NONE`] while it has none in the log.
     pub base: u32,
-    /// Bytes that a snapshot of it may take, as last counted.
+    /// Bytes that a snapshot of it takes, as last counted.
     pub snapshot_bytes: u64,
     /// Overlays of its prepared version, as last counted.
     pub prepared_overlays: u64,
     /// What it adds to the sums over all objects.
     pub share: Share,
-    /// Its record of things under way; [`NONE`] if it rests.
+    /// Its record of things under way; [`NONE`] if it does nothing.
     pub active: u32,
     /// Whether it waits in the queue of objects with overlays.
     pub queued: bool,
 }
 
-type Key = (PoolId, Role, u64, CopyId);
+#[derive(Clone, Debug)]
+enum Slot {
+    Free,
+    Resting(Resting),
+    Awake(Box<Object>),
+}
 
-fn key(copy: CopyId) -> Key {
-    (copy.object.pool, copy.role, copy.object.hash(), copy)
+const _: () = assert!(size_of::<Slot>() == 56, "there are millions of them");
+
+/// What is known of an object, awake or not.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once")]
+pub enum View<'a> {
+    /// It is awake.
+    Awake(&'a Object),
+    /// It rests; as it would be.
+    Resting(Object),
+}
+
+impl Deref for View<'_> {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        match self {
+            View::Awake(object) => object,
+            View::Resting(object) => object,
+        }
+    }
 }
 
 /// All objects.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    places: Vec<Option<Object>>,
+    slots: Vec<Vec<Slot>>,
+    len: u32,
     free: Vec<ObjectIndex>,
-    index: BTreeMap<Key, ObjectIndex>,
+    directory: Directory,
+    tables: Tables,
+    #[expect(clippy::vec_box, reason = "boxes go from here to slots, and back")]
+    spare: Vec<Box<Object>>,
 }
 
 impl Objects {
+    /// None yet; blocks have so many units.
+    pub fn new(units: usize) -> Self {
+        Objects { tables: Tables::new(units), ..Objects::default() }
+    }
+
+    fn slot(&self, place: ObjectIndex) -> &Slot {
+        let slot = self.slots.get(place as usize / CHUNK).and_then(|chunk| chunk.get(place as usize % CHUNK));
+        slot.unwrap_or(&Slot::Free)
+    }
+
+    fn slot_mut(&mut self, place: ObjectIndex) -> &mut Slot {
+        &mut self.slots[place as usize / CHUNK][place as usize % CHUNK]
+    }
+
     /// The place of a copy.
     pub fn find(&self, copy: CopyId) -> Option<ObjectIndex> {
-        self.index.get(&key(copy)).copied()
+        self.directory.find(copy, |place| self.copy(place))
     }
 
-    /// The place of a copy, which is made if there is none.
+    /// The place of a copy, which is made, awake, if there is none.
     pub fn find_or_insert(&mut self, copy: CopyId) -> ObjectIndex {
-        let Objects { places, free, index } = self;
-        *index.entry(key(copy)).or_insert_with(|| {
-            let object = Object {
-                copy,
-                versions: Versions::default(),
-                base: NONE,
-                snapshot_bytes: 0,
-                prepared_overlays: 0,
-                share: Share::default(),
-                active: NONE,
-                queued: false,
-            };
-            match free.pop() {
-                Some(place) => {
-                    places[place as usize] = Some(object);
-                    place
-                }
-                None => {
-                    places.push(Some(object));
-                    u32::try_from(places.len() - 1).expect("fewer objects than blocks and tombstones in the log")
-                }
+        if let Some(place) = self.find(copy) {
+            return place;
+        }
+        let place = self.free.pop().unwrap_or_else(|| self.add_slot());
+        let object = self.awake(Object::new(copy, Versions::default(), NONE));
+        *self.slot_mut(place) = Slot::Awake(object);
+        let Objects { directory, slots, tables, .. } = self;
+        directory.insert(copy, place, |place| copy_of(slots, tables, place));
+        place
+    }
+
+    fn add_slot(&mut self) -> ObjectIndex {
+        if self.slots.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.slots.push(Vec::with_capacity(CHUNK));
+        }
+        self.slots.last_mut().expect("just made sure").push(Slot::Free);
+        self.len = self.len.checked_add(1).expect("fewer objects than blocks and tombstones in the log");
+        self.len - 1
+    }
+
+    /// Memory for an awake object.
+    fn awake(&mut self, object: Object) -> Box<Object> {
+        match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = object;
+                spare
             }
-        })
+            None => Box::new(object),
+        }
     }
 
-    /// Forgets an object.
+    fn recycle(&mut self, object: Box<Object>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(object);
+        }
+    }
+
+    /// Forgets an object, which is awake.
     pub fn remove(&mut self, place: ObjectIndex) {
-        let object = self.places[place as usize].take().expect("removed once");
-        self.index.remove(&key(object.copy));
+        let Slot::Awake(object) = std::mem::replace(self.slot_mut(place), Slot::Free) else {
+            panic!("no awake object at place {place}");
+        };
+        self.directory.remove(object.copy, place);
         self.free.push(place);
+        self.recycle(object);
     }
 
-    /// The object at a place, if there is one.
+    /// Makes sure that the object is awake.
+    pub fn wake(&mut self, place: ObjectIndex) -> &mut Object {
+        if let Slot::Resting(resting) = self.slot(place) {
+            let object = self.unpack(resting);
+            let object = self.awake(object);
+            let Slot::Resting(resting) = std::mem::replace(self.slot_mut(place), Slot::Awake(object)) else {
+                panic!("the object at place {place} rested a moment ago");
+            };
+            self.tables.forget(resting);
+        }
+        self.at_mut(place)
+    }
+
+    fn unpack(&self, resting: &Resting) -> Object {
+        Object::new(self.tables.copy(resting), self.tables.versions(resting), resting.base)
+    }
+
+    /// Puts an object to rest, if it does nothing, and is one that can.
+    pub fn rest(&mut self, place: ObjectIndex) {
+        let Some(object) = self.get(place).filter(|object| object.active == NONE && !object.queued) else { return };
+        let (copy, base) = (object.copy, object.base);
+        let Slot::Awake(object) = std::mem::replace(self.slot_mut(place), Slot::Free) else {
+            panic!("the object at place {place} was awake a moment ago");
+        };
+        match self.tables.pack(copy, base, &object.versions) {
+            Some(resting) => {
+                *self.slot_mut(place) = Slot::Resting(resting);
+                self.recycle(object);
+            }
+            None => *self.slot_mut(place) = Slot::Awake(object),
+        }
+    }
+
+    /// The object at a place, if one is there that is awake.
     pub fn get(&self, place: ObjectIndex) -> Option<&Object> {
-        self.places.get(place as usize)?.as_ref()
+        if let Slot::Awake(object) = self.slot(place) { Some(object) } else { None }
     }
 
-    /// The object at a place that is known to be taken.
+    /// The object at a place that is known to be taken by one that is awake.
     pub fn at(&self, place: ObjectIndex) -> &Object {
-        self.get(place).unwrap_or_else(|| panic!("no object at place {place}"))
+        self.get(place).unwrap_or_else(|| panic!("no awake object at place {place}"))
     }
 
-    /// The object at a place that is known to be taken.
+    /// The object at a place that is known to be taken by one that is awake.
     pub fn at_mut(&mut self, place: ObjectIndex) -> &mut Object {
-        let object = self.places.get_mut(place as usize).and_then(Option::as_mut);
-        object.unwrap_or_else(|| panic!("no object at place {place}"))
+        let Slot::Awake(object) = self.slot_mut(place) else { panic!("no awake object at place {place}") };
+        object
     }
 
-    /// The object at a place, if there is one.
-    pub fn get_mut(&mut self, place: ObjectIndex) -> Option<&mut Object> {
-        self.places.get_mut(place as usize)?.as_mut()
+    /// The object at a place, if there is one, awake or not.
+    pub fn view(&self, place: ObjectIndex) -> Option<View<'_>> {
+        match self.slot(place) {
+            Slot::Free => None,
+            Slot::Resting(resting) => Some(View::Resting(self.unpack(resting))),
+            Slot::Awake(object) => Some(View::Awake(object)),
+        }
+    }
+
+    /// The same without the checksums of an object at rest, which is cheaper.
+    pub fn glance(&self, place: ObjectIndex) -> Option<View<'_>> {
+        match self.slot(place) {
+            Slot::Resting(resting) => {
+                let versions = self.tables.summary(resting);
+                Some(View::Resting(Object::new(self.tables.copy(resting), versions, resting.base)))
+            }
+            _ => self.view(place),
+        }
+    }
+
+    /// The segment of the oldest record that replay needs for the object at a place; [`NONE`] if there is none.
+    pub fn base(&self, place: ObjectIndex) -> u32 {
+        match self.slot(place) {
+            Slot::Free => NONE,
+            Slot::Resting(resting) => resting.base,
+            Slot::Awake(object) => object.base,
+        }
+    }
+
+    fn copy(&self, place: ObjectIndex) -> CopyId {
+        copy_of(&self.slots, &self.tables, place)
+    }
+
+    /// Counts anew what follows from the versions of those that are awake.
+    pub fn recount(&mut self) {
+        for slot in self.slots.iter_mut().flatten() {
+            if let Slot::Awake(object) = slot {
+                object.recount();
+            }
+        }
+    }
+
+    /// All places that are taken.
+    pub fn places(&self) -> impl Iterator<Item = ObjectIndex> + '_ {
+        (0..self.len).filter(|place| !matches!(self.slot(*place), Slot::Free))
     }
 
     /// All objects, in the order of their places.
-    pub fn iter(&self) -> impl Iterator<Item = (ObjectIndex, &Object)> {
-        (0..).zip(&self.places).filter_map(|(place, object)| Some((place, object.as_ref()?)))
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectIndex, View<'_>)> {
+        (0..self.len).filter_map(|place| Some((place, self.view(place)?)))
+    }
+
+    /// Blocks of all objects, with gaps that are none.
+    pub fn blocks(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.len).flat_map(|place| match self.slot(place) {
+            Slot::Free => [record::NO_BLOCK; 2],
+            Slot::Resting(resting) => [resting.block, record::NO_BLOCK],
+            Slot::Awake(object) => object.versions.blocks(),
+        })
     }
 
     /// All objects, in the order of pools, roles and hashes.
-    pub fn in_order(&self) -> impl Iterator<Item = &Object> {
-        self.index.values().map(|place| self.at(*place))
+    pub fn in_order(&self) -> impl Iterator<Item = View<'_>> {
+        self.directory.places().map(|place| self.glance(place).expect("listed objects are there"))
     }
 
     /// Places of the copies of a pool and role in a range of hashes, behind `after`.
@@ -132,45 +283,53 @@ impl Objects {
         range: HashRange,
         after: Option<CopyId>,
     ) -> impl Iterator<Item = (CopyId, ObjectIndex)> + '_ {
-        let first = Bound::Included((pool, role, range.first, CopyId::default()));
-        let from = after.map_or(first, |copy| Bound::Excluded(key(copy)).max_by_key(first));
-        let inside = move |key: &Key| (key.0, key.1) == (pool, role) && key.2 <= range.last;
-        self.index
-            .range((from, Bound::Unbounded))
-            .take_while(move |(key, _)| inside(key))
-            .map(|(key, place)| (key.3, *place))
+        self.directory.range(pool, role, range, after, |place| self.copy(place))
     }
 
     /// Roles in which there are copies of a pool in a range.
     pub fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role> {
         let taken = |role: &Role| self.range(pool, *role, range, None).next().is_some();
-        (0..=u8::MAX).map(Role).filter(taken).collect()
+        self.directory.roles(pool).filter(taken).collect()
     }
 }
 
-trait MaxByKey {
-    fn max_by_key(self, other: Self) -> Self;
-}
-
-impl MaxByKey for Bound<Key> {
-    /// The later of two lower bounds.
-    fn max_by_key(self, other: Self) -> Self {
-        match (&self, &other) {
-            (Bound::Excluded(a), Bound::Included(b)) if a < b => other,
-            _ => self,
-        }
+fn copy_of(slots: &[Vec<Slot>], tables: &Tables, place: ObjectIndex) -> CopyId {
+    match &slots[place as usize / CHUNK][place as usize % CHUNK] {
+        Slot::Free => panic!("no object at place {place}"),
+        Slot::Resting(resting) => tables.copy(resting),
+        Slot::Awake(object) => object.copy,
     }
 }
 
 impl Object {
+    fn new(copy: CopyId, versions: Versions, base: u32) -> Self {
+        let mut object = Object {
+            copy,
+            versions,
+            base,
+            snapshot_bytes: 0,
+            prepared_overlays: 0,
+            share: Share::default(),
+            active: NONE,
+            queued: false,
+        };
+        object.recount();
+        object
+    }
+
+    /// Counts anew what follows from its versions.
+    pub fn recount(&mut self) {
+        self.snapshot_bytes = self.snapshot_bound();
+        self.prepared_overlays = self.versions.prepared_overlays();
+        self.share = self.versions.share(self.copy.object);
+    }
+
     /// Upper bound of what its snapshot will take in the log. Overlays of the committed version are compacted first.
-    pub fn snapshot_bound(&self, block_size: u32) -> u64 {
-        if self.versions.is_empty() {
+    pub fn snapshot_bound(&self) -> u64 {
+        let Versions { committed, prepared } = &self.versions;
+        if committed.is_none() && prepared.is_none() {
             return 0;
         }
-        let units = units_of(block_size) as u64;
-        let data = units * 4 + units.div_ceil(8) * 8;
-        let prepared = if self.versions.prepared.is_some() { data } else { 0 };
-        SNAPSHOT_FIXED_BYTES + data + prepared + self.versions.prepared_overlays() * OVERLAY_BYTES
+        record::compacted_snapshot_bytes(committed.as_ref(), prepared.as_deref()) as u64 + PAGE_SHARE_BYTES
     }
 }

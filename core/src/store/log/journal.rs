@@ -71,6 +71,15 @@ pub struct Place {
     pub segment: u32,
 }
 
+/// What of a segment is in the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stretch {
+    /// Its first page.
+    pub first: Sequence,
+    /// Its last page that is in the log.
+    pub last: Sequence,
+}
+
 /// The log. `T` names the owners of records.
 #[derive(Clone)]
 pub struct Journal<T> {
@@ -97,6 +106,10 @@ pub struct Journal<T> {
     written: VecDeque<Page<T>>,
     /// Pages with data not yet durable, and how many.
     undone: VecDeque<(Sequence, u32)>,
+    /// A free segment that is written over, and must not be entered meanwhile.
+    wiping: Option<u32>,
+    /// Bytes of all pages that were begun.
+    begun_bytes: u64,
     spare: Vec<Vec<T>>,
 }
 
@@ -143,6 +156,8 @@ impl<T: Copy> Journal<T> {
             writing: None,
             written: VecDeque::new(),
             undone: VecDeque::new(),
+            wiping: None,
+            begun_bytes: 0,
             spare: Vec::new(),
         }
     }
@@ -182,8 +197,61 @@ impl<T: Copy> Journal<T> {
 
     /// Segments that may be written anew.
     pub fn free_segments(&self) -> u32 {
+        let free = self.ahead(self.vouched_tail) - 1;
+        self.wiping.map_or(free, |wiping| free.min(self.ahead(wiping) - 1))
+    }
+
+    /// How many segments behind the head it comes, going round: 1 is the next one.
+    fn ahead(&self, segment: u32) -> u32 {
         let segments = self.superblock.segments;
-        (self.vouched_tail + segments - self.head - 1) % segments
+        (segment + segments - self.head - 1) % segments + 1
+    }
+
+    /// What of a segment is in the log, and needed by the next opening; none: nothing.
+    pub fn stretch(&self, segment: u32) -> Option<Stretch> {
+        let free = self.ahead(segment) < self.ahead(self.vouched_tail);
+        let Segment { first, last, .. } = self.segments[segment as usize];
+        let in_log = !free && first != 0 && first <= self.durable;
+        in_log.then(|| Stretch { first, last: last.min(self.durable) })
+    }
+
+    /// First page of the oldest segment that the next opening needs, as a page in the log says.
+    pub fn vouched_first(&self) -> Sequence {
+        self.segments[self.vouched_tail as usize].first
+    }
+
+    /// First page of the segment that is being written.
+    pub fn head_first(&self) -> Sequence {
+        self.segments[self.head as usize].first
+    }
+
+    /// Goes on in the next segment, if one is free.
+    pub fn leave_head(&mut self, pool: &mut BufPool) {
+        if self.free_segments() > 0 {
+            self.close_page();
+            self.head_units = self.segment_units();
+            self.voucher(pool);
+        }
+    }
+
+    /// Keeps a free segment from being entered until [`Journal::end_wipe`]. False: it may be entered too soon.
+    pub fn begin_wipe(&mut self, segment: u32) -> bool {
+        let far = self.ahead(segment) > 1 && self.ahead(segment) <= self.free_segments();
+        let begins = far && self.wiping.is_none();
+        if begins {
+            self.wiping = Some(segment);
+        }
+        begins
+    }
+
+    /// It may be entered again.
+    pub fn end_wipe(&mut self) {
+        self.wiping = None;
+    }
+
+    /// Bytes of all pages that were begun since the log was opened.
+    pub fn begun_bytes(&self) -> u64 {
+        self.begun_bytes
     }
 
     /// Bytes of all segments.
@@ -269,6 +337,7 @@ impl<T: Copy> Journal<T> {
     fn close_page(&mut self) {
         if let Some(page) = self.open.take() {
             self.head_units = page.unit + units(page.used);
+            self.begun_bytes += u64::from(units(page.used)) * UNIT_U64;
             self.ready.push_back(page);
         }
     }

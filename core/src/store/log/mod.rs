@@ -8,10 +8,12 @@
 //! | `superblock`, `page`, `record`, `bytes` | the format |
 //! | `signature` | what else a device may hold |
 //! | `object`, `versions` | what a record, and an operation, does to an object |
-//! | `index`, `blocks`, `journal`, `flush` | objects by hash, free blocks, the ring of the log, durability |
+//! | `index`, `directory`, `resting` | objects: where they are, their order by hash, those at rest in few bytes |
+//! | `blocks`, `journal`, `flush` | free blocks, the ring of the log, durability |
 //! | `running`, `ops`, `write`, `read` | operations of an open store |
 //! | `intent` | data in place: when that is safe, and when it pays |
 //! | `compact`, `clean`, `moves` | overlays into blocks, old segments free, data away from blocks that are refused |
+//! | `scrub` | damage to the log found, and mended from memory, before an opening finds it |
 //! | `summary` | sums over all objects |
 //! | `open`, `replay`, `verify` | opening after a crash at any point |
 
@@ -20,6 +22,7 @@ mod bytes;
 mod clean;
 mod compact;
 mod crc;
+mod directory;
 mod flush;
 mod index;
 mod intent;
@@ -32,7 +35,9 @@ mod page;
 mod read;
 mod record;
 mod replay;
+mod resting;
 mod running;
+mod scrub;
 mod signature;
 mod summary;
 mod superblock;
@@ -54,7 +59,7 @@ use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid, 
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::SECTOR_BYTES;
 use crate::map::ImmediateCommit;
-use crate::time::Time;
+use crate::time::{Duration, Time};
 use object::Sums;
 use open::{Opening, Outcome};
 use ops::Op;
@@ -77,6 +82,8 @@ pub struct OpenConfig {
     pub log_durability: Durability,
     /// How overwrites of a part of an object go to the device.
     pub overwrites: Overwrites,
+    /// In what time the scrub passes over the log; zero: never.
+    pub scrub: Duration,
 }
 
 #[derive(Clone)]
@@ -111,7 +118,7 @@ impl LogStore {
     /// All copies, in no order that means anything; for tools.
     pub fn copies(&self) -> impl Iterator<Item = CopyInfo> + '_ {
         let store = self.running();
-        store.into_iter().flat_map(|store| store.objects.iter().filter_map(move |(place, _)| store.info(place)))
+        store.into_iter().flat_map(|store| store.objects.places().filter_map(move |place| store.info(place)))
     }
 
     /// How many writes of data went which way since it was opened.
@@ -286,7 +293,7 @@ impl ObjectStore for LogStore {
 
     fn content_sum(&self, copy: CopyId, version: Version) -> Option<u64> {
         let store = self.running()?;
-        store.objects.at(store.objects.find(copy)?).versions.content_sum(version)
+        store.objects.view(store.objects.find(copy)?)?.versions.content_sum(version)
     }
 
     fn stats(&self) -> StoreStats {

@@ -86,6 +86,15 @@ impl Bitmap {
         (ones == end).then_some(end)
     }
 
+    /// With just the first sectors written.
+    pub(crate) fn first(sectors: u32) -> Bitmap {
+        let mut words = SmallVec::from_elem(u64::MAX, (sectors / 64) as usize);
+        if !sectors.is_multiple_of(64) {
+            words.push((1 << (sectors % 64)) - 1);
+        }
+        Bitmap { words }
+    }
+
     /// Removes words that say nothing.
     pub(crate) fn trim(&mut self) {
         self.set(0, 0, false);

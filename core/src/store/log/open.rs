@@ -418,8 +418,8 @@ impl Opening {
         let separate = superblock.log_device() == Device::Log;
         let log = separate.then(|| Flusher::new(self.config.log_durability, durable));
         let flushers = (Flusher::new(self.config.durability, durable), log);
-        let overwrites = self.config.overwrites;
-        match Running::new(Found { superblock, trusted, objects, journal, flushers, overwrites }) {
+        let OpenConfig { overwrites, scrub, .. } = self.config;
+        match Running::new(Found { superblock, trusted, objects, journal, flushers, overwrites, scrub }) {
             Ok(store) => Outcome::Open(Box::new(store)),
             Err(reason) => Outcome::Refused(reason),
         }

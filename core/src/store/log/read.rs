@@ -206,7 +206,8 @@ impl Running {
         request: &StoreOp,
     ) -> Result<Captured, StoreError> {
         let none = Versions::default();
-        let versions = object.map_or(&none, |place| &self.objects.at(place).versions);
+        let view = object.and_then(|place| self.objects.view(place));
+        let versions = view.as_ref().map_or(&none, |object| &object.versions);
         let (state, whole) = match request {
             StoreOp::ReadAll { version, .. } => (versions.find(*version, true)?, true),
             StoreOp::Read { version, .. } => (versions.find(*version, false)?, false),
@@ -225,7 +226,8 @@ impl Running {
     /// Sectors of a version that were ever written.
     pub(super) fn written(&self, copy: CopyId, version: Option<Version>) -> Result<Bitmap, StoreError> {
         let none = Versions::default();
-        let versions = self.objects.find(copy).map_or(&none, |place| &self.objects.at(place).versions);
+        let view = self.objects.find(copy).and_then(|place| self.objects.glance(place));
+        let versions = view.as_ref().map_or(&none, |object| &object.versions);
         Ok(versions.find(version, false)?.map(|state| state.bitmap.clone()).unwrap_or_default())
     }
 
@@ -262,13 +264,17 @@ impl Running {
 
     /// A version turned out to be damaged.
     pub(super) fn note_damage(&mut self, place: ObjectIndex, version: Version) {
-        let Some(object) = self.objects.get_mut(place) else { return };
+        if self.objects.view(place).is_none() {
+            return;
+        }
+        let object = self.objects.wake(place);
         let Versions { committed, prepared } = &mut object.versions;
         for state in committed.iter_mut().chain(prepared.as_deref_mut()) {
             state.damaged |= state.version() == version;
         }
         let overlays = object.versions.overlays();
         self.count(place, overlays);
+        self.objects.rest(place);
     }
 }
 

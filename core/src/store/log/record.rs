@@ -223,10 +223,19 @@ fn is_data(state: &State) -> bool {
 
 /// Bytes of one version in a snapshot.
 pub fn part_bytes(state: &State) -> usize {
-    let sums = if state.on_top || !is_data(state) { 0 } else { written_units(&state.bitmap) };
     let overlays = state.overlays.len();
-    let head = 48 + bitmap_bytes(&state.bitmap) + state.label.requests.len() * 24 + (sums * 4).next_multiple_of(8);
-    head + ((overlays * 2).next_multiple_of(4) + overlays * 4).next_multiple_of(8) + overlays * UNIT_USIZE
+    head_bytes(state) + ((overlays * 2).next_multiple_of(4) + overlays * 4).next_multiple_of(8) + overlays * UNIT_USIZE
+}
+
+/// Of them, those that are not of overlays.
+fn head_bytes(state: &State) -> usize {
+    let sums = if state.on_top || !is_data(state) { 0 } else { written_units(&state.bitmap) };
+    48 + bitmap_bytes(&state.bitmap) + state.label.requests.len() * 24 + (sums * 4).next_multiple_of(8)
+}
+
+/// Bytes of a snapshot of these versions once the committed one has no overlays.
+pub fn compacted_snapshot_bytes(committed: Option<&State>, prepared: Option<&State>) -> usize {
+    32 + committed.map_or(0, head_bytes) + prepared.map_or(0, part_bytes)
 }
 
 /// Bytes of a snapshot of these versions.

@@ -71,8 +71,9 @@ impl Replay {
             voids.entry(*copy).or_default().push((*from, *at));
         }
         let done_upto = scan.pages.iter().map(|page| page.done_upto).max().unwrap_or(0);
+        let objects = Objects::new(units_of(superblock.block_size));
         let superblock = Some(superblock);
-        Replay { superblock, start: Some(start), lost, segments, done_upto, voids, ..Replay::default() }
+        Replay { superblock, start: Some(start), lost, segments, done_upto, voids, objects, ..Replay::default() }
     }
 
     /// The next segment to be read, if enough are not on their way already.
@@ -150,7 +151,12 @@ impl Replay {
             return;
         }
         let place = self.objects.find_or_insert(record.copy);
-        let object = self.objects.at_mut(place);
+        self.apply(segment, position, record, place);
+        self.objects.rest(place);
+    }
+
+    fn apply(&mut self, segment: u32, position: Position, record: &Record, place: ObjectIndex) {
+        let object = self.objects.wake(place);
         let older = match &record.body {
             Body::Put { label, .. }
             | Body::Inline { label, .. }
@@ -169,7 +175,7 @@ impl Replay {
             return;
         }
         let undone = position.page > self.done_upto && has_data(&record.body);
-        let past = Past { before: position, versions: object.versions.clone(), base: object.base };
+        let past = || Past { before: position, versions: object.versions.clone(), base: object.base };
         match &record.body {
             // Written only when all data before it are durable: nothing before it is to be chosen.
             Body::Snapshot { .. } => {
@@ -178,13 +184,13 @@ impl Replay {
             Body::Intent { .. } if !planted(Bug::StoreFallBackFar) => {
                 self.pasts.remove(&place);
                 if undone {
-                    self.pasts.insert(place, vec![past]);
+                    self.pasts.insert(place, vec![past()]);
                 }
             }
-            _ if undone => self.pasts.entry(place).or_default().push(past),
+            _ if undone => self.pasts.entry(place).or_default().push(past()),
             _ => {
                 if let Some(pasts) = self.pasts.get_mut(&place) {
-                    pasts.push(past);
+                    pasts.push(past());
                 }
             }
         }
@@ -211,8 +217,8 @@ impl Replay {
 
 /// Forgets objects of which nothing is left.
 pub fn drop_empty(objects: &mut Objects) {
-    let empty: Vec<ObjectIndex> =
-        objects.iter().filter(|(_, object)| object.versions.is_empty()).map(|(place, _)| place).collect();
+    let is_empty = |place: &ObjectIndex| objects.get(*place).is_some_and(|object| object.versions.is_empty());
+    let empty: Vec<ObjectIndex> = objects.places().filter(is_empty).collect();
     empty.into_iter().for_each(|place| objects.remove(place));
 }
 

@@ -17,7 +17,8 @@ use super::ops::{Actives, Base, DataStage, DataWrite, Op, Stage};
 use super::page::Sequence;
 use super::read::{Captured, ReadOp};
 use super::record::{NO_BLOCK, UnitData};
-use super::summary::Summary;
+use super::scrub::Scrubber;
+use super::summary::{Share, Summary};
 use super::superblock::Superblock;
 use crate::buf::Buf;
 use crate::id::{CopyId, HashRange, PoolId, Role};
@@ -53,6 +54,12 @@ pub enum Io {
     Discard(u32, u32),
     /// A flush.
     Flush(Device),
+    /// What the scrub of the log looks at.
+    Scrub,
+    /// A superblock that was damaged.
+    Mend,
+    /// A free segment of which a part could not be read.
+    Wipe,
 }
 
 /// A sync that waits.
@@ -89,6 +96,7 @@ pub struct Running {
     /// Whether space was gained since they last tried.
     pub(super) gained: bool,
     pub(super) cleaner: Cleaner,
+    pub(super) scrubber: Scrubber,
     pub(super) overlay_queue: VecDeque<ObjectIndex>,
     /// Overlays of committed versions.
     pub(super) overlays: u64,
@@ -133,13 +141,15 @@ pub struct Found {
     pub flushers: (Flusher, Option<Flusher>),
     /// How overwrites go to the device.
     pub overwrites: Overwrites,
+    /// In what time the scrub passes over the log; zero: never.
+    pub scrub: Duration,
 }
 
 impl Running {
     /// A store that serves from now on; or why its metadata cannot be true.
     pub fn new(found: Found) -> Result<Self, String> {
-        let Found { superblock, trusted, objects, journal, flushers, overwrites } = found;
-        let owned = objects.iter().flat_map(|(_, object)| object.versions.blocks()).filter(|block| *block != NO_BLOCK);
+        let Found { superblock, trusted, objects, journal, flushers, overwrites, scrub } = found;
+        let owned = objects.blocks().filter(|block| *block != NO_BLOCK);
         let blocks = Blocks::new(superblock.blocks, owned)
             .map_err(|block| format!("the log contradicts itself: block {block} has two owners"))?;
         let mut store = Running {
@@ -162,6 +172,7 @@ impl Running {
             stalled: VecDeque::new(),
             gained: false,
             cleaner: Cleaner::default(),
+            scrubber: Scrubber::new(scrub),
             overlay_queue: VecDeque::new(),
             overlays: 0,
             prepared_overlays: 0,
@@ -187,27 +198,31 @@ impl Running {
     }
 
     fn count_all(&mut self) {
-        let places: Vec<ObjectIndex> = self.objects.iter().map(|(place, _)| place).collect();
-        for place in places {
-            let object = self.objects.at(place);
-            let (base, overlays) = (object.base, object.versions.overlays());
-            if base != NONE {
-                let segment = &mut self.journal.segments[base as usize];
+        let mut overlaid = Vec::new();
+        self.objects.recount();
+        for place in self.objects.places() {
+            let object = self.objects.glance(place).expect("the place is taken");
+            if object.base != NONE {
+                let segment = &mut self.journal.segments[object.base as usize];
                 segment.live += 1;
+                segment.snapshot_bytes += object.snapshot_bytes;
                 segment.objects.push(place);
             }
-            self.count(place, 0);
-            if overlays > 0 {
-                self.queue_overlays(place);
+            self.snapshot_bytes += object.snapshot_bytes;
+            self.prepared_overlays += object.prepared_overlays;
+            self.overlays += object.versions.overlays() as u64;
+            self.summary.change(object.copy, Share::default(), object.share);
+            if object.versions.overlays() > 0 {
+                overlaid.push(place);
             }
         }
+        overlaid.into_iter().for_each(|place| self.queue_overlays(place));
     }
 
     /// Brings the sums over all objects up to date after a change of one that had so many overlays.
     pub(super) fn count(&mut self, place: ObjectIndex, overlays_before: usize) {
-        let block_size = self.superblock.block_size;
         let object = self.objects.at_mut(place);
-        let bound = object.snapshot_bound(block_size);
+        let bound = object.snapshot_bound();
         let before = std::mem::replace(&mut object.snapshot_bytes, bound);
         self.snapshot_bytes = self.snapshot_bytes - before + bound;
         // Cleaning needs less of the log.
@@ -237,8 +252,15 @@ impl Running {
             let segment = &mut self.journal.segments[base as usize];
             segment.live += 1;
             segment.snapshot_bytes += object.snapshot_bytes;
-            segment.objects.push(place);
+            if before != base {
+                segment.objects.push(place);
+            }
         }
+    }
+
+    /// Whether operations wait for space.
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
     }
 
     /// Whether operations that change something are refused.
@@ -289,7 +311,7 @@ impl Running {
     pub(super) fn accept(&mut self, env: &mut Env<'_>, op: Op, copy: crate::id::CopyId) {
         let request = op.request.as_ref().expect("just submitted");
         let place = self.objects.find(copy);
-        let resting = place.is_none_or(|place| self.objects.at(place).active == NONE);
+        let resting = place.and_then(|place| self.objects.get(place)).is_none_or(|object| object.active == NONE);
         if resting && matches!(request, StoreOp::Read { .. } | StoreOp::ReadAll { .. }) {
             let token = op.token.expect("reads are asked for");
             return self.read_now(env, token, place, request);
@@ -321,7 +343,7 @@ impl Running {
 
     /// The active record of an object, made if it rests.
     pub(super) fn activate(&mut self, place: ObjectIndex) -> u32 {
-        let object = self.objects.at_mut(place);
+        let object = self.objects.wake(place);
         if object.active == NONE {
             object.active = self.actives.begin();
         }
@@ -519,13 +541,14 @@ impl Running {
             self.actives.end(std::mem::replace(&mut object.active, NONE));
         }
         if object.versions.is_empty() && object.base == NONE {
-            self.objects.remove(place);
+            return self.objects.remove(place);
         }
+        self.objects.rest(place);
     }
 
     // ---- the disk
 
-    fn emit(&mut self, env: &mut Env<'_>, io: Io, op: DiskOp) {
+    pub(super) fn emit(&mut self, env: &mut Env<'_>, io: Io, op: DiskOp) {
         match &op {
             DiskOp::Write { data, .. } => {
                 self.counters.device_writes += 1;
@@ -564,6 +587,13 @@ impl Running {
                 self.gained = true;
             }
             (Io::Flush(device), DiskDone::Done(result)) => self.flushed(env, device, result),
+            (Io::Scrub, DiskDone::Read(result)) => self.scrubbed(env, result),
+            // What could not be mended is found again.
+            (Io::Mend, DiskDone::Done(_)) => {}
+            (Io::Wipe, DiskDone::Done(_)) => {
+                self.journal.end_wipe();
+                self.gained = true;
+            }
             (io, done) => panic!("{io:?} completed with {done:?}"),
         }
     }
@@ -708,6 +738,7 @@ impl Running {
         self.note_depth();
         self.retry_stalled(env);
         self.step_moves(env);
+        self.scrub(env);
         self.clean(env);
         self.compact(env);
         self.discard(env);
@@ -768,14 +799,16 @@ impl Running {
             return None;
         }
         let log = self.log_flush.as_ref().and_then(Flusher::deadline);
-        [self.voucher_at, self.hold.deadline(), self.data_flush.deadline(), log].into_iter().flatten().min()
+        let background = [self.cleaner.deadline(), self.scrubber.deadline()];
+        let writes = [self.voucher_at, self.hold.deadline(), self.data_flush.deadline(), log];
+        writes.into_iter().chain(background).flatten().min()
     }
 
     /// Everything that is going on, for people who look for why it does not go on.
     #[cfg(test)]
     pub fn describe(&self) -> String {
         let active = |object: &super::index::Object| self.actives.get(object.active).cloned();
-        let objects = self.objects.iter().map(|(place, object)| (place, object.copy, object.base, active(object)));
+        let objects = self.objects.iter().map(|(place, object)| (place, object.copy, object.base, active(&object)));
         let objects: Vec<_> = objects.collect();
         let segments: Vec<_> =
             self.journal.segments.iter().map(|s| (s.first, s.last, s.live, s.unsettled, s.snapshot_bytes)).collect();
@@ -799,7 +832,7 @@ impl Running {
 
     /// The versions of an object as of everything submitted.
     pub(super) fn info(&self, place: ObjectIndex) -> Option<CopyInfo> {
-        let object = self.objects.at(place);
+        let object = self.objects.glance(place)?;
         let mut info = object.versions.info(object.copy);
         if let Some(active) = self.actives.get(object.active) {
             for key in active.ops.iter().skip(active.applied) {
@@ -818,7 +851,8 @@ impl Running {
         let mut digest = self.summary.digest(pool, role, range, |part| {
             let mut digest = Digest::default();
             let places = self.objects.range(pool, role, part, None);
-            places.for_each(|(_, place)| digest.add(self.objects.at(place).share.digest()));
+            let objects = places.filter_map(|(_, place)| self.objects.glance(place));
+            objects.for_each(|object| digest.add(object.share.digest()));
             digest
         });
         // What waits to be carried out counts, too.
@@ -866,12 +900,11 @@ impl Running {
         let sums = (self.snapshot_bytes, self.overlays, self.prepared_overlays);
         assert_eq!((snapshots, overlays, prepared), sums, "sums over all objects");
         let share = |object: &super::index::Object| object.versions.share(object.copy.object);
-        self.summary.check(self.objects.in_order().map(|object| (object.copy, share(object))));
+        self.summary.check(self.objects.in_order().map(|object| (object.copy, share(&object))));
         if self.is_read_only() {
             return;
         }
-        let blocks = |object: &super::index::Object| object.versions.blocks();
-        let owned = self.objects.iter().flat_map(|(_, object)| blocks(object)).filter(|block| *block != NO_BLOCK);
+        let owned = self.objects.blocks().filter(|block| *block != NO_BLOCK);
         let taken = self.moves.iter().filter_map(|(_, state)| state.taken());
         let leaving = self.ops.iter().flat_map(|(_, op)| op.frees.iter().copied()).chain(taken);
         self.blocks.check(owned, leaving);

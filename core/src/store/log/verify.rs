@@ -30,7 +30,7 @@ struct Check {
     done: bool,
 }
 
-/// Verification under way.
+/// Verification under way. Objects are awake until their verdict.
 #[derive(Clone, Default)]
 pub struct Verifier {
     superblock: Option<Superblock>,
@@ -45,7 +45,7 @@ pub struct Verifier {
 impl Verifier {
     /// Verifies what replay found.
     pub fn new(superblock: Superblock, replay: Replay) -> Self {
-        let (objects, mut pasts, start) = replay.finish();
+        let (mut objects, mut pasts, start) = replay.finish();
         if planted(Bug::StoreSkipVerify) {
             pasts.clear();
         }
@@ -57,7 +57,10 @@ impl Verifier {
             damaged: [false; 2],
             done: false,
         };
-        let checks = pasts.into_iter().map(check).collect();
+        let checks: Vec<Check> = pasts.into_iter().map(check).collect();
+        for check in &checks {
+            objects.wake(check.place);
+        }
         Verifier { superblock: Some(superblock), objects, start: Some(start), checks, begun: 0, outstanding: 0 }
     }
 
@@ -153,11 +156,16 @@ impl Verifier {
     pub fn finish(self) -> (Objects, Start, Vec<Record>) {
         let Verifier { mut objects, checks, start, .. } = self;
         let mut voids = Vec::new();
-        for mut check in checks.into_iter().filter(|check| check.back > 0) {
+        for mut check in checks {
+            if check.back == 0 {
+                objects.rest(check.place);
+                continue;
+            }
             let past = check.pasts.swap_remove(check.pasts.len() - check.back);
             let object = objects.at_mut(check.place);
             voids.push(Record { copy: object.copy, body: Body::Void(past.before) });
             (object.versions, object.base) = (past.versions, past.base);
+            objects.rest(check.place);
         }
         replay::drop_empty(&mut objects);
         (objects, start.expect("set from the beginning"), voids)

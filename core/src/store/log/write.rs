@@ -29,6 +29,8 @@ const UNDONE_MAX: u32 = 4096;
 const VOID_BYTES: u32 = 48;
 /// Of the log, how much the snapshots of all objects may take before creating objects is refused.
 const SNAPSHOTS_PERCENT: u64 = 40;
+/// And before marks of deletions are.
+const TOMBSTONES_PERCENT: u64 = 60;
 /// Share of the log that overlays of prepared versions take before the next ones get blocks: only their primary ends them, it
 /// may be long in coming to it, and until then nothing else makes room.
 const PREPARED_SHARE: u64 = 8;
@@ -79,8 +81,9 @@ impl Running {
         let segment = u64::from(self.superblock.segment_size);
         let cleaning = self.journal.cleaning_need() * 5 / 4;
         let kept = match class {
-            Class::Data => cleaning + segment,
-            Class::Ending => cleaning + segment / 2,
+            Class::Data if planted(Bug::StoreFillLog) => u64::from(UNIT),
+            Class::Ending if !planted(Bug::StoreEndingWaits) => cleaning + segment / 2,
+            Class::Data | Class::Ending => cleaning + segment,
             Class::Cleaning => u64::from(UNIT) + u64::from(self.undone) * u64::from(VOID_BYTES),
         };
         self.journal.room() >= bytes as u64 + u64::from(UNIT) + kept && self.journal.fits(bytes)
@@ -123,6 +126,9 @@ impl Running {
         if versions::apply(&mut info, request)? == Effect::Nothing {
             self.ops.get_mut(key).expect("listed").stage = Stage::Applied;
             return Ok(Next::Applied);
+        }
+        if object.versions.is_empty() && self.refuses_new(place, request) {
+            return Err(StoreError::NoSpace);
         }
         match request {
             StoreOp::Write { data: Some(_), .. } => self.write(env, key, place, request),
@@ -304,12 +310,26 @@ impl Running {
         self.blocks.is_cooling() || self.ops.iter().any(|(_, op)| !op.frees.is_empty())
     }
 
-    /// Whether the log has no room for another object, for good: what is prepared now will be committed.
+    /// Whether there is no room for a copy that is not there yet. Marks of deletions are taken longer than others: without
+    /// them, what is deleted might come back.
+    fn refuses_new(&self, place: ObjectIndex, request: &StoreOp) -> bool {
+        let percent = match request {
+            StoreOp::Tombstone { .. } | StoreOp::Replace { content: Content::Tombstone, .. } => TOMBSTONES_PERCENT,
+            _ => SNAPSHOTS_PERCENT,
+        };
+        self.snapshots_exceed(place, percent)
+    }
+
     fn snapshots_full(&self, place: ObjectIndex) -> bool {
+        self.snapshots_exceed(place, SNAPSHOTS_PERCENT)
+    }
+
+    /// Whether the snapshots of all other objects take more of the log, for good: what is prepared now will be committed.
+    fn snapshots_exceed(&self, place: ObjectIndex, percent: u64) -> bool {
         let object = self.objects.at(place);
         let others = self.snapshot_bytes - object.snapshot_bytes;
         let passing = (self.prepared_overlays - object.prepared_overlays) * OVERLAY_BYTES;
-        (others - passing) * 100 > self.journal.total_bytes() * SNAPSHOTS_PERCENT
+        !planted(Bug::StoreNoReserve) && (others - passing) * 100 > self.journal.total_bytes() * percent
     }
 
     /// Whether the log carries enough data of prepared versions.

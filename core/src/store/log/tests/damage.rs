@@ -5,7 +5,9 @@ use super::faults::reopen;
 use super::intents;
 use super::world::{Shape, World, open_config};
 use super::{Durability, SHAPE};
+use crate::store::log::superblock::Superblock;
 use crate::store::{ObjectStore, StoreState};
+use crate::time::Duration;
 
 const PAGE: usize = 4096;
 
@@ -100,5 +102,70 @@ fn damage_to_any_page_is_found() {
         let found = sweep(shape, 2);
         eprintln!("{name:10} {found:?}");
         assert!(found.harmless > 0 && found.damaged > 0 && found.untrusted > 0, "{found:?}");
+    }
+}
+
+/// Time for two passes of the scrub, and for what it has to mend.
+fn scrub(world: &mut World) {
+    let passes = world.store.stats().log_scrubs + 3;
+    while world.store.stats().log_scrubs < passes {
+        world.pass_time();
+        world.rest();
+    }
+}
+
+/// A run of operations, at rest; and the bytes in front of the blocks.
+fn scrubbed_world(shape: Shape, seed: u64) -> (World, usize) {
+    let mut world = World::new(Shape { crashes: 0, scrub: Duration::millis(20), ..shape }, seed);
+    (0..1500).for_each(|_| world.step());
+    world.rest();
+    let superblock = Superblock::decode(&world.data.media[..PAGE]).unwrap();
+    let end = superblock.data_place(0, 0) as usize;
+    (world, end)
+}
+
+/// Each page of superblocks and log is damaged while the store is open, and nobody reads it but the scrub.
+fn sweep_scrubbed(shape: Shape, seed: u64, step: usize) -> u64 {
+    let (mut world, end) = scrubbed_world(shape, seed);
+    let (store, image, now) = (world.store.clone(), world.data.media.clone(), world.now);
+    let mut mended = 0;
+    for page in (0..end / PAGE).step_by(step) {
+        let kind = KINDS[page / step % KINDS.len()];
+        (world.store, world.now) = (store.clone(), now);
+        world.data.media.copy_from_slice(&image);
+        hurt(&mut world.data.media, &vec![0; image.len()], page, kind);
+        scrub(&mut world);
+        let what = format!("page {page} {kind:?}");
+        mended += world.store.stats().damaged_pages;
+        assert_eq!(reopen(&mut world, open_config(&shape)), StoreState::Open { trusted: true }, "{what}");
+        assert_eq!(world.check_current(&what), 0, "{what}");
+        world.store.check();
+    }
+    mended
+}
+
+#[test]
+pub fn damage_to_the_log_is_mended_before_an_opening_finds_it() {
+    for (seed, shape) in [(1, SHAPE), (2, Shape { durability: Durability::Flush, objects: 8, ..SHAPE })] {
+        let mended = sweep_scrubbed(shape, seed, 3);
+        assert!(mended > 3, "{mended} pages mended");
+    }
+}
+
+#[test]
+fn a_part_of_the_log_that_cannot_be_read_is_left_and_written_over() {
+    let (mut world, end) = scrubbed_world(SHAPE, 3);
+    let (store, image, now) = (world.store.clone(), world.data.media.clone(), world.now);
+    for at in (128 << 10..end).step_by(48 << 10) {
+        (world.store, world.now) = (store.clone(), now);
+        world.data.media.copy_from_slice(&image);
+        world.data.unreadable = at..at + 512;
+        scrub(&mut world);
+        scrub(&mut world);
+        let free = world.store.stats().damaged_pages == 0;
+        assert!(free || world.data.unreadable.is_empty(), "byte {at}");
+        world.data.unreadable = 0..0;
+        assert_eq!(reopen(&mut world, open_config(&SHAPE)), StoreState::Open { trusted: true }, "byte {at}");
+        assert_eq!(world.check_current("unreadable"), 0);
     }
 }

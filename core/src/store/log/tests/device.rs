@@ -83,6 +83,12 @@ impl Device {
                 assert_eq!(offset % 4096, 0);
                 assert_eq!(data.bytes().as_ptr().align_offset(4096), 0, "memory of a write is not aligned");
                 self.requests.push(Request::Write(id));
+                if offset as usize <= self.unreadable.start
+                    && self.unreadable.end <= offset as usize + data.len() as usize
+                {
+                    // It gets another place.
+                    self.unreadable = 0..0;
+                }
                 self.writes.push(Write { id, offset: offset as usize, data, completed: false, covered: None });
             }
             DiskOp::Flush { .. } => {

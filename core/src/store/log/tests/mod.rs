@@ -6,11 +6,13 @@ mod exhaustive;
 mod faults;
 mod figures;
 mod format;
+mod full;
 #[cfg(feature = "planted")]
 mod planted;
 mod world;
 
 use super::{Durability, Overwrites, Way};
+use crate::time::Duration;
 use world::{Shape, World};
 
 const SHAPE: Shape = Shape {
@@ -23,6 +25,7 @@ const SHAPE: Shape = Shape {
     crashes: 2,
     flaky: 0,
     overwrites: Overwrites { way: Way::Auto, atomic_bytes: 0 },
+    scrub: Duration(0),
 };
 
 /// Overwrites in place wherever that is safe, on a device that writes so many bytes atomically.
@@ -96,6 +99,13 @@ fn random_operations_and_crashes_when_full() {
 #[test]
 fn random_operations_and_crashes_with_many_objects() {
     campaign(Shape { objects: 20, blocks: 40, ..SHAPE }, 10, 3000);
+}
+
+#[test]
+fn random_operations_and_crashes_while_the_log_is_scrubbed() {
+    let shape = Shape { scrub: Duration::millis(2), ..SHAPE };
+    campaign(shape, 10, 2000);
+    campaign(Shape { durability: Durability::Flush, separate_log: true, ..shape }, 10, 2000);
 }
 
 #[test]

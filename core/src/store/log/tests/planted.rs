@@ -27,12 +27,14 @@ fn shapes() -> [Shape; 10] {
 /// Runs until something is wrong: how many seeds it took.
 fn hunt(bug: Option<Bug>, range: u64) -> Option<u64> {
     let mut seeds = 0;
-    let directed: [fn(); 5] = [
+    let directed: [fn(); 7] = [
         super::faults::a_torn_page_is_void_for_ever,
         super::faults::rot_under_an_intent_takes_nothing_back,
         super::exhaustive::a_snapshot_waits_for_an_intent,
         super::exhaustive::a_tail_is_named_only_once_it_is_in_the_log,
         super::exhaustive::an_overwrite_comes_behind_a_compaction_of_its_unit,
+        super::damage::damage_to_the_log_is_mended_before_an_opening_finds_it,
+        super::full::a_full_store_can_always_delete_commit_roll_back_and_clean,
     ];
     for directed in directed {
         plant(bug);

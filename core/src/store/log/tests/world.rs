@@ -36,6 +36,8 @@ pub struct Shape {
     /// One of so many writes of data fails; 0: none.
     pub flaky: u64,
     pub overwrites: Overwrites,
+    /// In what time the scrub passes over the log; zero: never.
+    pub scrub: Duration,
 }
 
 /// Everything that a reader can see of a copy.
@@ -120,6 +122,7 @@ pub fn open_config(shape: &Shape) -> OpenConfig {
         durability: shape.durability,
         log_durability: shape.durability,
         overwrites: shape.overwrites,
+        scrub: shape.scrub,
     }
 }
 
