@@ -246,12 +246,6 @@ bugs! {
     StoreScrubBlind = "store-scrub-blind",
     /// What the scrub found damaged stays needed.
     StoreScrubForgets = "store-scrub-forgets",
-    /// Clients' data take the room that cleaning the log needs.
-    StoreFillLog = "store-fill-log",
-    /// What deletes and ends something has to leave as much room as clients' data.
-    StoreEndingWaits = "store-ending-waits",
-    /// New objects take the last blocks and all of the log.
-    StoreNoReserve = "store-no-reserve",
 }
 
 impl Bug {

@@ -83,12 +83,12 @@ fn version(seq: u64) -> Version {
 }
 
 /// A store on a file.
-struct Open {
+struct OnFile {
     alone: Alone,
     store: LogStore,
 }
 
-impl Open {
+impl OnFile {
     fn build(path: &Path) {
         DeviceFile::create(path, BYTES).unwrap();
         let mut alone = Alone::new(DeviceFile::open(path).unwrap(), None, 1).unwrap();
@@ -113,7 +113,7 @@ impl Open {
         }
     }
 
-    fn open(path: &Path, atomic_bytes: u32) -> Open {
+    fn open(path: &Path, atomic_bytes: u32) -> OnFile {
         let device = DeviceFile::open(path).unwrap();
         let durability = match device.durability {
             ring::Durability::Completed => Durability::Plp,
@@ -131,7 +131,7 @@ impl Open {
         };
         let mut alone = Alone::new(device, None, 1).unwrap();
         let store = alone.call(|env| LogStore::open(config, env));
-        let mut open = Open { alone, store };
+        let mut open = OnFile { alone, store };
         while open.store.state() == StoreState::Opening {
             open.complete();
         }
@@ -141,7 +141,7 @@ impl Open {
     }
 
     fn complete(&mut self) {
-        let Open { alone, store } = self;
+        let OnFile { alone, store } = self;
         let idle = Duration::millis(1);
         alone.wait(Some(idle)).unwrap();
         while let Some((id, done)) = alone.take() {
@@ -150,13 +150,13 @@ impl Open {
     }
 
     fn round(&mut self) {
-        let Open { alone, store } = self;
+        let OnFile { alone, store } = self;
         alone.call(|env| store.end_of_round(env));
         self.complete();
     }
 
     fn submit(&mut self, token: u64, op: StoreOp) {
-        let Open { alone, store } = self;
+        let OnFile { alone, store } = self;
         alone.call(|env| store.submit(env, token, op));
     }
 
@@ -208,7 +208,7 @@ impl Open {
 #[ignore = "the process that the other tests kill"]
 fn writer() {
     let Some(path) = std::env::var_os(PLACE) else { return };
-    let mut open = Open::open(Path::new(&path), 0);
+    let mut open = OnFile::open(Path::new(&path), 0);
     let mut told = std::io::stdout().lock();
     for object in 0..OBJECTS {
         let (committed, newest) = open.seqs(object);
@@ -232,7 +232,7 @@ fn writer() {
 }
 
 /// The next operation of an object: commits what is prepared.
-fn begin(open: &mut Open, object: u64, committed: u64, newest: u64) {
+fn begin(open: &mut OnFile, object: u64, committed: u64, newest: u64) {
     let op = match newest > committed {
         true => StoreOp::Commit { copy: copy(object), version: version(newest) },
         false => open.change(object, newest + 1),
@@ -279,7 +279,7 @@ fn write_and_kill(path: &Path, lives: std::time::Duration) -> Vec<(u64, u64)> {
 fn kill_repeatedly(folder: &Path, cycles: u64) {
     let path: PathBuf = folder.join(format!("ashlar-killed-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
-    Open::build(&path);
+    OnFile::build(&path);
     let mut rng = Rng::new(11);
     let mut known = vec![0u64; OBJECTS as usize];
     let (mut acknowledged, mut beyond) = (0, 0);
@@ -290,7 +290,7 @@ fn kill_repeatedly(folder: &Path, cycles: u64) {
             let known = &mut known[usize::try_from(object).unwrap()];
             *known = seq.max(*known);
         }
-        let mut open = Open::open(&path, 0);
+        let mut open = OnFile::open(&path, 0);
         for object in 0..OBJECTS {
             let at_least = known[usize::try_from(object).unwrap()];
             let (committed, newest) = open.seqs(object);

@@ -101,7 +101,7 @@ impl Blocks {
     /// Whether a block is free for what could do without: a new object, which may be refused, or an overwrite, which may
     /// go to the log.
     pub fn has_free(&self) -> bool {
-        self.free() > if planted(Bug::StoreNoReserve) { 0 } else { self.reserve() }
+        self.free() > self.reserve()
     }
 
     /// Blocks that are kept for what gives back another one.

@@ -81,9 +81,8 @@ impl Running {
         let segment = u64::from(self.superblock.segment_size);
         let cleaning = self.journal.cleaning_need() * 5 / 4;
         let kept = match class {
-            Class::Data if planted(Bug::StoreFillLog) => u64::from(UNIT),
-            Class::Ending if !planted(Bug::StoreEndingWaits) => cleaning + segment / 2,
-            Class::Data | Class::Ending => cleaning + segment,
+            Class::Data => cleaning + segment,
+            Class::Ending => cleaning + segment / 2,
             Class::Cleaning => u64::from(UNIT) + u64::from(self.undone) * u64::from(VOID_BYTES),
         };
         self.journal.room() >= bytes as u64 + u64::from(UNIT) + kept && self.journal.fits(bytes)
@@ -329,7 +328,7 @@ impl Running {
         let object = self.objects.at(place);
         let others = self.snapshot_bytes - object.snapshot_bytes;
         let passing = (self.prepared_overlays - object.prepared_overlays) * OVERLAY_BYTES;
-        !planted(Bug::StoreNoReserve) && (others - passing) * 100 > self.journal.total_bytes() * percent
+        (others - passing) * 100 > self.journal.total_bytes() * percent
     }
 
     /// Whether the log carries enough data of prepared versions.
