@@ -8,7 +8,7 @@ use ashlar_core::io::{DiskDone, DiskOp, Effect, Effects, Env};
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, format};
 use ashlar_core::store::{Data, Mode, ObjectStore, StoreOp, StoreReply, StoreState};
-use ashlar_core::time::Time;
+use ashlar_core::time::{Duration, Time};
 use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
 
