@@ -72,7 +72,21 @@ impl Failure {
             let place = first.split(" at ").nth(1).unwrap_or(first);
             return FailureKind::Panic(place.to_string());
         }
-        let stuck = ["not whole", "stuck", "does not come", "remain:", "cannot open", "still"];
+        // What a script says of its cluster is of this kind, too: a failure of wrong data is not to be reduced to that.
+        let stuck = [
+            "not whole",
+            "stuck",
+            "does not come",
+            "does not move",
+            "does not open",
+            "does not become",
+            "does not end",
+            "is not removed",
+            "not active",
+            "remain:",
+            "cannot open",
+            "still",
+        ];
         if stuck.iter().any(|word| first.contains(word)) { FailureKind::Stuck } else { FailureKind::Wrong }
     }
 }
@@ -290,6 +304,8 @@ mod tests {
         let panic = failure("panicked at core/src/pg/mod.rs:70:5:\nbroken").kind();
         assert_eq!(panic, FailureKind::Panic("core/src/pg/mod.rs:70:5:".into()));
         assert_eq!(failure("not whole 120 s after the last fault:").kind(), FailureKind::Stuck);
+        assert_eq!(failure("the group does not move: open operations []").kind(), FailureKind::Stuck);
         assert_eq!(failure("not linearizable: a stale read").kind(), FailureKind::Wrong);
+        assert_eq!(failure("node 2 answers a read of pg 1/0 that it does not serve").kind(), FailureKind::Wrong);
     }
 }
