@@ -55,6 +55,7 @@ pub struct Inspect {
 
 /// Arguments of `disk dump`.
 #[derive(Debug, clap::Args)]
+#[command(disable_version_flag = true)]
 pub struct Dump {
     #[command(flatten)]
     place: Place,
