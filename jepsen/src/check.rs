@@ -143,21 +143,19 @@ impl Durability<'_> {
                 return Err(Undecided::Disagreement);
             }
             if let (true, Some(violation)) = (possible.is_empty(), why) {
-                let after =
-                    if from > 0 { format!("after a power cut, with one of {candidates:x?}: ") } else { String::new() };
-                let what = format!("not linearizable: {after}{}", violation.what);
+                let what = format!("not linearizable: {}{}", after_cut(from, &candidates, &era), violation.what);
                 return Ok(Err(Broken { what, ops: violation.ops, confirmed }));
             }
-            candidates = self.left_by(&possible, &era);
+            candidates = self.left_by(&possible, &era, to);
             from = to;
         }
         Ok(Ok(confirmed))
     }
 
-    /// What a block may hold after an era.
-    fn left_by(&self, initial: &[Value], era: &[Op]) -> BTreeSet<Value> {
+    /// What a block may hold after an era, which ended at an instant.
+    fn left_by(&self, initial: &[Value], era: &[Op], to: u64) -> BTreeSet<Value> {
         let written = |op: &&Op| matches!(op.kind, Kind::Write(_));
-        let durable = era.iter().filter(written).filter(|op| self.is_durable(op)).map(|op| op.start).max();
+        let durable = era.iter().filter(written).filter(|op| self.is_durable(op, to)).map(|op| op.start).max();
         let mut left = BTreeSet::new();
         for op in era.iter().filter(written) {
             // It ended before a durable one began: it was overwritten.
@@ -171,7 +169,8 @@ impl Durability<'_> {
         left
     }
 
-    fn is_durable(&self, op: &Op) -> bool {
+    /// Whether an operation was durable before the power went at an instant.
+    fn is_durable(&self, op: &Op, cut: u64) -> bool {
         let call: &Call = &self.log.calls[op.id as usize];
         let Some(end) = call.end.filter(|_| call.outcome == Outcome::Ok) else { return false };
         let promised = match self.promise {
@@ -180,7 +179,18 @@ impl Durability<'_> {
             Promise::None => false,
         };
         let mut flushes = self.log.flushes.iter();
-        promised || call.fua || flushes.any(|flush| flush.server == call.server && flush.start > end)
+        promised || call.fua || flushes.any(|flush| flush.server == call.server && (end..cut).contains(&flush.start))
+    }
+}
+
+/// What an era began with, if a cut was before it.
+fn after_cut(from: u64, candidates: &BTreeSet<Value>, era: &[Op]) -> String {
+    let found = era.iter().find_map(|op| if let Kind::Read(value) = op.kind { Some(value) } else { None });
+    match found {
+        Some(found) if from > 0 => {
+            format!("after a power cut it had to hold one of {candidates:x?}, and held {found:x}: ")
+        }
+        _ => String::new(),
     }
 }
 

@@ -84,7 +84,13 @@ impl Devices {
         self.all.iter().map(|(osd, device)| (*osd, disk_in(&device.folder))).collect()
     }
 
-    /// The power of some goes; whoever used them is dead already.
+    /// The power of some begins to go, all at one moment: nothing is carried out any more. Whoever used them is killed
+    /// next, before it learns of that.
+    pub fn fail(&self, osds: &[u32]) {
+        osds.iter().filter_map(|osd| self.all.get(osd)).for_each(|device| device.served.fail());
+    }
+
+    /// The power of some is gone; whoever used them is dead already.
     pub fn power_off(&mut self, osds: &[u32], outcome: Outcome) -> u64 {
         let mut lost = 0;
         for osd in osds {

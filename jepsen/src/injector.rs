@@ -14,12 +14,13 @@ use crate::devices::Devices;
 use crate::fleet::{Fleet, Network, members};
 use crate::hosts::Hosts;
 use crate::relay::{QUICK, Relays};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration as Span;
 use ashlar_faultinject::disk::{DiskFaults, Outcome};
 use ashlar_faultinject::link::LinkModel;
 use ashlar_faultinject::mix::FaultKind;
+use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,12 @@ const DISKS: &[FaultKind] = &[
     FaultKind::BitRot,
     FaultKind::Wipe,
 ];
+/// Names of those that spoil what a disk holds.
+const DAMAGE: [&str; 2] = ["bit-rot", "latent-error"];
+/// For others to become whole without a damaged OSD.
+const REBUILD_LIMIT: Duration = Duration::from_secs(120);
+/// Of an administrator.
+const TRIES: u32 = 10;
 /// Everything without power is back after that, at most.
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -145,7 +152,47 @@ impl<'a> Injector<'a> {
             self.fleet.run(name)
         })?;
         self.undo(Undo::Behave)?;
-        self.undo(Undo::HealPaths)
+        self.undo(Undo::HealPaths)?;
+        for osd in 1..=self.fleet.shape().osds {
+            self.insist(&["osd", "reweight", &osd.to_string(), "1"])?;
+        }
+        self.rebuild_damaged()
+    }
+
+    /// An administrator who tries again while the metadata store starts.
+    fn insist(&self, arguments: &[&str]) -> Result<Value> {
+        for _ in 0..TRIES {
+            if let Ok(answer) = self.fleet.admin(arguments) {
+                return Ok(answer);
+            }
+            std::thread::sleep(SHORT);
+        }
+        self.fleet.admin(arguments)
+    }
+
+    /// What an administrator does with an OSD that lost metadata with a page of its log: others become whole without it,
+    /// and it begins anew.
+    fn rebuild_damaged(&mut self) -> Result<()> {
+        let Some(devices) = self.devices.clone() else { return Ok(()) };
+        if !self.bands.iter().any(|band| DAMAGE.contains(&&*band.kind)) {
+            return Ok(());
+        }
+        std::thread::sleep(SHORT);
+        let rows = self.insist(&["osd", "list"])?;
+        let rows = rows.as_array().context("OSDs are a list")?;
+        let is_damaged = |osd: u32| rows.iter().any(|row| row["id"] == osd && row["is_damaged"] == true);
+        for osd in 1..=self.fleet.shape().osds {
+            let name = format!("osd-{osd}");
+            // Without its superblocks it does not even start.
+            if is_damaged(osd) || self.fleet.pid(&name).is_none() {
+                self.fleet.wait_clean(REBUILD_LIMIT)?;
+                self.fleet.kill(&name);
+                locked(&devices).replace(osd)?;
+                self.fleet.run(&name)?;
+                self.note("rebuild", format!("{name} lost metadata and gets a new disk"), Duration::ZERO, Undo::Behave);
+            }
+        }
+        Ok(())
     }
 
     fn undo(&mut self, undo: Undo) -> Result<()> {
@@ -216,6 +263,7 @@ impl<'a> Injector<'a> {
     fn cut_power(&mut self, devices: &Mutex<Devices>, osds: &[u32], after: Duration) -> Result<()> {
         let names: Vec<String> = osds.iter().map(|osd| format!("osd-{osd}")).collect();
         let outcome = Outcome::draw(&mut self.rng);
+        locked(devices).fail(osds);
         self.fleet.kill_all(names.iter().map(String::as_str));
         let mut devices = locked(devices);
         let lost = devices.power_off(osds, outcome);
@@ -243,8 +291,8 @@ impl<'a> Injector<'a> {
     /// Only while every group is whole: no replacement takes the last copy of anything.
     fn replace(&mut self, devices: &Mutex<Devices>, osd: u32, after: Duration) -> Result<()> {
         // Together with damage on the first OSD's disk, only that one is replaced.
-        let osd =
-            if self.bands.iter().any(|band| ["bit-rot", "latent-error"].contains(&&*band.kind)) { 1 } else { osd };
+        let damage = self.bands.iter().any(|band| DAMAGE.contains(&&*band.kind));
+        let osd = if damage { 1 } else { osd };
         let all_run = (1..=self.fleet.shape().osds).all(|osd| self.fleet.pid(&format!("osd-{osd}")).is_some());
         if !all_run || self.fleet.wait_clean(Duration::ZERO).is_err() {
             return Ok(());

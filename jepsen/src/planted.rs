@@ -46,7 +46,7 @@ const fn soak(bug: &'static str, pool: &'static str, faults: &'static [FaultKind
 }
 
 const fn cuts(bug: &'static str, pool: &'static str, lazy: bool, victims: Victims) -> Suspect {
-    Suspect { bug, hunt: Hunt::Cuts { pool, lazy, victims, cycles: 6 } }
+    Suspect { bug, hunt: Hunt::Cuts { pool, lazy, victims, cycles: 10 } }
 }
 
 /// Who is looked for.
@@ -55,15 +55,13 @@ pub const SUSPECTS: &[Suspect] = &[
     calm("merge-without-condition"),
     calm("ignore-condition"),
     Suspect { bug: "store-ack-before-flush", hunt: Hunt::Store { lazy: false, cycles: 8 } },
-    cuts("acknowledge-before-durable", "replicated:3", false, Victims::Everything),
+    cuts("acknowledge-before-durable", "replicated:3", false, Victims::Mixed),
     cuts("sync-without-flush", "replicated:3", true, Victims::Everything),
     cuts("skip-replay", "replicated:3", true, Victims::All),
     cuts("forget-a-replay", "replicated:3", true, Victims::All),
     cuts("commit-after-applied", "ec:2+1", false, Victims::Everything),
     soak("first-parity-only", "ec:4+2", &[FaultKind::Crash], 700),
-    soak("read-before-recovery", "replicated:3", &[FaultKind::Crash], 900),
     soak("client-trusts-body", "replicated:3", &[FaultKind::Reset], 300),
-    soak("trust-medium", "replicated:3", &[FaultKind::BitRot], 100),
     soak("drop-request-numbers", "replicated:3", &[FaultKind::Reset], 150),
 ];
 

@@ -28,6 +28,10 @@ pub struct Operation {
 pub struct Plan {
     /// Chooses the delays, together with the seed; 0: those of the seed alone.
     pub jitter: u64,
+    /// Operations and scripts are as the seed draws them, whatever is said of them here: only faults are planned, and their
+    /// times count from the moment at which faults begin. So a list of faults from elsewhere is carried out under a load.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drawn_load: bool,
     /// Operations of the load, in the order of their times.
     pub operations: Vec<Operation>,
     /// Faults of the mix, in the order of their times.
@@ -81,8 +85,12 @@ impl Decisions {
         &self.recorded
     }
 
-    pub(crate) fn replays(&self) -> bool {
+    pub(crate) fn replays_faults(&self) -> bool {
         self.replay.is_some()
+    }
+
+    pub(crate) fn replays_load(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| !replay.plan.drawn_load)
     }
 
     /// Times of a client's planned operations.
@@ -90,9 +98,11 @@ impl Decisions {
         self.replay.iter().flat_map(|replay| &replay.operations[client]).map(|op| Time(op.at)).collect()
     }
 
-    /// Times of the planned faults.
-    pub(crate) fn fault_times(&self) -> Vec<Time> {
-        self.replay.iter().flat_map(|replay| &replay.faults).map(|fault| Time(fault.at)).collect()
+    /// Times of the planned faults, which begin now.
+    pub(crate) fn fault_times(&self, now: Time) -> Vec<Time> {
+        let Some(replay) = &self.replay else { return Vec::new() };
+        let from = if replay.plan.drawn_load { now.0 } else { 0 };
+        replay.faults.iter().map(|fault| Time(from + fault.at)).collect()
     }
 
     /// A client's next planned operation, if its time has come.
@@ -123,7 +133,7 @@ impl Decisions {
     pub(crate) fn allows_scripted(&mut self) -> bool {
         let number = u32::try_from(self.recorded.scripted.len()).expect("bounded runs");
         self.recorded.scripted.insert(number);
-        self.replay.as_ref().is_none_or(|replay| replay.plan.scripted.contains(&number))
+        self.replay.as_ref().is_none_or(|replay| replay.plan.drawn_load || replay.plan.scripted.contains(&number))
     }
 
     /// Whether the next action is carried out: those that are no decisions of a script always are.
@@ -133,7 +143,7 @@ impl Decisions {
         }
         let number = u32::try_from(self.recorded.actions.len()).expect("bounded runs");
         self.recorded.actions.insert(number);
-        self.replay.as_ref().is_none_or(|replay| replay.plan.actions.contains(&number))
+        self.replay.as_ref().is_none_or(|replay| replay.plan.drawn_load || replay.plan.actions.contains(&number))
     }
 
     /// From now on actions are not the script's; returns whether they were.
@@ -172,6 +182,16 @@ mod tests {
         assert!(decisions.allows_action() && !decisions.allows_action());
         assert!(decisions.leave_script() && decisions.allows_action(), "what is no decision always happens");
         assert_eq!(decisions.recorded().actions.len(), 2);
+    }
+
+    #[test]
+    fn faults_alone_are_carried_out_under_a_drawn_load() {
+        let fault = Fault { at: 5, kind: ashlar_faultinject::mix::FaultKind::Pause, draws: Rng::new(1) };
+        let plan = Plan { drawn_load: true, faults: vec![fault], ..Plan::default() };
+        let mut decisions = Decisions::new(Some(plan), 1);
+        assert!(decisions.replays_faults() && !decisions.replays_load());
+        assert!(decisions.allows_scripted() && decisions.allows_action());
+        assert_eq!(decisions.fault_times(Time(100)), [Time(105)]);
     }
 
     #[test]

@@ -71,6 +71,8 @@ struct State {
     used: BTreeSet<u64>,
     /// What pages held before their newest write, while reads may be stale.
     former: BTreeMap<u64, Vec<u8>>,
+    /// The power is going: nothing completes any more, nothing is taken.
+    failing: bool,
     over: bool,
 }
 
@@ -114,6 +116,7 @@ impl Served {
             lies: Lies::default(),
             used: BTreeSet::new(),
             former: BTreeMap::new(),
+            failing: false,
             over: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), ring: Condvar::new(), bytes });
@@ -148,6 +151,11 @@ impl Served {
         let mut state = self.state();
         let until = Time(state.now().0 + u64::try_from(length.as_nanos()).expect("a short while"));
         state.disk.stall(until);
+    }
+
+    /// From this moment on nothing is carried out, until the power loss is complete.
+    pub fn fail(&self) {
+        self.state().failing = true;
     }
 
     /// The power goes and comes back; sectors that are not what the newest write made them.
@@ -219,6 +227,7 @@ impl State {
     /// What was under way stays with the device; nobody is answered any more.
     fn end_connections(&mut self) {
         self.cycle += 1;
+        self.failing = false;
         self.due.clear();
         for stream in self.streams.drain(..) {
             // It may have ended.
@@ -238,7 +247,7 @@ impl State {
     /// Completes what is due; when to look again.
     fn complete_due(&mut self, answers: &mut Answers) -> Duration {
         let now = self.now();
-        while let Some(((at, number), _)) = self.due.first_key_value() {
+        while let Some(((at, number), _)) = self.due.first_key_value().filter(|_| !self.failing) {
             let (at, number) = (*at, *number);
             if at > now {
                 return Duration::from_nanos(at.0 - now.0).min(IDLE);
@@ -399,7 +408,7 @@ fn serve(shared: &Shared, mut stream: UnixStream, cycle: u64) -> Result<()> {
         let request = Request { command, fua: flags & FUA != 0, cookie, offset: from + offset, len, data };
         let mut done = Vec::new();
         let mut state = shared.state();
-        if state.cycle != cycle {
+        if state.cycle != cycle || state.failing {
             return Ok(());
         }
         let fits = inside && len > 0 && (offset | u64::from(len)).is_multiple_of(512);

@@ -35,6 +35,17 @@ fn what_was_flushed_survives_and_the_rest_is_lost() {
 }
 
 #[test]
+fn nothing_is_carried_out_while_the_power_goes() {
+    let (_scratch, socket, served) = served("failing");
+    let mut nbd = connect(&socket, "");
+    nbd.write(0, &[1; 512]).expect("written");
+    served.fail();
+    assert!(nbd.write(0, &[2; 512]).is_err() && nbd.flush().is_err());
+    served.power_loss(Outcome::KeepAll);
+    assert_eq!(connect(&socket, "").read(0, 512).expect("readable"), [1; 512]);
+}
+
+#[test]
 fn a_liar_loses_what_was_flushed_and_its_canary_tells() {
     for lies in [false, true] {
         let (_scratch, socket, served) = served("liar");

@@ -161,6 +161,7 @@ impl Session<'_> {
         let outcome = Outcome::draw(&mut self.rng);
         let names: Vec<String> = osds.iter().map(|osd| format!("osd-{osd}")).collect();
         let dead_clients = if kind == Victims::Everything { self.fleet.names("nbd") } else { Vec::new() };
+        self.devices.fail(&osds);
         self.fleet.kill_all(names.iter().chain(&dead_clients).map(String::as_str));
         let lost = self.devices.power_off(&osds, outcome);
         self.lost += lost;

@@ -86,6 +86,7 @@ impl Rig {
             devices,
             rng: Rng::new(seed),
             told: Told::default(),
+            lost: 0,
             top: None,
         };
         session.attach(true)?;
@@ -93,6 +94,7 @@ impl Rig {
         session.detach();
         let judgement = outcome.with_context(|| format!("session seed {seed}\n{}", session.fleet.logs()))?;
         progress.acknowledged += session.told.acknowledged;
+        progress.sectors_lost += session.lost;
         progress.sessions += 1;
         progress.save()?;
         Ok(judgement)
@@ -114,6 +116,7 @@ struct Session<'a> {
     rng: Rng,
     told: Told,
     top: Option<Top>,
+    lost: u64,
 }
 
 impl Session<'_> {
@@ -198,8 +201,10 @@ impl Session<'_> {
         let everything = victims == Victims::Everything;
         let clients = if everything { self.fleet.names("nbd") } else { Vec::new() };
         stop.store(everything, Ordering::Relaxed);
+        self.devices.fail(&osds);
         self.fleet.kill_all(names.iter().chain(&clients).map(String::as_str));
         let lost = self.devices.power_off(&osds, outcome);
+        self.lost += lost;
         eprintln!("  power cut of {victims:?} {osds:?}: {outcome:?}, {lost} sectors lost");
         if everything {
             self.detach();

@@ -11,7 +11,9 @@ mod reduce;
 
 use crate::case::Case;
 use crate::cluster::pool::PoolChoice;
+use crate::plan::Plan;
 use crate::scenarios::{ALL, Scenario};
+use ashlar_faultinject::plan::FaultPlan;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,6 +68,9 @@ struct Which {
     /// In place of a seed: a file with the whole configuration, as failing runs and `shrink` write them.
     #[arg(long, conflicts_with_all = ["seed", "scenario", "pool"])]
     config: Option<PathBuf>,
+    /// A list of faults, as runs on real processes write it: they come in place of those that the seed draws.
+    #[arg(long, conflicts_with = "config")]
+    faults: Option<PathBuf>,
     /// The planted bug to switch on.
     #[arg(long)]
     planted: Option<String>,
@@ -75,10 +80,13 @@ impl Which {
     /// The run, with the planted bug switched on.
     fn case(&self) -> Result<(Case, &'static Scenario), String> {
         plant::switch(self.planted.as_deref())?;
-        let case = match (&self.config, self.seed) {
+        let mut case = match (&self.config, self.seed) {
             (Some(path), _) => Case::read(path)?,
             (None, seed) => Case::drawn(seed.expect("one of both"), scenario(&self.scenario)?, self.pool),
         };
+        if let Some(path) = &self.faults {
+            case.plan = Some(faults_of(path)?);
+        }
         let scenario = case.scenario()?;
         Ok((case, scenario))
     }
@@ -89,11 +97,22 @@ impl Which {
             (Some(path), _) => format!("--config {}", path.display()),
             (None, seed) => named(seed.expect("one of both"), &self.scenario, self.pool),
         };
+        if let Some(faults) = &self.faults {
+            words += &format!(" --faults {}", faults.display());
+        }
         if let Some(planted) = &self.planted {
             words += &format!(" --planted {planted}");
         }
         words
     }
+}
+
+/// A plan of nothing but the faults in a file.
+fn faults_of(path: &std::path::Path) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let list: FaultPlan =
+        serde_json::from_str(&text).map_err(|error| format!("{} is not a list of faults: {error}", path.display()))?;
+    Ok(Plan { drawn_load: true, faults: list.faults, ..Plan::default() })
 }
 
 /// The arguments that name a run.

@@ -44,8 +44,8 @@ impl Cluster {
     /// Begins with the faults of the configuration.
     pub fn start_faults(&mut self) {
         self.chaos.on = true;
-        if self.decisions.replays() {
-            let times = self.decisions.fault_times();
+        if self.decisions.replays_faults() {
+            let times = self.decisions.fault_times(self.world.now());
             return times.into_iter().for_each(|at| self.world.call_at(at, CALL_FAULT));
         }
         self.schedule_fault();

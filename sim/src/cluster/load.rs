@@ -67,7 +67,7 @@ impl Cluster {
             self.clients[index].left = self.config.load.operations / clients;
             self.fill_depth(index);
         }
-        if self.decisions.replays() {
+        if self.decisions.replays_load() {
             self.schedule_planned();
         }
         self.start_operators();
@@ -120,7 +120,7 @@ impl Cluster {
             return Ok(());
         }
         let (now, number) = (self.world.now(), u32::try_from(index).expect("few"));
-        if self.decisions.replays() {
+        if self.decisions.replays_load() {
             while let Some(planned) = self.decisions.next_operation(index, now) {
                 self.clients[index].rng = planned.draws;
                 self.begin_operation(index)?;
@@ -145,7 +145,7 @@ impl Cluster {
 
     /// After a pause the client starts its next operation.
     pub(super) fn think(&mut self, index: usize) {
-        if self.decisions.replays() {
+        if self.decisions.replays_load() {
             return self.world.call_at(self.world.now(), CALL_LOAD + index as u64);
         }
         let think = Duration(self.clients[index].rng.below(self.config.load.think.0.max(1)));
