@@ -153,9 +153,15 @@ impl Served {
         state.disk.stall(until);
     }
 
-    /// From this moment on nothing is carried out, until the power loss is complete.
+    /// From this moment on nothing is carried out, until the power loss is complete. Whoever waits for an answer learns that
+    /// none will come: a process that is being killed cannot end while the kernel waits for its requests.
     pub fn fail(&self) {
-        self.state().failing = true;
+        let mut state = self.state();
+        state.failing = true;
+        for stream in &state.streams {
+            // It may have ended.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// The power goes and comes back; sectors that are not what the newest write made them.
