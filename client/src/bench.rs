@@ -9,6 +9,7 @@ use ashlar_core::client::{Client as Machine, ClientConfig, Completion, ImageOp, 
 use ashlar_core::id::ClientId;
 use ashlar_core::io::{Env, Input, Node, PeerId};
 use ashlar_core::time::Time;
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use ashlar_runtime::driver::{Driver, Setup, Tcp};
 use ashlar_runtime::os;
@@ -111,7 +112,7 @@ struct Generator {
 pub async fn run(seeds: Vec<String>, image: &str, load: Load) -> Result<Report, Error> {
     let random = || os::random_u64().map_err(|_| Error::NoRandomness);
     let config = ClientConfig::new(ClientId(random()?), seeds);
-    let identity = Identity { cluster: None, peer: PeerId::Client(config.session) };
+    let identity = Identity { cluster: None, peer: PeerId::Client(config.session), versions: Versions::OURS };
     let (report, receiver) = oneshot::channel();
     let machine = Machine::new(config);
     let node = Generator { machine, load, opening: OpId(0), progress: None, report: Some(report) };

@@ -7,6 +7,7 @@ use ashlar_core::client::{Completion, ImageId, ImageOp, OpError, OpId, Outcome};
 use ashlar_core::id::ClientId;
 use ashlar_core::io::{Env, Input, Node, PeerId};
 use ashlar_core::time::Time;
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use ashlar_runtime::driver::{Driver, Setup, Tcp};
 use ashlar_runtime::os;
@@ -113,7 +114,12 @@ impl Client {
         let random = || os::random_u64().map_err(|_| Error::NoRandomness);
         let config = ClientConfig { limits, ..ClientConfig::new(ClientId(random()?), seeds) };
         let peer = PeerId::Client(config.session);
-        let setup = Setup { identity: Identity { cluster: None, peer }, listener: None, meta: None, seed: random()? };
+        let setup = Setup {
+            identity: Identity { cluster: None, peer, versions: Versions::OURS },
+            listener: None,
+            meta: None,
+            seed: random()?,
+        };
         let room = Arc::new(Semaphore::new(limits.operations));
         let endpoint = Endpoint { machine: Machine::new(config), waiting: Vec::new(), room: Arc::clone(&room) };
         let driver = Driver::start(endpoint, Tcp, setup);

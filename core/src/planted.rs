@@ -182,6 +182,10 @@ bugs! {
     TrustMedium = "trust-medium",
     /// The store takes a body without looking at the checksum.
     TrustBody = "trust-body",
+    /// Chunks are computed from what came over the network without looking at the checksums.
+    TrustFetched = "trust-fetched",
+    /// A watch that repeats what it reported is believed again.
+    BelieveRepeats = "believe-repeats",
     /// The store acknowledges what a volatile cache holds.
     StoreAckBeforeFlush = "store-ack-before-flush",
     /// The store acknowledges a record whose data are still on their way.

@@ -78,6 +78,8 @@ pub struct DiskFaults {
     pub write_error_ppm: u64,
     /// Flushes that answer an error, having made nothing certain.
     pub flush_error_ppm: u64,
+    /// Flushes that answer well, having made nothing certain.
+    pub lying_flush_ppm: u64,
     /// Writes that answer well and went nowhere.
     pub lost_write_ppm: u64,
     /// Writes that answer well and went to another place, a whole number of their lengths away.
@@ -97,12 +99,14 @@ pub enum Outcome {
     Pages,
     /// Each atomic unit in one of its states.
     Sectors,
+    /// The same, but some of those that a single write may leave in several states hold what nobody wrote.
+    Garbage,
 }
 
 impl Outcome {
     /// Draws an outcome; the nastier ones more often.
     pub fn draw(rng: &mut Rng) -> Outcome {
-        [Outcome::KeepAll, Outcome::LoseAll, Outcome::LoseAll, Outcome::Pages, Outcome::Sectors, Outcome::Sectors]
+        [Outcome::KeepAll, Outcome::LoseAll, Outcome::LoseAll, Outcome::Pages, Outcome::Sectors, Outcome::Garbage]
             [usize::try_from(rng.below(6)).expect("below 6")]
     }
 }
@@ -148,6 +152,8 @@ pub struct SimDisk {
     completed: u64,
     tickets: u64,
     stalled_until: Time,
+    /// Requests take so many times as long as usual.
+    slowness: u64,
     dead: bool,
     zeroes: Buf,
     counters: DiskCounters,
@@ -170,6 +176,7 @@ impl SimDisk {
             completed: 0,
             tickets: 0,
             stalled_until: Time(0),
+            slowness: 1,
             dead: false,
             zeroes: bufs.freeze(zeroes),
             counters: DiskCounters::default(),
@@ -211,9 +218,19 @@ impl SimDisk {
         self.stalled_until
     }
 
+    /// From now on requests take so many times as long as usual.
+    pub fn slow_down(&mut self, times: u64) {
+        self.slowness = times;
+    }
+
     /// From now on every request fails.
     pub fn kill(&mut self) {
         self.dead = true;
+    }
+
+    /// Whether every request fails.
+    pub fn is_dead(&self) -> bool {
+        self.dead
     }
 
     /// A new device in the place of the old one. In-flight requests must be gone (the process is down).
@@ -280,7 +297,7 @@ impl SimDisk {
             DiskOp::Discard { .. } => (&self.model.write, 0),
             DiskOp::Flush { .. } => (&self.model.flush, self.faults.flush_error_ppm),
         };
-        let delay = latency.draw(rng);
+        let delay = Duration(latency.draw(rng).0 * self.slowness);
         let error = self.dead || (error_ppm > 0 && rng.chance(error_ppm, 1_000_000));
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -306,7 +323,11 @@ impl SimDisk {
                 DiskDone::Read(read.map(|read| self.met(offset, read, rng, bufs)))
             }
             DiskOp::Write { offset, data, .. } => DiskDone::Done(self.write(offset, &data, error, rng, bufs)),
-            DiskOp::Flush { .. } => DiskDone::Done(self.flush(watermark, error)),
+            DiskOp::Flush { .. } => {
+                let lies = self.faults.lying_flush_ppm;
+                let watermark = if lies > 0 && rng.chance(lies, 1_000_000) { 0 } else { watermark };
+                DiskDone::Done(self.flush(watermark, error))
+            }
             DiskOp::Discard { offset, len, .. } => DiskDone::Done(self.discard((offset, len), error, rng, bufs)),
         })
     }
@@ -516,10 +537,11 @@ impl SimDisk {
             Outcome::KeepAll => states.last().cloned(),
             Outcome::LoseAll => old.clone(),
             Outcome::Pages => pick(rng),
-            Outcome::Sectors if self.model.atomic_bytes == UNIT => pick(rng),
-            Outcome::Sectors => {
+            Outcome::Sectors | Outcome::Garbage if self.model.atomic_bytes == UNIT => pick(rng),
+            Outcome::Sectors | Outcome::Garbage => {
                 let choices: [Option<Buf>; SECTORS_PER_PAGE] = std::array::from_fn(|_| pick(rng));
-                Some(self.mixed(&choices, bufs))
+                let garbage = outcome == Outcome::Garbage;
+                Some(self.mixed(&choices, garbage.then_some(rng), bufs))
             }
         };
         if new != states.last().cloned() {
@@ -528,12 +550,30 @@ impl SimDisk {
         self.stable[place] = new;
     }
 
-    fn mixed(&self, choices: &[Option<Buf>; SECTORS_PER_PAGE], bufs: &mut BufPool) -> Buf {
+    /// A page of sectors of these pages; with a generator, one in eight of those that are not alike in all of them is
+    /// garbage. (A sector to which the same is written again stays what it is.)
+    fn mixed(
+        &self,
+        choices: &[Option<Buf>; SECTORS_PER_PAGE],
+        mut garbage: Option<&mut Rng>,
+        bufs: &mut BufPool,
+    ) -> Buf {
         let mut page = bufs.alloc(UNIT);
         for (sector, choice) in choices.iter().enumerate() {
             let range = sector * SECTOR..(sector + 1) * SECTOR;
             let source = choice.as_ref().unwrap_or(&self.zeroes);
-            page.bytes_mut()[range.clone()].copy_from_slice(&source.bytes()[range]);
+            page.bytes_mut()[range.clone()].copy_from_slice(&source.bytes()[range.clone()]);
+            let same = |choice: &Option<Buf>| {
+                choice.as_ref().unwrap_or(&self.zeroes).bytes()[range.clone()] == source.bytes()[range.clone()]
+            };
+            if let Some(rng) = garbage.as_deref_mut()
+                && rng.chance(1, 8)
+                && !choices.iter().all(same)
+            {
+                page.bytes_mut()[range].chunks_exact_mut(8).for_each(|word| {
+                    word.copy_from_slice(&rng.next_u64().to_le_bytes());
+                });
+            }
         }
         bufs.freeze(page)
     }
@@ -673,6 +713,43 @@ mod tests {
             let page = bench.read(0, 4096).expect("readable");
             assert!(page.bytes().iter().all(|b| *b == page.bytes()[0]));
         }
+    }
+
+    #[test]
+    fn garbage_is_only_where_something_changed() {
+        let mut garbage = 0;
+        for seed in 0..200 {
+            let mut bench = Bench::new(false, 512, seed);
+            bench.write(0, 4096, 1);
+            bench.flush();
+            bench.write(0, 4096, 1);
+            bench.write(4096, 4096, 2);
+            bench.disk.power_loss(Outcome::Garbage, &mut bench.rng, &mut bench.bufs);
+            assert!(bench.read(0, 4096).expect("readable").bytes().iter().all(|byte| *byte == 1));
+            let page = bench.read(4096, 4096).expect("readable");
+            let whole = |sector: &[u8]| sector.iter().all(|byte| *byte == sector[0] && [0, 2].contains(byte));
+            garbage += page.bytes().chunks(SECTOR).filter(|sector| !whole(sector)).count();
+        }
+        assert!((50..400).contains(&garbage), "{garbage} of 1600 sectors");
+    }
+
+    #[test]
+    fn a_lying_flush_answers_well_and_keeps_nothing() {
+        let mut bench = Bench::new(false, 512, 1);
+        bench.disk.set_faults(DiskFaults { lying_flush_ppm: 1_000_000, ..DiskFaults::default() });
+        bench.write(0, 4096, 1);
+        bench.flush();
+        assert_eq!(bench.byte(0), 1);
+        bench.disk.power_loss(Outcome::LoseAll, &mut bench.rng, &mut bench.bufs);
+        assert_eq!(bench.byte(0), 0);
+    }
+
+    #[test]
+    fn a_slow_disk_is_slow() {
+        let mut bench = Bench::new(true, 512, 1);
+        bench.disk.slow_down(100);
+        let (_, delay) = bench.disk.submit(&mut bench.rng, DiskOp::Flush { device: Device::Data });
+        assert!(delay >= Duration::millis(2), "{delay:?}");
     }
 
     #[test]

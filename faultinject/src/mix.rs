@@ -25,6 +25,11 @@ macro_rules! kinds {
                 match self { $(FaultKind::$variant => $name,)* }
             }
 
+            /// The mark of a run in which it happened.
+            pub fn mark(self) -> &'static str {
+                match self { $(FaultKind::$variant => concat!("fault: ", $name),)* }
+            }
+
             /// Mean interval in a run of usual intensity, in milliseconds: chosen so that a run of ten seconds sees a
             /// few of each, and recovers between some of them.
             pub fn usual_mean_ms(self) -> u64 {
@@ -63,7 +68,7 @@ kinds! {
     WatchLost = "watch-lost", mean 4000 ms,
     /// A page of a disk becomes unreadable.
     LatentError = "latent-error", mean 6000 ms,
-    /// A write, read or flush answers an error.
+    /// Writes and flushes of a disk answer errors for a while.
     DiskError = "disk-error", mean 8000 ms,
     /// A disk is replaced by an empty one.
     Wipe = "wipe", mean 15000 ms,
@@ -71,6 +76,68 @@ kinds! {
     Reweight = "reweight", mean 7000 ms,
     /// A bit of a page on a disk flips.
     BitRot = "bit-rot", mean 6000 ms,
+    /// An OSD dies, and again while it starts.
+    CrashInStart = "crash-in-start", mean 9000 ms,
+    /// A process is slow to take what it is sent.
+    SlowNode = "slow-node", mean 9000 ms,
+    /// A connection swallows what one end sends, though its path is open.
+    HalfOpen = "half-open", mean 6000 ms,
+    /// Bits of messages flip on their way.
+    DamagedLinks = "damaged-links", mean 10000 ms,
+    /// The metadata store forgets its history.
+    MetaCompaction = "meta-compaction", mean 8000 ms,
+    /// Watches of the metadata store report changes twice, late.
+    WatchRepeats = "watch-repeats", mean 7000 ms,
+    /// The administrator asks for another number of groups.
+    PgCount = "pg-count", mean 10000 ms,
+    /// The administrator changes how many members groups have, or need.
+    PoolChange = "pool-change", mean 10000 ms,
+    /// An OSD is added, or drained and forgotten.
+    Membership = "membership", mean 6000 ms,
+    /// A client is fenced off.
+    Fence = "fence", mean 12000 ms,
+    /// A process is replaced by a newer version of it.
+    Upgrade = "upgrade", mean 4000 ms,
+    /// A disk is much slower than usual for a while.
+    SlowDisk = "slow-disk", mean 9000 ms,
+    /// Reads of a disk answer errors for a while.
+    ReadError = "read-error", mean 12000 ms,
+    /// Writes to a disk answer well, and are lost or go elsewhere.
+    Astray = "astray", mean 15000 ms,
+    /// A disk answers errors to everything, until it is replaced.
+    DeadDisk = "dead-disk", mean 18000 ms,
+    /// A disk is replaced by a copy of it as it was some time ago.
+    OldDisk = "old-disk", mean 12000 ms,
+    /// Two OSDs get each other's disks, for a while.
+    SwappedDisks = "swapped-disks", mean 10000 ms,
+    /// Flushes of a disk answer well and do nothing. Beyond any promise.
+    LyingFlush = "lying-flush", mean 8000 ms,
+}
+
+impl FaultKind {
+    /// Whether it happens to simulated disks.
+    pub fn needs_disks(self) -> bool {
+        use FaultKind::*;
+        let of_disks = [
+            LatentError,
+            BitRot,
+            DiskError,
+            DiskStall,
+            SlowDisk,
+            ReadError,
+            Astray,
+            DeadDisk,
+            OldDisk,
+            SwappedDisks,
+            LyingFlush,
+        ];
+        of_disks.contains(&self)
+    }
+
+    /// Whether no pool promises to survive any of it.
+    pub fn is_beyond_promises(self) -> bool {
+        self == FaultKind::LyingFlush
+    }
 }
 
 /// The mean interval of each kind of fault; absent kinds do not occur.
@@ -103,12 +170,12 @@ impl FaultMix {
 
     /// Draws a mix out of `kinds`: each absent with probability 1/4, and its rate between a third and three times the
     /// usual one.
-    pub fn draw(rng: &mut Rng, kinds: &[FaultKind]) -> Self {
+    pub fn draw(rng: &mut Rng, kinds: impl Iterator<Item = FaultKind>) -> Self {
         let mut mix = FaultMix::none();
         for kind in kinds {
             let (absent, percent) = (rng.chance(1, 4), rng.between(33, 300));
             if !absent {
-                mix = mix.with(*kind, Duration::millis(kind.usual_mean_ms() * percent / 100));
+                mix = mix.with(kind, Duration::millis(kind.usual_mean_ms() * percent / 100));
             }
         }
         mix
@@ -164,7 +231,7 @@ mod tests {
     #[test]
     fn every_kind_is_absent_from_a_quarter_of_the_mixes() {
         let mut rng = Rng::new(6);
-        let mixes: Vec<_> = (0..1000).map(|_| FaultMix::draw(&mut rng, FaultKind::ALL)).collect();
+        let mixes: Vec<_> = (0..1000).map(|_| FaultMix::draw(&mut rng, FaultKind::ALL.iter().copied())).collect();
         for kind in FaultKind::ALL {
             let with = mixes.iter().filter(|mix| mix.has(*kind)).count();
             assert!((690..810).contains(&with), "{kind:?} in {with} of 1000");

@@ -12,6 +12,7 @@ use ashlar_core::id::Incarnation;
 use ashlar_core::io::PeerId;
 use ashlar_core::map::Global;
 use ashlar_core::mon::{Mon, MonConfig};
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use ashlar_runtime::driver::{Driver, Listener, Setup, Tcp};
 use ashlar_runtime::meta::{self, Access, Client, EmbeddedServer, Endpoints};
@@ -125,7 +126,7 @@ async fn start_monitor(args: &Args, global: &Global, endpoints: Endpoints) -> an
     };
     tracing::info!("monitor of cluster {} serves maps at {}", global.cluster, listener.address());
     let setup = Setup {
-        identity: Identity { cluster: Some(global.cluster), peer: PeerId::Mon(incarnation) },
+        identity: Identity { cluster: Some(global.cluster), peer: PeerId::Mon(incarnation), versions: Versions::OURS },
         listener: Some(listener),
         meta: Some(meta::Driver::opener(endpoints)),
         seed: os::random_u64()?,

@@ -17,6 +17,7 @@ use anyhow::{Context, anyhow, bail};
 use ashlar_core::id::{ClusterUuid, Incarnation, OsdId};
 use ashlar_core::io::PeerId;
 use ashlar_core::osd::Config;
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use ashlar_runtime::meta::{self, Access, Endpoints};
 use ashlar_runtime::os;
@@ -157,7 +158,7 @@ fn serve(
     let (osd, incarnation) = (OsdId(args.id), Incarnation(os::random_u64()?));
     let config = Config { osd, cluster, incarnation, address, host: host(args), waits_for_leases: true };
     let setup = Setup {
-        identity: Identity { cluster: Some(cluster), peer: PeerId::Osd(osd, incarnation) },
+        identity: Identity { cluster: Some(cluster), peer: PeerId::Osd(osd, incarnation), versions: Versions::OURS },
         listener,
         data: devices.data,
         log: devices.log,

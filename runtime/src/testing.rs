@@ -7,6 +7,7 @@ use ashlar_core::io::{Device, DiskDone, DiskOp, Effect, Env, Event, Input, IoId,
 use ashlar_core::msg::{Answer, Message, Refusal, Reply, Request, RequestOp};
 use ashlar_core::store::Data;
 use ashlar_core::time::{Duration, Time};
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use std::collections::BTreeMap;
 use std::io;
@@ -15,11 +16,19 @@ use std::sync::{Arc, Mutex};
 pub const CLUSTER: ClusterUuid = ClusterUuid(0xa5a5);
 
 pub fn osd(number: u32) -> Identity {
-    Identity { cluster: Some(CLUSTER), peer: PeerId::Osd(OsdId(number), Incarnation(u64::from(number) + 100)) }
+    Identity {
+        cluster: Some(CLUSTER),
+        peer: PeerId::Osd(OsdId(number), Incarnation(u64::from(number) + 100)),
+        versions: Versions::OURS,
+    }
 }
 
 pub fn client(number: u64) -> Identity {
-    Identity { cluster: None, peer: PeerId::Client(Session { client: ClientId(number), number: 1 }) }
+    Identity {
+        cluster: None,
+        peer: PeerId::Client(Session { client: ClientId(number), number: 1 }),
+        versions: Versions::OURS,
+    }
 }
 
 /// Bytes that each object of [`Echo`] has on its disk.

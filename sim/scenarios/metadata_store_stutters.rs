@@ -14,7 +14,7 @@ pub(super) fn configure(config: Config) -> Config {
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     c.settle_down()?;
-    c.world.set_meta_faults(MetaFaults { unknown_ppm: 300_000, watch_lost_ppm: 50_000 });
+    c.world.set_meta_faults(MetaFaults { unknown_ppm: 300_000, watch_lost_ppm: 50_000, watch_repeat_ppm: 50_000 });
     let (osds, mons): (Vec<_>, Vec<_>) = (c.osds().to_vec(), c.mons().to_vec());
     for turn in 0..5usize {
         c.start_write(0, 0, 4);

@@ -5,10 +5,38 @@
 
 use crate::cluster::Config;
 use crate::cluster::pool::PoolChoice;
+use crate::cluster::profile::Profile;
+use crate::cluster::topology::Topology;
 use crate::plan::Plan;
 use crate::scenarios::Scenario;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// What is said of a run beside its seed, in place of what the seed draws.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Choice {
+    /// The pool, such as `replicated:3`, `ec:2+1,lazy` or `xor:2+1,immediate`, or `copies` (2 or 3, as drawn); without it
+    /// the mix draws it, other scenarios have copies.
+    #[arg(long)]
+    pub pool: Option<PoolChoice>,
+    /// The shape of the cluster: OSDs and levels of failure domains, such as `3:1`, `12:3`, or `3:1:full` (small disks);
+    /// without it the mix draws it.
+    #[arg(long)]
+    pub topology: Option<Topology>,
+    /// How hard it is: `calm`, `default`, `harsh`, or `over-budget` (more is lost than pools promise to survive).
+    #[arg(long, default_value_t)]
+    pub profile: Profile,
+}
+
+/// As arguments.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pool.map_or(Ok(()), |pool| write!(f, " --pool {pool}"))?;
+        self.topology.map_or(Ok(()), |topology| write!(f, " --topology {topology}"))?;
+        if self.profile == Profile::default() { Ok(()) } else { write!(f, " --profile {}", self.profile) }
+    }
+}
 
 /// A run. See the module.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,9 +55,12 @@ pub struct Case {
 
 impl Case {
     /// What a seed of a scenario is.
-    pub fn drawn(seed: u64, scenario: &Scenario, pool: Option<PoolChoice>) -> Case {
+    pub fn drawn(seed: u64, scenario: &Scenario, choice: Choice) -> Case {
         let drawn = || if scenario.draws_pool() { PoolChoice::draw(seed) } else { PoolChoice::default() };
-        let config = pool.unwrap_or_else(drawn).applied((scenario.configure)(Config::draw(seed)));
+        let config = choice.pool.unwrap_or_else(drawn).applied((scenario.configure)(Config::draw(seed)));
+        let topology = choice.topology.or_else(|| Topology::draw(seed).filter(|_| scenario.draws_pool()));
+        let config = topology.map_or(config.clone(), |topology| topology.applied(config));
+        let config = choice.profile.applied(config);
         Case { scenario: scenario.name.into(), broken: String::new(), config, plan: None }
     }
 
@@ -86,7 +117,7 @@ mod tests {
             ..Plan::default()
         };
         for (seed, plan) in [(1, None), (2, Some(plan)), (3, None)] {
-            let case = Case { plan, ..Case::drawn(seed, mix, None) };
+            let case = Case { plan, ..Case::drawn(seed, mix, Choice::default()) };
             let text = serde_json::to_string(&case).expect("plain data");
             let back: Case = serde_json::from_str(&text).expect("its own form");
             assert_eq!(back.config, case.config);

@@ -44,6 +44,7 @@ pub fn first_difference(a: &[String], b: &[String], window: &Range<u64>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Choice;
 
     #[test]
     fn the_window_is_where_the_hashes_part() {
@@ -67,7 +68,7 @@ mod tests {
         use ashlar_core::time::Duration;
         let mix = Scenario::named("mix").expect("the default scenario");
         for seed in [2, 3] {
-            let mut cluster = Cluster::new(Case::drawn(seed, mix, None).config);
+            let mut cluster = Cluster::new(Case::drawn(seed, mix, Choice::default()).config);
             cluster.settle_down().expect("a cluster without faults comes up");
             cluster.start_faults();
             cluster.start_load();
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn a_run_is_the_same_twice_and_a_doctored_one_is_not() {
         let mix = Scenario::named("mix").expect("the default scenario");
-        let case = Case::drawn(3, mix, None);
+        let case = Case::drawn(3, mix, Choice::default());
         let report = run_case(&case, mix, &Recording::default());
         assert_eq!(repeat(&case, mix, &report), Ok(()));
         let doctored = Report { trace: !report.trace, ..report };

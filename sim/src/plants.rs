@@ -146,6 +146,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::ClientTrustsBody | Bug::TrustBody => "damaged_links",
         Bug::HistoryWithoutCompare => "records_of_the_sleeping",
         Bug::KeepEpoch => "monitor_sleeps",
+        Bug::TrustFetched => "chunks_rebuilt_over_bad_links",
         Bug::ForgetCalls => "reconnect_storm",
         _ => "mix",
     };

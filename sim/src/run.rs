@@ -1,8 +1,7 @@
 //! Runs of the default scenario or a named one, by seed, with a verdict.
 
-use crate::case::Case;
+use crate::case::{Case, Choice};
 use crate::check::history::{Finding, Record, What};
-use crate::cluster::pool::PoolChoice;
 use crate::cluster::{Cluster, Tally};
 use crate::plan::Plan;
 use crate::scenarios::Scenario;
@@ -35,6 +34,8 @@ pub struct Report {
     pub tally: Tally,
     /// Rare branches.
     pub marks: Vec<(&'static str, u64)>,
+    /// Faults that did not happen, since the pool does not promise to survive them.
+    pub suppressed: Vec<String>,
     /// What was decided.
     pub plan: Plan,
     /// The events of the window.
@@ -133,8 +134,8 @@ pub struct Told {
 /// What differs from the scenario as it is, and what to record.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
-    /// The pool, in place of the drawn one.
-    pub pool: Option<PoolChoice>,
+    /// In place of what the seed draws.
+    pub choice: Choice,
     /// Number of events to keep; 0: none.
     pub lines: usize,
     /// Events with one of these words are kept apart.
@@ -149,7 +150,7 @@ pub struct Recording {
 
 /// Runs a seed of a scenario.
 pub fn run(seed: u64, scenario: &Scenario, recording: &Recording) -> Report {
-    run_case(&Case::drawn(seed, scenario, recording.pool), scenario, recording)
+    run_case(&Case::drawn(seed, scenario, recording.choice), scenario, recording)
 }
 
 /// Runs what a file says.
@@ -183,6 +184,7 @@ pub fn run_case(case: &Case, scenario: &Scenario, recording: &Recording) -> Repo
         checkpoints: cluster.world.checkpoints().to_vec(),
         tally: cluster.tally(),
         marks: cluster.marks().iter().map(|(name, count)| (*name, *count)).collect(),
+        suppressed: cluster.suppressed().to_vec(),
         plan: cluster.plan().clone(),
         lines: if recording.window.is_some() { lines_of(&cluster).collect() } else { Vec::new() },
         tale: cluster.world.story().cloned().map(|story| tell(&cluster, story)),
@@ -232,8 +234,10 @@ fn seen(value: u64) -> String {
 
 /// The default: the load under the faults of the mix.
 pub fn mix(cluster: &mut Cluster) -> Result<(), Finding> {
-    let up = cluster.settle_down();
-    up?;
+    if cluster.config().over_budget {
+        cluster.expect_losses();
+    }
+    cluster.settle_down()?;
     cluster.start_faults();
     cluster.start_load();
     cluster.run_until(SAFETY_LIMIT, |cluster| cluster.load_done())?;

@@ -129,6 +129,10 @@ scenarios! {
     deposed_by_a_split = "../scenarios/deposed_by_a_split.rs",
     split_unheard_of = "../scenarios/split_unheard_of.rs",
     missed_parts = "../scenarios/missed_parts.rs",
+    chunks_rebuilt_over_bad_links = "../scenarios/chunks_rebuilt_over_bad_links.rs",
+    over_budget = "../scenarios/over_budget.rs",
+    rolling_upgrade = "../scenarios/rolling_upgrade.rs",
+    operators_at_work = "../scenarios/operators_at_work.rs",
 }
 
 fn ms(n: u64) -> Duration {

@@ -140,6 +140,7 @@ impl<F: FnMut(usize, usize, u64)> Search<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Choice;
     use crate::plan::{Fault, Operation};
     use ashlar_core::rng::Rng;
     use ashlar_faultinject::mix::FaultKind;
@@ -161,14 +162,14 @@ mod tests {
     #[test]
     fn a_run_that_does_not_fail_is_not_reduced() {
         let calm = Scenario::named("calm").expect("a scenario of this name");
-        assert!(shrink(&Case::drawn(1, calm, None), calm, 10, |_, _, _| ()).is_none());
+        assert!(shrink(&Case::drawn(1, calm, Choice::default()), calm, 10, |_, _, _| ()).is_none());
     }
 
     #[test]
     fn the_whole_plan_gives_the_same_run() {
         let mix = Scenario::named("mix").expect("the default scenario");
         for seed in [1, 4] {
-            let case = Case::drawn(seed, mix, None);
+            let case = Case::drawn(seed, mix, Choice::default());
             let report = run_case(&case, mix, &Recording::default());
             assert!(report.plan.operation_count() > 50 && report.plan.fault_count() > 0);
             let again = Case { plan: Some(report.plan.clone()), ..case };

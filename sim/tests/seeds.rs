@@ -1,12 +1,13 @@
 //! Seeds that once failed must pass for ever; each scenario and a few seeds of the mix pass; runs are deterministic.
 
-use ashlar_sim::case::Case;
+use ashlar_sim::case::{Case, Choice};
 use ashlar_sim::cluster::pool::{self, PoolChoice};
 use ashlar_sim::run::{Recording, Report, run, run_case};
 use ashlar_sim::scenarios::{ALL, Scenario};
 
 fn pass(scenario: &Scenario, seed: u64, pool: Option<PoolChoice>) -> Report {
-    let report = run(seed, scenario, &Recording { pool, ..Recording::default() });
+    let report =
+        run(seed, scenario, &Recording { choice: Choice { pool, ..Choice::default() }, ..Recording::default() });
     if let Some(failure) = &report.failure {
         panic!("{} {seed} (pool {pool:?}): {}\n{}", scenario.name, failure.what, report.config);
     }

@@ -11,11 +11,13 @@
 //!                    |   v                                             |
 //!                    +- Pausing <--------------------------------------+
 //! ```
-//! Invariant: between two full reads every change of every prefix is reported exactly once, in order within a prefix.
+//! Invariant: between two full reads every change of every prefix is reported exactly once, in order within a prefix: a
+//! watch that repeats itself is not believed again, since a key that was deleted meanwhile would come back.
 //! Changes of different prefixes may come in another order than they were made.
 
-use crate::io::{Effect, Env, MetaError, MetaEvent, MetaId, MetaOp};
+use crate::io::{Effect, Env, Event, MetaError, MetaEvent, MetaId, MetaOp};
 use crate::meta::{KeyValue, Keys, Request, Response, Txn, TxnOp, TxnResult, WatchEvent};
+use crate::planted::{Bug, planted};
 use crate::time::{Duration, Time};
 use smallvec::SmallVec;
 
@@ -47,8 +49,11 @@ pub enum Followed {
 enum State {
     Idle,
     Reading(MetaId),
-    Watching(SmallVec<[MetaId; 8]>),
-    Pausing { until: Time },
+    /// Each watch, and the newest change that it reported.
+    Watching(SmallVec<[(MetaId, u64); 8]>),
+    Pausing {
+        until: Time,
+    },
 }
 
 /// See the module.
@@ -83,14 +88,15 @@ impl Follower {
         event: MetaEvent,
         next_id: &mut dyn FnMut() -> MetaId,
     ) -> Result<Option<Followed>, MetaEvent> {
-        match (event, &self.state) {
+        match (event, &mut self.state) {
             (MetaEvent::Response { id, result }, State::Reading(expected)) if id == *expected => {
                 Ok(self.read_done(env, result, next_id))
             }
-            (MetaEvent::Watch { id, revision, events }, State::Watching(watches)) if watches.contains(&id) => {
+            (MetaEvent::Watch { id, revision, events }, State::Watching(watches)) if has(watches, id) => {
+                let events = news(env, watches, id, events);
                 Ok((!events.is_empty()).then_some(Followed::Changes { revision, events }))
             }
-            (MetaEvent::WatchLost { id }, State::Watching(watches)) if watches.contains(&id) => {
+            (MetaEvent::WatchLost { id }, State::Watching(watches)) if has(watches, id) => {
                 self.drop_watches(env);
                 self.pause(env);
                 Ok(None)
@@ -147,14 +153,14 @@ impl Follower {
         for prefix in &self.prefixes {
             let id = next_id();
             env.out.push(Effect::Meta(MetaOp::Watch { id, prefix: prefix.clone(), from }));
-            watches.push(id);
+            watches.push((id, from - 1));
         }
         self.state = State::Watching(watches);
     }
 
     fn drop_watches(&mut self, env: &mut Env<'_>) {
         if let State::Watching(watches) = &self.state {
-            for id in watches {
+            for (id, _) in watches {
                 env.out.push(Effect::Meta(MetaOp::Unwatch { id: *id }));
             }
         }
@@ -165,6 +171,26 @@ impl Follower {
         self.state = State::Pausing { until: env.now + self.pause + jitter };
         self.pause = Duration((self.pause.0 * 2).min(PAUSE_MAX.0));
     }
+}
+
+fn mark(env: &mut Env<'_>, name: &'static str) {
+    env.out.push(Effect::Observe(Event::Mark(name)));
+}
+
+fn has(watches: &[(MetaId, u64)], id: MetaId) -> bool {
+    watches.iter().any(|(watch, _)| *watch == id)
+}
+
+/// What a watch had not reported before.
+fn news(env: &mut Env<'_>, watches: &mut [(MetaId, u64)], id: MetaId, mut events: Vec<WatchEvent>) -> Vec<WatchEvent> {
+    let (_, newest) = watches.iter_mut().find(|(watch, _)| *watch == id).expect("looked for before");
+    let (known, count) = (*newest, events.len());
+    events.retain(|event| event.revision() > known || planted(Bug::BelieveRepeats));
+    if events.len() < count {
+        mark(env, "a watch repeats what it reported");
+    }
+    *newest = events.iter().map(WatchEvent::revision).fold(known, u64::max);
+    events
 }
 
 #[cfg(test)]
@@ -229,6 +255,27 @@ mod tests {
         world.now = follower.next_deadline().expect("pausing");
         world.with(|env, ids| follower.tick(env, ids));
         assert!(matches!(&world.ops()[..], [MetaOp::Request { id: MetaId(4), .. }]));
+    }
+
+    #[test]
+    fn a_repeated_change_is_not_believed_again() {
+        let mut world = World::new();
+        let mut follower = Follower::new(vec!["/a/".into()]);
+        world.with(|env, ids| follower.start(env, ids));
+        world.with(|env, ids| follower.handle(env, read_reply(1, 7), ids)).expect("its own");
+        let key = || "/a/x".to_string();
+        let kv = KeyValue { key: key(), value: Vec::new(), create_revision: 8, mod_revision: 8, version: 1, lease: 0 };
+        let put = WatchEvent::Put(kv);
+        let delete = WatchEvent::Delete { key: key(), revision: 9 };
+        let tell = |events: &[WatchEvent]| MetaEvent::Watch { id: MetaId(2), revision: 9, events: events.to_vec() };
+        let mut hear = |events: &[WatchEvent]| match world.with(|env, ids| follower.handle(env, tell(events), ids)) {
+            Ok(Some(Followed::Changes { events, .. })) => events,
+            Ok(None) => Vec::new(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(hear(std::slice::from_ref(&put)).len(), 1);
+        assert_eq!(hear(&[put.clone(), delete.clone()]), std::slice::from_ref(&delete), "only what is new");
+        assert!(hear(&[put]).is_empty() && hear(&[delete]).is_empty(), "a deleted key does not come back");
     }
 
     #[test]

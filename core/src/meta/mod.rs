@@ -174,3 +174,13 @@ pub enum WatchEvent {
         revision: u64,
     },
 }
+
+impl WatchEvent {
+    /// At which revision the key was changed.
+    pub fn revision(&self) -> u64 {
+        match self {
+            WatchEvent::Put(kv) => kv.mod_revision,
+            WatchEvent::Delete { revision, .. } => *revision,
+        }
+    }
+}

@@ -14,6 +14,7 @@ use crate::pg::choose::Mask;
 use crate::pg::primary::{Cx, Primary};
 use crate::pg::recover::Entry;
 use crate::pg::round::seats_of;
+use crate::planted::{Bug, planted};
 use crate::store::{Bitmap, Content, Data, ObjectStore};
 use smallvec::SmallVec;
 
@@ -86,6 +87,11 @@ impl Primary {
             (None, _) => reconstruct(self.code(), bufs, fetched, role),
         }
     }
+}
+
+/// Whether a copy was damaged on its way, and nobody would notice it in what is computed from it.
+pub fn hides_damage(replicated: bool, content: &Content) -> bool {
+    !replicated && !content.verify() && !planted(Bug::TrustFetched)
 }
 
 /// Computes a chunk from `k` others.

@@ -20,7 +20,7 @@ use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
 use crate::pg::pace::Urgency;
 use crate::pg::partial::Partial;
 use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
-use crate::pg::rebuild::Fetched;
+use crate::pg::rebuild::{Fetched, hides_damage};
 use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::store::{Mode, ObjectStore};
@@ -553,6 +553,13 @@ impl Primary {
             (Step::Read(range), reply, _) => self.part_read(cx, object, (seat, range), sent, reply),
             (Step::Install, SubReply::Refused(why), _) if matches!(sent, SubOp::Patch { .. }) => {
                 self.patch_refused(cx, object, seat, why);
+            }
+            // What is computed from it would have a checksum of its own, and the damage be there for good.
+            (Step::Fetch, SubReply::Whole { content, .. }, Work::Fetching(from))
+                if from >> seat & 1 == 1 && hides_damage(self.rules.replicated, &content) =>
+            {
+                cx.host.mark("a body was damaged between members");
+                self.send(cx, seat, sent.clone(), Purpose::Recover { object, seat, step });
             }
             (Step::Fetch, SubReply::Whole { version, predecessor, content, requests }, Work::Fetching(from))
                 if from >> seat & 1 == 1 && version == entry.version =>

@@ -133,6 +133,16 @@ pub enum Content {
     Tombstone,
 }
 
+impl Content {
+    /// Whether bytes and checksum still agree.
+    pub fn verify(&self) -> bool {
+        match self {
+            Content::Data { data, .. } => data.verify(),
+            Content::Tombstone => true,
+        }
+    }
+}
+
 /// What makes one version of a copy out of an older one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {

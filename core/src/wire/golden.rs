@@ -2,7 +2,7 @@
 
 use super::handshake::{Hello, Identity};
 use super::samples::Draw;
-use super::{VERSION, encode};
+use super::{VERSION, Versions, encode};
 use crate::buf::BufPool;
 use crate::id::{ClientId, ClusterUuid, Incarnation, OsdId, Session};
 use crate::io::PeerId;
@@ -35,7 +35,7 @@ fn hellos() -> Vec<String> {
         ("monitor", PeerId::Mon(Incarnation(9)), Some(ClusterUuid(1))),
     ];
     let line = |(name, peer, cluster): (&str, PeerId, Option<ClusterUuid>)| {
-        let hello = Hello::new(&Identity { cluster, peer }, 0).encode();
+        let hello = Hello::new(&Identity { cluster, peer, versions: Versions::OURS }, 0).encode();
         format!("hello of {name}: {}", hex(&hello))
     };
     peers.into_iter().map(line).collect()

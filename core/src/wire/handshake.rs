@@ -27,7 +27,7 @@
 //! acceptor:  wait for a hello -> send the answer -> up | refused, closed
 //! ```
 
-use super::{VERSION, VERSION_OLDEST};
+use super::Versions;
 use crate::id::{ClientId, ClusterUuid, Incarnation, OsdId, Session};
 use crate::io::{PeerId, PeerName};
 use std::fmt;
@@ -48,6 +48,8 @@ pub struct Identity {
     pub cluster: Option<ClusterUuid>,
     /// The node and its start.
     pub peer: PeerId,
+    /// The protocol versions that it speaks.
+    pub versions: Versions,
 }
 
 /// What the handshake agreed on.
@@ -68,8 +70,13 @@ pub struct Agreed {
 pub enum Refused {
     /// What came is no hello, or a damaged one.
     NotAshlar,
-    /// No protocol version in common; the other end's, oldest and newest.
-    Version(u16, u16),
+    /// No protocol version in common.
+    Version {
+        /// What this end speaks.
+        ours: Versions,
+        /// What the other end speaks.
+        theirs: Versions,
+    },
     /// Another cluster, the other end's.
     Cluster(Option<ClusterUuid>),
     /// Another node than the one that was expected at this address.
@@ -90,10 +97,10 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refused::NotAshlar => write!(f, "the other end does not speak Ashlar's protocol"),
-            Refused::Version(oldest, newest) => write!(
+            Refused::Version { ours, theirs } => write!(
                 f,
-                "the other end speaks protocol versions {oldest} to {newest}, this one {VERSION_OLDEST} to {VERSION}; \
-                 upgrade the older of the two"
+                "the other end speaks protocol versions {} to {}, this one {} to {}; upgrade the older of the two",
+                theirs.oldest, theirs.newest, ours.oldest, ours.newest
             ),
             Refused::Cluster(Some(cluster)) => write!(f, "the other end belongs to another cluster, {cluster}"),
             Refused::Cluster(None) => write!(f, "the other end does not know its cluster yet"),
@@ -118,7 +125,7 @@ impl Refused {
     pub(super) fn code(self) -> u16 {
         match self {
             Refused::NotAshlar => 2,
-            Refused::Version(..) => 3,
+            Refused::Version { .. } => 3,
             Refused::Cluster(_) => 4,
             Refused::WrongPeer(_) => 5,
             Refused::Myself => 6,
@@ -130,10 +137,10 @@ impl Refused {
     }
 
     /// What the other end's refusal means to us.
-    fn from_code(code: u16, hello: &Hello) -> Refused {
+    fn from_code(code: u16, ours: Versions, hello: &Hello) -> Refused {
         match code {
             2 => Refused::NotAshlar,
-            3 => Refused::Version(hello.version_oldest, hello.version_newest),
+            3 => Refused::Version { ours, theirs: hello.versions() },
             4 => Refused::Cluster(hello.cluster),
             5 => Refused::WrongPeer(hello.peer),
             6 => Refused::Myself,
@@ -175,14 +182,18 @@ impl Hello {
     pub(super) fn new(identity: &Identity, answer: u16) -> Hello {
         Hello {
             answer,
-            version_oldest: VERSION_OLDEST,
-            version_newest: VERSION,
+            version_oldest: identity.versions.oldest,
+            version_newest: identity.versions.newest,
             cluster: identity.cluster,
             peer: identity.peer,
             security: [0, 0],
             features: FEATURES,
             features_needed: 0,
         }
+    }
+
+    fn versions(&self) -> Versions {
+        Versions { oldest: self.version_oldest, newest: self.version_newest }
     }
 
     /// Its bytes.
@@ -341,7 +352,7 @@ impl Handshake {
         match hello.answer {
             ANSWER_OPEN => return Err(Refused::NotAshlar),
             ANSWER_WELCOME => {}
-            code => return Err(Refused::from_code(code, hello)),
+            code => return Err(Refused::from_code(code, self.ours.versions, hello)),
         }
         let expected = match (target, hello.peer) {
             (PeerName::Osd(osd), PeerId::Osd(there, _)) => osd == there,
@@ -354,10 +365,8 @@ impl Handshake {
 
     /// What both ends check of the other.
     fn check(&self, hello: &Hello) -> Result<Agreed, Refused> {
-        let version = hello.version_newest.min(VERSION);
-        if version < hello.version_oldest.max(VERSION_OLDEST) {
-            return Err(Refused::Version(hello.version_oldest, hello.version_newest));
-        }
+        let (ours, theirs) = (self.ours.versions, hello.versions());
+        let version = ours.common(theirs).ok_or(Refused::Version { ours, theirs })?;
         let cluster = match (self.ours.cluster, hello.cluster) {
             (Some(ours), Some(theirs)) if ours == theirs => ours,
             (Some(ours), None) if hello.peer.client().is_some() => ours,

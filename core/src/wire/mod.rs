@@ -40,3 +40,24 @@ pub use outbox::{Batch, Outbox, Part};
 pub const VERSION: u16 = 1;
 /// Oldest version of the protocol that this code still speaks.
 pub const VERSION_OLDEST: u16 = 1;
+
+/// Versions of the protocol that a node speaks: nodes that are upgraded one after the other agree on the newest that both
+/// speak, so the range must overlap with that of whoever was not upgraded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest.
+    pub oldest: u16,
+    /// The newest.
+    pub newest: u16,
+}
+
+impl Versions {
+    /// What this code speaks.
+    pub const OURS: Versions = Versions { oldest: VERSION_OLDEST, newest: VERSION };
+
+    /// The newest version that both speak.
+    pub fn common(self, other: Versions) -> Option<u16> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}

@@ -1,5 +1,6 @@
 //! Messages and bytes drawn at random: what is written is read; nothing that is read panics.
 
+use super::Versions;
 use super::frame::{CRC_AT, FLAG_BODY};
 use super::handshake::{Handshake, Hello, Identity, Progress, Refused};
 use super::samples::Draw;
@@ -199,12 +200,16 @@ fn a_list_longer_than_its_bytes_takes_no_memory() {
 }
 
 fn osd(number: u32, cluster: u128) -> Identity {
-    Identity { cluster: Some(ClusterUuid(cluster)), peer: PeerId::Osd(OsdId(number), Incarnation(number.into())) }
+    Identity {
+        cluster: Some(ClusterUuid(cluster)),
+        peer: PeerId::Osd(OsdId(number), Incarnation(number.into())),
+        versions: Versions::OURS,
+    }
 }
 
 fn client(cluster: Option<u128>) -> Identity {
     let peer = PeerId::Client(Session { client: ClientId(5), number: 1 });
-    Identity { cluster: cluster.map(ClusterUuid), peer }
+    Identity { cluster: cluster.map(ClusterUuid), peer, versions: Versions::OURS }
 }
 
 /// Both ends' results, with bytes given in pieces of `piece`.
@@ -256,6 +261,35 @@ fn who_does_not_belong_is_refused_with_a_reason() {
     assert_eq!(why(shake(unknown, PeerName::Osd(OsdId(2)), osd(2, 9), 128)), Refused::Cluster(Some(ClusterUuid(9))));
 }
 
+/// What this code says to a node of these versions.
+fn no_common(oldest: u16, newest: u16) -> Refused {
+    Refused::Version { ours: Versions::OURS, theirs: Versions { oldest, newest } }
+}
+
+#[test]
+fn nodes_of_a_rolling_upgrade_agree_or_say_why_not() {
+    let speaks = |number, oldest, newest| Identity { versions: Versions { oldest, newest }, ..osd(number, 9) };
+    let meet = |opener: (u16, u16), acceptor: (u16, u16)| {
+        let (opener, acceptor) = (speaks(1, opener.0, opener.1), speaks(2, acceptor.0, acceptor.1));
+        match shake(opener, PeerName::Osd(OsdId(2)), acceptor, 128) {
+            (Progress::Done { agreed: ours, .. }, Progress::Done { agreed: theirs, .. }) => {
+                assert_eq!(ours.version, theirs.version, "both ends agree on one");
+                Ok(ours.version)
+            }
+            (Progress::Refused { why, .. }, Progress::Refused { why: theirs, .. }) => Err((why, theirs)),
+            other => panic!("the ends do not agree: {other:?}"),
+        }
+    };
+    assert_eq!((meet((1, 1), (1, 2)), meet((1, 2), (1, 1)), meet((1, 2), (1, 2))), (Ok(1), Ok(1), Ok(2)));
+    assert_eq!((meet((1, 2), (2, 2)), meet((2, 3), (1, 2))), (Ok(2), Ok(2)));
+    let (ours, theirs) = meet((1, 1), (2, 3)).expect_err("nothing in common");
+    let (old, new) = (Versions { oldest: 1, newest: 1 }, Versions { oldest: 2, newest: 3 });
+    assert_eq!(ours, Refused::Version { ours: old, theirs: new });
+    assert_eq!(theirs, Refused::Version { ours: new, theirs: old });
+    assert!(ours.to_string().contains("speaks protocol versions 2 to 3, this one 1 to 1; upgrade the older"));
+    assert!(!ours.proves_absence(), "an old version is no evidence that the node is gone");
+}
+
 #[test]
 fn versions_features_and_security_are_agreed_on() {
     let hello = |change: fn(&mut Hello)| {
@@ -268,7 +302,7 @@ fn versions_features_and_security_are_agreed_on() {
         }
     };
     assert_eq!(hello(|hello| hello.version_newest = 7), Ok(1));
-    assert_eq!(hello(|hello| (hello.version_oldest, hello.version_newest) = (2, 7)), Err(Refused::Version(2, 7)));
+    assert_eq!(hello(|hello| (hello.version_oldest, hello.version_newest) = (2, 7)), Err(no_common(2, 7)));
     assert_eq!(hello(|hello| hello.features_needed = 4), Err(Refused::Features(4)));
     assert_eq!(hello(|hello| hello.features = 4), Ok(1));
     assert_eq!(hello(|hello| hello.security = [0, 1]), Err(Refused::Security));

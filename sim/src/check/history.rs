@@ -233,6 +233,32 @@ impl History {
         torn::check(&self.pieces())
     }
 
+    /// What is true even where disks forget what they promised to keep: each value that was read was written to that block,
+    /// by an operation that had begun.
+    pub fn check_origins(&self) -> Result<(), Finding> {
+        for (id, record) in (0u32..).zip(&self.records) {
+            let What::Read(values) = &record.what else { continue };
+            for (index, value) in (record.first.index..).zip(values) {
+                let block = Block { index, ..record.first };
+                if !self.was_written(*value, block, record) {
+                    let what = format!("operation {id} read {value:#x}, which nobody had written there");
+                    return Err(Finding { what, block: Some(block), ops: vec![id] });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a value is nothing, or what a write that began before a read ended put into a block.
+    fn was_written(&self, value: Value, block: Block, read: &Record) -> bool {
+        let Some(op) = (value >> 32).checked_sub(1).and_then(|op| u32::try_from(op).ok()) else { return value == 0 };
+        let Some(record) = self.records.get(op as usize) else { return false };
+        let blocks = record.first.index..record.first.index + record.blocks;
+        let there = record.first.image == block.image && blocks.contains(&block.index);
+        let began = read.end.is_none_or(|end| record.start < end);
+        value == tag(op, block) && record.what == What::Write && there && began
+    }
+
     /// What each operation did to each object.
     fn pieces(&self) -> Vec<Piece<'_>> {
         let mut pieces = Vec::new();
@@ -298,6 +324,25 @@ mod tests {
         let mut mixed = bytes(Some(9), 0, 1);
         mixed[2048..].fill(0);
         assert!(history.read(read, &mixed).is_err());
+    }
+
+    #[test]
+    fn where_old_values_may_come_back_invented_ones_may_not() {
+        let mut history = History::default();
+        let old = history.call(1, block(2), 2, What::Write);
+        history.done(old);
+        let new = history.call(1, block(2), 2, What::Write);
+        history.done(new);
+        let read = |history: &mut History, bytes: &[u8]| {
+            let read = history.call(2, block(2), 2, What::Read(Vec::new()));
+            history.read(read, bytes).expect("whole blocks");
+            history.check_origins().is_ok()
+        };
+        assert!(read(&mut history, &bytes(Some(old), 2, 2)) && read(&mut history, &bytes(None, 2, 2)));
+        assert!(!history.check().0.is_empty(), "which is no promise of a pool within its budget");
+        let later = u32::try_from(history.len()).expect("few") + 1;
+        assert!(!read(&mut history.clone(), &bytes(Some(later), 2, 2)), "before it was written");
+        assert!(!read(&mut history.clone(), &bytes(Some(new), 3, 2)), "of another block");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! `run`: many seeds, on several cores, with a verdict at the end.
 
 use super::{first_lines, named, scenarios_of};
-use crate::case::{Case, open_folder};
-use crate::cluster::pool::PoolChoice;
+use crate::case::{Case, Choice, open_folder};
 use crate::determinism::{ONE_IN, repeat};
 use crate::marks;
 use crate::run::{Recording, Report, run_case};
@@ -30,12 +29,10 @@ pub struct RunArgs {
     /// Scenario; all scenarios in turn with `all`.
     #[arg(long, default_value = "mix")]
     scenario: String,
-    /// The pool, such as `replicated:3`, `ec:2+1,lazy` or `xor:2+1,immediate`, or `copies` (2 or 3, as drawn); without it
-    /// the mix draws it, other scenarios have copies.
-    #[arg(long)]
-    pool: Option<PoolChoice>,
+    #[command(flatten)]
+    choice: Choice,
     /// A file with the whole configuration; each seed runs it with delays and draws of its own.
-    #[arg(long, conflicts_with_all = ["scenario", "pool"])]
+    #[arg(long, conflicts_with_all = ["scenario", "pool", "topology"])]
     config: Option<PathBuf>,
     /// Seeds at a time.
     #[arg(long, default_value_t = 2)]
@@ -68,6 +65,7 @@ struct Totals {
     events: u64,
     operations: u64,
     faults: u64,
+    suppressed: u64,
     undecided: u64,
     simulated_ns: u64,
     failures: Vec<(String, String)>,
@@ -107,7 +105,7 @@ impl Work<'_> {
             return Some((case, self.scenarios[0]));
         }
         let scenario = self.scenarios[usize::try_from(n % self.scenarios.len() as u64).expect("few")];
-        Some((Case::drawn(seed, scenario, self.args.pool), scenario))
+        Some((Case::drawn(seed, scenario, self.args.choice), scenario))
     }
 
     fn carry_out(&self, case: Case, scenario: &'static Scenario) -> Done {
@@ -192,6 +190,7 @@ impl Totals {
         self.events += report.events;
         self.operations += report.tally.done;
         self.faults += report.tally.faults;
+        self.suppressed += report.tally.suppressed;
         self.undecided += report.tally.undecided;
         self.simulated_ns += report.simulated_ns;
         for (name, count) in &report.marks {
@@ -202,7 +201,7 @@ impl Totals {
         }
         let broken = report.failure.as_ref().map(|failure| failure.what.clone());
         let Some(what) = differs.clone().or(broken) else { return Ok(()) };
-        let which = named(report.seed, &case.scenario, args.pool);
+        let which = named(report.seed, &case.scenario, args.choice);
         let file = Case { broken: what.clone(), ..case.clone() };
         let path = file.place(&args.failures.clone().unwrap_or_else(open_folder));
         file.write(&path)?;
@@ -221,14 +220,15 @@ impl Totals {
     fn line(&self, begun: Instant) -> String {
         let seconds = begun.elapsed().as_secs_f64();
         format!(
-            "{:>7} seeds in {seconds:.0} s ({:.1}/s), {:.1} simulated hours, {:.2} M events, {} operations, {} faults, \
-             {} run twice, {} failures",
+            "{:>7} seeds in {seconds:.0} s ({:.1}/s), {:.1} simulated hours, {:.2} M events, {} operations, {} faults \
+             ({} suppressed: beyond the promise), {} run twice, {} failures",
             self.seeds,
             self.seeds as f64 / seconds,
             self.simulated_ns as f64 / 3.6e12,
             self.events as f64 / 1e6,
             self.operations,
             self.faults,
+            self.suppressed,
             self.repeated,
             self.failures.len()
         )
@@ -257,7 +257,7 @@ impl Totals {
     /// Whether everything that a campaign of this length should meet was met; says what was not.
     fn judge_marks(&self, args: &RunArgs, scenario: &str) -> bool {
         let never = marks::never_hit(&self.marks);
-        if !never.is_empty() && scenario == "mix" && args.pool.is_none() && args.config.is_none() {
+        if !never.is_empty() && scenario == "mix" && args.choice == Choice::default() && args.config.is_none() {
             println!("marks never hit: {}", never.join("; "));
             if self.seeds >= marks::SEEDS {
                 println!("a campaign of {} seeds is to hit all of them", marks::SEEDS);

@@ -1,8 +1,7 @@
 //! `compare`: two builds of the simulator must give the same runs, such as one with and one without optimisation.
 
 use super::{Which, named, scenario};
-use crate::case::Case;
-use crate::cluster::pool::PoolChoice;
+use crate::case::{Case, Choice};
 use crate::determinism::{differing, first_difference};
 use crate::run::{Recording, run_case};
 use clap::Parser;
@@ -24,9 +23,8 @@ pub struct CompareArgs {
     /// Scenario.
     #[arg(long, default_value = "mix")]
     scenario: String,
-    /// The pool.
-    #[arg(long)]
-    pool: Option<PoolChoice>,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 #[derive(Parser)]
@@ -58,7 +56,7 @@ pub fn trace(args: &TraceArgs) -> Result<ExitCode, String> {
 pub fn compare(args: &CompareArgs) -> Result<ExitCode, String> {
     let scenario = scenario(&args.scenario)?;
     for seed in args.from..args.from + args.seeds {
-        let case = Case::drawn(seed, scenario, args.pool);
+        let case = Case::drawn(seed, scenario, args.choice);
         let report = run_case(&case, scenario, &Recording::default());
         let mut own = report.checkpoints.clone();
         own.extend([report.trace, report.events]);
@@ -84,7 +82,7 @@ impl CompareArgs {
     fn ask(&self, seed: u64, window: Option<&Range<u64>>) -> Result<Vec<String>, String> {
         let complain = |error| format!("cannot ask {}: {error}", self.other.display());
         let mut command = Command::new(&self.other);
-        command.arg("trace").args(named(seed, &self.scenario, self.pool).split(' '));
+        command.arg("trace").args(named(seed, &self.scenario, self.choice).split(' '));
         if let Some(window) = window {
             command.args(["--from", &window.start.to_string(), "--to", &window.end.to_string()]);
         }

@@ -11,6 +11,9 @@ const WIDTH: usize = 200;
 /// Lines of what was broken: some findings describe the whole cluster.
 const BROKEN_LINES: usize = 16;
 
+/// Suppressed faults that are shown, the last ones.
+const SUPPRESSED_LINES: usize = 8;
+
 #[derive(Parser)]
 pub struct ReproArgs {
     #[command(flatten)]
@@ -71,13 +74,18 @@ fn words_of(failure: &Failure) -> Vec<String> {
 fn print(report: &Report) {
     println!("{}", report.config);
     println!(
-        "  {} events, {:.3} simulated seconds, {} operations, {} faults, hash {:016x}",
+        "  {} events, {:.3} simulated seconds, {} operations, {} faults ({} suppressed: beyond the promise), hash {:016x}",
         report.events,
         report.simulated_ns as f64 / 1e9,
         report.tally.done,
         report.tally.faults,
+        report.tally.suppressed,
         report.trace
     );
+    let suppressed = &report.suppressed;
+    for line in &suppressed[suppressed.len().saturating_sub(SUPPRESSED_LINES)..] {
+        println!("  suppressed: {line}");
+    }
 }
 
 fn show(failure: &Failure) {

@@ -9,8 +9,7 @@ mod look;
 mod plant;
 mod reduce;
 
-use crate::case::Case;
-use crate::cluster::pool::PoolChoice;
+use crate::case::{Case, Choice};
 use crate::plan::Plan;
 use crate::scenarios::{ALL, Scenario};
 use ashlar_faultinject::plan::FaultPlan;
@@ -62,11 +61,10 @@ struct Which {
     /// Scenario.
     #[arg(long, default_value = "mix")]
     scenario: String,
-    /// The pool, if it was given.
-    #[arg(long)]
-    pool: Option<PoolChoice>,
+    #[command(flatten)]
+    choice: Choice,
     /// In place of a seed: a file with the whole configuration, as failing runs and `shrink` write them.
-    #[arg(long, conflicts_with_all = ["seed", "scenario", "pool"])]
+    #[arg(long, conflicts_with_all = ["seed", "scenario", "pool", "topology"])]
     config: Option<PathBuf>,
     /// A list of faults, as runs on real processes write it: they come in place of those that the seed draws.
     #[arg(long, conflicts_with = "config")]
@@ -82,7 +80,7 @@ impl Which {
         plant::switch(self.planted.as_deref())?;
         let mut case = match (&self.config, self.seed) {
             (Some(path), _) => Case::read(path)?,
-            (None, seed) => Case::drawn(seed.expect("one of both"), scenario(&self.scenario)?, self.pool),
+            (None, seed) => Case::drawn(seed.expect("one of both"), scenario(&self.scenario)?, self.choice),
         };
         if let Some(path) = &self.faults {
             case.plan = Some(faults_of(path)?);
@@ -95,7 +93,7 @@ impl Which {
     fn words(&self) -> String {
         let mut words = match (&self.config, self.seed) {
             (Some(path), _) => format!("--config {}", path.display()),
-            (None, seed) => named(seed.expect("one of both"), &self.scenario, self.pool),
+            (None, seed) => named(seed.expect("one of both"), &self.scenario, self.choice),
         };
         if let Some(faults) = &self.faults {
             words += &format!(" --faults {}", faults.display());
@@ -116,10 +114,9 @@ fn faults_of(path: &std::path::Path) -> Result<Plan, String> {
 }
 
 /// The arguments that name a run.
-fn named(seed: u64, scenario: &str, pool: Option<PoolChoice>) -> String {
+fn named(seed: u64, scenario: &str, choice: Choice) -> String {
     let scenario = if scenario == "mix" { String::new() } else { format!(" --scenario {scenario}") };
-    let pool = pool.map(|pool| format!(" --pool {pool}")).unwrap_or_default();
-    format!("{seed}{scenario}{pool}")
+    format!("{seed}{scenario}{choice}")
 }
 
 /// Runs the command line.
@@ -187,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_names_a_run_is_read_back() {
-        for words in ["57", "57 --scenario calm", "8 --pool ec:2+1,lazy"] {
+        for words in ["57", "57 --scenario calm", "8 --pool ec:2+1,lazy --topology 12:3 --profile over-budget"] {
             let line = format!("ashlar-sim repro {words}");
             let Command::Repro(args) = Args::parse_from(line.split(' ')).command else { panic!("another command") };
             assert_eq!(args.which().words(), words);

@@ -1,5 +1,6 @@
 //! Building a cluster as its configuration says.
 
+use super::atlas::Atlas;
 use super::{ClientState, Cluster, Config, POOL, Process, Spec, StoreKind, StoreSpec, Tally, chaos};
 use crate::check::contents::Contents;
 use crate::check::history::History;
@@ -11,12 +12,13 @@ use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::buf::UNIT;
 use ashlar_core::id::{ClusterUuid, OsdId, Revision, StoreUuid};
 use ashlar_core::io::Device;
-use ashlar_core::map::{Global, Pool, Pools, Tree, TreeNode, keys};
+use ashlar_core::map::{Global, Levels, Pool, Pools, Tree, TreeNode, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::{Durability, Format, OpenConfig, Overwrites, Way, format as format_store};
 use ashlar_core::time::Duration;
+use ashlar_core::wire::Versions;
 use ashlar_faultinject::disk::{DiskModel, Latency};
 use ashlar_faultinject::link::{HostId, LinkModel};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +75,13 @@ impl Cluster {
             marks: BTreeMap::new(),
             tally: Tally::default(),
             chaos: chaos::Chaos::new(rng.fork()),
+            atlas: Atlas::default(),
+            snapshots: BTreeMap::new(),
+            swapped: None,
+            absent: BTreeSet::new(),
+            leaving: None,
+            members_wanted: config.pg_size,
+            silent_losses: false,
             chaos_next: None,
             log: Vec::new(),
             stop_at: None,
@@ -112,27 +121,31 @@ impl Cluster {
             pg_count: config.pg_count,
             parity_chunks: config.parity_chunks,
             block_size: config.chunk_bytes(),
-            failure_domain: if config.racks { "rack" } else { "host" }.into(),
+            failure_domain: config.failure_domain().into(),
             immediate_commit: config.immediate_commit,
             scrub_interval_s: config.scrub_interval_s,
             ..Pool::default()
         };
-        if config.racks {
+        if config.racks || config.rooms {
             self.put(keys::tree(), &self.tree());
+            let ranks = [("room", 1), ("rack", 2)].map(|(level, rank)| (level.to_string(), rank));
+            self.put(keys::levels(), &Levels(BTreeMap::from(ranks)));
         }
         self.put(keys::global(), &global);
         self.put(keys::pools(), &Pools(BTreeMap::from([(POOL, pool)])));
     }
 
-    /// Two hosts to a rack.
+    /// Hosts in racks, and racks in rooms if there are any.
     fn tree(&self) -> Tree {
         let mut tree = Tree::default();
         let first = self.config.mons;
         for host in 0..self.config.osds / self.config.osds_per_host {
-            let (rack, node) =
-                (format!("rack{}", host / 2), |level: &str, parent| TreeNode { level: Some(level.into()), parent });
+            let node = |level: &str, parent| TreeNode { level: Some(level.into()), parent };
+            let (rack, room) = self.config.place_of_host(host);
+            let (rack, room) = (format!("rack{rack}"), self.config.rooms.then(|| format!("room{room}")));
             tree.0.insert(format!("host{}", first + host), node("host", Some(rack.clone())));
-            tree.0.insert(rack, node("rack", None));
+            tree.0.insert(rack, node("rack", room.clone()));
+            room.into_iter().for_each(|room| drop(tree.0.insert(room, node("room", None))));
         }
         tree
     }
@@ -147,7 +160,8 @@ impl Cluster {
     fn add_nodes(&mut self, rng: &mut Rng) {
         for _ in 0..self.config.mons {
             let host = self.world.add_host();
-            let node = self.add_node(host, rng, |address| Spec::Mon { cluster: CLUSTER, address });
+            let node =
+                self.add_node(host, rng, |address| Spec::Mon { cluster: CLUSTER, address, versions: Versions::OURS });
             self.mons.push(node);
         }
         let mut host = HostId(0);
@@ -164,6 +178,7 @@ impl Cluster {
                 host: name,
                 store,
                 noted,
+                versions: Versions::OURS,
             });
             self.osds.push(node);
             self.add_disk(node);
@@ -172,12 +187,14 @@ impl Cluster {
             let host = self.world.add_host();
             let seeds: Vec<String> =
                 self.mons.iter().chain(&self.osds[..1]).map(|node| World::<Process>::address(*node)).collect();
-            let node = self.add_node(host, rng, |_| Spec::Client { seeds });
+            let node = self.add_node(host, rng, |_| Spec::Client { seeds, versions: Versions::OURS });
             let (images, opening, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-            let state = ClientState { node, images, opening, open, left: 0, rng: rng.fork() };
+            let state = ClientState { node, images, opening, open, left: 0, rng: rng.fork(), fenced: None };
             self.clients.push(state);
         }
-        for node in self.world.node_ids() {
+        let late = self.osds.iter().rev().take(self.config.late_osds() as usize);
+        self.absent = late.copied().collect();
+        for node in self.world.node_ids().filter(|node| !self.absent.contains(node)) {
             self.world.start(node);
         }
     }

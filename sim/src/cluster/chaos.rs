@@ -1,18 +1,19 @@
-//! Faults while the load runs: drawn from the mix of the configuration, on targets drawn here, within the budget of what
-//! the pool promises to survive.
+//! Faults while the load runs: drawn from the mix of the configuration, on targets drawn here.
 //!
-//! Invariant (the budget): a disk is replaced only while every group is clean on all its members, so that no replacement
-//! takes the last copy of anything.
+//! Owns when which fault happens, and those of processes, power, the network and the metadata store. Does not own what may be
+//! lost (`atlas.rs`), faults of disks (`disks.rs`), and what administrators do (`admin.rs`).
 
-use super::{CALL_FAULT, CALL_FAULTS_OFF, Cluster};
+use super::{CALL_FAULT, CALL_FAULTS_OFF, CALL_KILL, Cluster};
 use crate::plan::Fault;
 use crate::world::{META_HOST, MetaFaults, NodeId};
-use ashlar_core::id::OsdId;
 use ashlar_core::io::Device;
 use ashlar_core::rng::Rng;
+use ashlar_core::store::{ObjectStore, StoreState};
 use ashlar_core::time::Duration;
-use ashlar_faultinject::disk::{DiskFaults, Outcome};
+use ashlar_faultinject::disk::{Outcome, SimDisk};
+use ashlar_faultinject::link::HostId;
 use ashlar_faultinject::mix::FaultKind;
+use std::collections::BTreeSet;
 
 /// State of the faults.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ impl Chaos {
         self.on
     }
 
-    fn millis(&mut self, low: u64, high: u64) -> Duration {
+    pub(super) fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::millis(self.rng.between(low, high))
     }
 
@@ -83,36 +84,63 @@ impl Cluster {
         self.world.note(|| format!("fault: {}", kind.name()));
         self.tally.faults += 1;
         let in_script = self.decisions.leave_script();
-        self.let_happen(kind);
+        if self.let_happen(kind) {
+            *self.marks.entry(kind.mark()).or_default() += 1;
+        }
         if in_script {
             self.decisions.enter_script();
         }
     }
 
-    fn let_happen(&mut self, kind: FaultKind) {
+    /// Whether it happened: there may be nothing that it could happen to, or too much may have been lost already.
+    fn let_happen(&mut self, kind: FaultKind) -> bool {
         match kind {
             FaultKind::Crash => self.crash_something(),
+            FaultKind::CrashInStart => self.crash_in_start(),
             FaultKind::HostPower => self.cut_power_of_a_host(),
             FaultKind::TotalPower => self.cut_power_of_everything(),
             FaultKind::Pause => self.pause_something(),
+            FaultKind::SlowNode => self.slow_something(),
             FaultKind::Partition => self.split_the_network(),
             FaultKind::OneWay => self.cut_one_direction(),
             FaultKind::Reset => self.reset_something(),
+            FaultKind::HalfOpen => self.half_open_something(),
+            FaultKind::DamagedLinks => self.damage_links(),
             FaultKind::MetaCut => self.cut_a_host_from_meta(),
-            FaultKind::MetaOutage => {
-                let length = self.chaos.millis(100, 6000);
-                self.world.meta_outage(length);
-            }
+            FaultKind::MetaOutage => self.stop_meta(),
             FaultKind::MetaUnknown => self.make_meta_unreliable(),
-            FaultKind::LeaseExpiry => drop(self.world.expire_a_lease()),
-            FaultKind::WatchLost => drop(self.world.lose_a_watch()),
+            FaultKind::MetaCompaction => self.world.compact_meta(),
+            FaultKind::LeaseExpiry => self.world.expire_a_lease(),
+            FaultKind::WatchLost => self.world.lose_a_watch(),
+            FaultKind::WatchRepeats => self.repeat_watches(),
             FaultKind::Wipe => self.replace_a_disk(),
-            FaultKind::Reweight => self.change_a_weight(),
+            FaultKind::DeadDisk => self.let_a_disk_die(),
+            FaultKind::OldDisk => self.put_back_an_old_disk(),
+            FaultKind::SwappedDisks => self.swap_disks(),
             FaultKind::DiskStall => self.stall_a_disk(),
-            FaultKind::LatentError => self.spoil_a_page(false),
-            FaultKind::BitRot => self.spoil_a_page(true),
+            FaultKind::SlowDisk => self.slow_a_disk(),
             FaultKind::DiskError => self.make_a_disk_fail(),
+            FaultKind::ReadError => self.fail_reads(),
+            FaultKind::Astray => self.let_writes_go_astray(),
+            FaultKind::LyingFlush => self.let_flushes_lie(),
+            FaultKind::LatentError | FaultKind::BitRot => self.spoil_a_page(kind),
+            FaultKind::Reweight => self.change_a_weight(),
+            FaultKind::PgCount => self.change_pg_count(),
+            FaultKind::PoolChange => self.change_the_pool(),
+            FaultKind::Membership => self.change_membership(),
+            FaultKind::Fence => self.fence_a_client(),
+            FaultKind::Upgrade => self.upgrade_something(),
         }
+    }
+
+    /// A number below a bound, drawn for a fault.
+    pub(super) fn chaos_below(&mut self, bound: u64) -> u64 {
+        self.chaos.rng.below(bound)
+    }
+
+    /// One of these, drawn for a fault.
+    pub(super) fn chaos_pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        self.chaos.pick(from)
     }
 
     fn draw_daemon(&mut self) -> Option<NodeId> {
@@ -120,8 +148,22 @@ impl Cluster {
         self.chaos.pick(&nodes)
     }
 
-    fn crash_something(&mut self) {
-        let Some(mut node) = self.draw_daemon() else { return };
+    /// Half of the time one whose disk has not written everything yet, where power is missed most.
+    fn draw_victim(&mut self) -> Option<NodeId> {
+        if self.chaos.rng.chance(1, 2) {
+            let osds = self.osds.clone().into_iter();
+            let pending = |disk: &mut SimDisk| disk.pending() > 0;
+            let busy: Vec<NodeId> =
+                osds.filter(|node| self.world.disk_mut(*node, Device::Data).is_some_and(pending)).collect();
+            if let Some(node) = self.chaos.pick(&busy) {
+                return Some(node);
+            }
+        }
+        self.draw_daemon()
+    }
+
+    fn crash_something(&mut self) -> bool {
+        let Some(mut node) = self.draw_daemon() else { return false };
         // With a client of a lazy pool go its unsynced writes, which nobody can tell from lost ones.
         if self.chaos.rng.chance(1, 15) && !self.config.is_lazy() {
             let clients: Vec<NodeId> = self.clients.iter().map(|client| client.node).collect();
@@ -130,9 +172,45 @@ impl Cluster {
         let after = if self.chaos.rng.chance(1, 2) { self.chaos.millis(1, 100) } else { self.chaos.millis(100, 5000) };
         self.kill(node);
         self.start_later(node, after);
+        true
     }
 
-    fn start_later(&mut self, node: NodeId, after: Duration) {
+    /// An OSD dies and dies again while it starts.
+    fn crash_in_start(&mut self) -> bool {
+        let Some(node) = self.draw_osd() else { return false };
+        self.kill(node);
+        self.start_and_kill(node);
+        true
+    }
+
+    fn start_and_kill(&mut self, node: NodeId) {
+        let (after, later) = (self.chaos.millis(1, 20), Duration::micros(self.chaos.rng.between(10, 40_000)));
+        self.start_later(node, after);
+        self.world.call_at(self.world.now() + after + later, CALL_KILL + u64::from(node.0));
+    }
+
+    /// What was started a moment ago dies.
+    pub(super) fn kill_again(&mut self, node: NodeId) {
+        if !self.chaos.on {
+            return;
+        }
+        let starting = self.world.node(node).and_then(|process| process.osd());
+        if starting.is_some_and(|osd| osd.groups().store().state() == StoreState::Opening) {
+            self.mark("sim: an OSD ends while it opens its store");
+        }
+        self.kill(node);
+        if self.chaos.rng.chance(1, 2) {
+            return self.start_and_kill(node);
+        }
+        let after = self.chaos.millis(1, 1000);
+        self.start_later(node, after);
+    }
+
+    pub(super) fn start_later(&mut self, node: NodeId, after: Duration) {
+        // An OSD that was forgotten is started by whoever adds it again.
+        if self.absent.contains(&node) {
+            return;
+        }
         self.world.start_after(node, after);
         if let Some(index) = self.clients.iter().position(|client| client.node == node) {
             let at = self.world.now() + after;
@@ -140,16 +218,29 @@ impl Cluster {
         }
     }
 
-    fn cut_power_of_a_host(&mut self) {
-        let Some(node) = self.draw_daemon() else { return };
-        let host = self.world.host_of(node);
-        let outcome = Outcome::draw(&mut self.chaos.rng);
-        let after = self.chaos.millis(20, 5000);
-        self.power_off(host, outcome);
-        self.power_on_later(host, after);
+    /// A host, or now and then its whole rack.
+    fn cut_power_of_a_host(&mut self) -> bool {
+        let Some(node) = self.draw_victim() else { return false };
+        let rack = self.config.racks && self.chaos.rng.chance(1, 3);
+        let hosts = if rack { self.rack_of(node) } else { vec![self.world.host_of(node)] };
+        for host in hosts {
+            let outcome = Outcome::draw(&mut self.chaos.rng);
+            let after = self.chaos.millis(20, 5000);
+            self.power_off(host, outcome);
+            self.power_on_later(host, after);
+        }
+        true
     }
 
-    fn power_on_later(&mut self, host: ashlar_faultinject::link::HostId, after: Duration) {
+    /// The hosts of a node's rack; of a monitor, its own.
+    fn rack_of(&self, node: NodeId) -> Vec<HostId> {
+        let rack = |osd: NodeId| Some(self.osds.iter().position(|other| *other == osd)? / self.config.osds_per_rack());
+        let Some(wanted) = rack(node) else { return vec![self.world.host_of(node)] };
+        let hosts = self.osds.iter().filter(|osd| rack(**osd) == Some(wanted)).map(|osd| self.world.host_of(*osd));
+        hosts.collect::<BTreeSet<HostId>>().into_iter().collect()
+    }
+
+    fn power_on_later(&mut self, host: HostId, after: Duration) {
         self.world.power_on_after(host, after);
         for node in self.world.node_ids().collect::<Vec<_>>() {
             if self.world.host_of(node) == host {
@@ -159,7 +250,7 @@ impl Cluster {
         }
     }
 
-    fn cut_power_of_everything(&mut self) {
+    fn cut_power_of_everything(&mut self) -> bool {
         let outcome = Outcome::draw(&mut self.chaos.rng);
         self.power_off_everything(outcome);
         let nodes: Vec<NodeId> = self.osds.iter().chain(&self.mons).copied().collect();
@@ -168,17 +259,29 @@ impl Cluster {
             let after = self.chaos.millis(20, 2000);
             self.power_on_later(host, after);
         }
+        true
     }
 
-    fn pause_something(&mut self) {
-        let Some(node) = self.draw_daemon() else { return };
+    fn pause_something(&mut self) -> bool {
+        let Some(node) = self.draw_daemon() else { return false };
         let length =
             if self.chaos.rng.chance(2, 3) { self.chaos.millis(10, 1000) } else { self.chaos.millis(1000, 8000) };
         self.world.pause(node, length);
+        true
+    }
+
+    /// A process is slow to take what it is sent.
+    fn slow_something(&mut self) -> bool {
+        let nodes: Vec<NodeId> = self.world.node_ids().collect();
+        let Some(node) = self.chaos.pick(&nodes) else { return false };
+        let by = self.chaos.millis(1, 120);
+        self.world.slow_down(node, by);
+        self.end_faults_later();
+        true
     }
 
     /// Splits all hosts (clients' and the metadata store too, sometimes) into two sides.
-    fn split_the_network(&mut self) {
+    fn split_the_network(&mut self) -> bool {
         let mut sides = [Vec::new(), Vec::new()];
         let nodes: Vec<NodeId> = self.world.node_ids().collect();
         for node in nodes {
@@ -192,30 +295,55 @@ impl Cluster {
         let [one, other] = sides;
         self.world.change_fabric(|fabric| fabric.partition(&one, &other));
         self.end_faults_later();
+        true
     }
 
-    fn cut_one_direction(&mut self) {
+    fn cut_one_direction(&mut self) -> bool {
         let nodes: Vec<NodeId> = self.world.node_ids().collect();
-        let (Some(from), Some(to)) = (self.chaos.pick(&nodes), self.chaos.pick(&nodes)) else { return };
+        let (Some(from), Some(to)) = (self.chaos.pick(&nodes), self.chaos.pick(&nodes)) else { return false };
         self.cut_one_way(from, to);
         self.end_faults_later();
+        true
     }
 
-    fn cut_a_host_from_meta(&mut self) {
-        if let Some(node) = self.draw_daemon() {
-            self.cut_from_meta(node);
-            self.end_faults_later();
-        }
-    }
-
-    fn make_meta_unreliable(&mut self) {
-        let unknown_ppm = self.chaos.rng.between(50_000, 600_000);
-        self.world.set_meta_faults(MetaFaults { unknown_ppm, watch_lost_ppm: 20_000 });
+    /// Of some messages a bit flips on the way, where no checksum of the network notices.
+    fn damage_links(&mut self) -> bool {
+        let ppm = self.chaos.rng.between(200, 4_000);
+        self.world.set_damage_of_links(ppm);
         self.end_faults_later();
+        true
+    }
+
+    fn cut_a_host_from_meta(&mut self) -> bool {
+        let Some(node) = self.draw_daemon() else { return false };
+        self.cut_from_meta(node);
+        self.end_faults_later();
+        true
+    }
+
+    fn stop_meta(&mut self) -> bool {
+        let long = self.chaos.rng.chance(1, 8);
+        let length = if long { self.chaos.millis(6_000, 120_000) } else { self.chaos.millis(100, 6000) };
+        self.world.meta_outage(length);
+        true
+    }
+
+    fn repeat_watches(&mut self) -> bool {
+        let watch_repeat_ppm = self.chaos.rng.between(50_000, 800_000);
+        self.world.set_meta_faults(MetaFaults { watch_repeat_ppm, ..MetaFaults::default() });
+        self.end_faults_later();
+        true
+    }
+
+    fn make_meta_unreliable(&mut self) -> bool {
+        let unknown_ppm = self.chaos.rng.between(50_000, 600_000);
+        self.world.set_meta_faults(MetaFaults { unknown_ppm, watch_lost_ppm: 20_000, ..MetaFaults::default() });
+        self.end_faults_later();
+        true
     }
 
     /// Cuts and unreliability end together, after a while.
-    fn end_faults_later(&mut self) {
+    pub(super) fn end_faults_later(&mut self) {
         let length =
             if self.chaos.rng.chance(1, 2) { self.chaos.millis(50, 800) } else { self.chaos.millis(800, 8000) };
         self.world.call_at(self.world.now() + length, CALL_FAULTS_OFF);
@@ -224,85 +352,33 @@ impl Cluster {
     pub(super) fn end_short_faults(&mut self) {
         self.world.set_meta_faults(MetaFaults::default());
         self.end_disk_faults();
+        self.world.set_damage_of_links(0);
+        for node in self.world.node_ids().collect::<Vec<_>>() {
+            self.world.slow_down(node, Duration::ZERO);
+        }
         self.heal();
     }
 
-    fn reset_something(&mut self) {
+    fn reset_something(&mut self) -> bool {
         let connections = self.world.connections();
-        let Some(conn) = self.chaos.pick(&connections) else { return };
-        if self.chaos.rng.chance(1, 6) {
-            let end = usize::from(self.chaos.rng.chance(1, 2));
-            self.world.black_hole(conn, end);
-        } else {
-            self.world.reset(conn);
-        }
+        let Some(conn) = self.chaos.pick(&connections) else { return false };
+        self.world.reset(conn);
+        true
     }
 
-    fn replace_a_disk(&mut self) {
-        let all_run = self.osds.iter().all(|node| self.world.is_running(*node));
-        if !all_run || !self.all_whole() {
-            return; // Beyond the budget.
-        }
-        // Together with damage on the first OSD's disk, only that one is replaced.
-        let damage = self.config.has_damage();
-        let Some(node) = (if damage { self.osds.first().copied() } else { self.draw_osd() }) else { return };
-        self.kill(node);
-        self.wipe(node);
-        let after = self.chaos.millis(1, 3000);
-        self.start_later(node, after);
+    /// A connection swallows what one end sends, though its path is open.
+    fn half_open_something(&mut self) -> bool {
+        let connections = self.world.connections();
+        let Some(conn) = self.chaos.pick(&connections) else { return false };
+        let end = usize::from(self.chaos.rng.chance(1, 2));
+        self.world.black_hole(conn, end);
+        true
     }
 
-    fn draw_osd(&mut self) -> Option<NodeId> {
-        let osds = self.osds.clone();
+    /// An OSD that takes part: not one that was forgotten, or is not there yet.
+    pub(super) fn draw_osd(&mut self) -> Option<NodeId> {
+        let osds = self.osds.iter().copied().filter(|node| !self.absent.contains(node));
+        let osds: Vec<NodeId> = osds.collect();
         self.chaos.pick(&osds)
-    }
-
-    fn stall_a_disk(&mut self) {
-        let Some(node) = self.draw_osd() else { return };
-        let length =
-            if self.chaos.rng.chance(2, 3) { self.chaos.millis(10, 1000) } else { self.chaos.millis(1000, 10_000) };
-        let until = self.world.now() + length;
-        if let Some(disk) = self.world.disk_mut(node, Device::Data) {
-            disk.stall(until);
-        }
-    }
-
-    /// Damage hits one OSD only in a run, and only where two other members may be lost.
-    fn spoil_a_page(&mut self, rots: bool) {
-        if !self.config.has_damage() {
-            return;
-        }
-        let node = self.osds[0];
-        let pages = self.world.disk_mut(node, Device::Data).map(|disk| disk.written_pages()).unwrap_or_default();
-        let Some(page) = self.chaos.pick(&pages) else { return };
-        if rots {
-            self.world.rot(node, page);
-        } else if let Some(disk) = self.world.disk_mut(node, Device::Data) {
-            disk.make_unreadable(page);
-        }
-    }
-
-    fn make_a_disk_fail(&mut self) {
-        let Some(node) = self.draw_osd() else { return };
-        let (write_error_ppm, flush_error_ppm) = (self.chaos.rng.below(50_000), self.chaos.rng.below(50_000));
-        if let Some(disk) = self.world.disk_mut(node, Device::Data) {
-            disk.set_faults(DiskFaults { write_error_ppm, flush_error_ppm, ..DiskFaults::default() });
-        }
-        self.end_faults_later();
-    }
-
-    /// Disks answer without errors from now on; damaged pages stay damaged.
-    pub(super) fn end_disk_faults(&mut self) {
-        for node in self.osds.clone() {
-            if let Some(disk) = self.world.disk_mut(node, Device::Data) {
-                disk.set_faults(DiskFaults::default());
-            }
-        }
-    }
-
-    fn change_a_weight(&mut self) {
-        let osd = OsdId(u32::try_from(self.chaos.rng.between(1, u64::from(self.config.osds))).expect("few"));
-        let reweight = [0.0, 0.3, 1.0, 1.0][usize::try_from(self.chaos.rng.below(4)).expect("below 4")];
-        self.reweight(osd, reweight);
     }
 }

@@ -4,7 +4,7 @@ use ashlar_core::id::OsdId;
 use ashlar_core::map::{ImmediateCommit, Scheme};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
-use ashlar_faultinject::mix::{FaultKind, FaultMix};
+use ashlar_faultinject::mix::FaultMix;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -65,6 +65,15 @@ pub struct Config {
     pub disk_bytes: u64,
     /// Two hosts are a rack, and members are in different racks.
     pub racks: bool,
+    /// Two racks are a room, and members are in different rooms where there are enough.
+    #[serde(default)]
+    pub rooms: bool,
+    /// OSDs that are added while the load runs, if as many can be spared.
+    #[serde(default)]
+    pub late: u32,
+    /// More is lost than the pool promises to survive.
+    #[serde(default)]
+    pub over_budget: bool,
     /// OSDs that share a host (and its power).
     pub osds_per_host: u32,
     /// Number of monitors.
@@ -117,24 +126,6 @@ pub struct Config {
 /// Room for the whole image several times over, and for the log to wrap around within a run.
 const DISK_BYTES: u64 = 16 << 20;
 
-/// Faults of runs on the reference store: whatever does not need a disk.
-const WITHOUT_DISKS: &[FaultKind] = &[
-    FaultKind::Crash,
-    FaultKind::HostPower,
-    FaultKind::TotalPower,
-    FaultKind::Pause,
-    FaultKind::Partition,
-    FaultKind::OneWay,
-    FaultKind::Reset,
-    FaultKind::MetaCut,
-    FaultKind::MetaOutage,
-    FaultKind::MetaUnknown,
-    FaultKind::LeaseExpiry,
-    FaultKind::WatchLost,
-    FaultKind::Wipe,
-    FaultKind::Reweight,
-];
-
 impl Config {
     /// Draws a configuration.
     pub fn draw(seed: u64) -> Config {
@@ -147,16 +138,15 @@ impl Config {
         let osds = u32::try_from(hosts * osds_per_host).expect("few");
         let lease_ms = rng.between(100, 600);
         let store = StoreKind::draw(rng);
-        let kinds = match store {
-            StoreKind::Model => WITHOUT_DISKS,
-            StoreKind::Log { .. } => FaultKind::ALL,
-        };
-        Config {
+        let mut config = Config {
             seed,
             osds,
             osds_per_host: u32::try_from(osds_per_host).expect("few"),
             disk_bytes: DISK_BYTES,
             racks: false,
+            rooms: false,
+            late: 0,
+            over_budget: false,
             mons: if rng.chance(1, 2) { 1 } else { 2 },
             scheme: Scheme::Replicated,
             parity_chunks: 0,
@@ -177,10 +167,11 @@ impl Config {
             lease_ms,
             heartbeat_timeout_ms: rng.between(lease_ms.max(300), 1500),
             load: LoadConfig::draw(rng),
-            mix: FaultMix::draw(rng, kinds),
+            mix: FaultMix::none(),
             check_every: 1,
-        }
-        .with_slow_moves(&mut Rng::new(seed ^ 0x00c0_ffee_0000_0002))
+        };
+        config.mix = FaultMix::draw(rng, config.kinds().filter(|kind| !kind.is_beyond_promises()));
+        config.with_slow_moves(&mut Rng::new(seed ^ 0x00c0_ffee_0000_0002))
     }
 
     /// In some runs moving a group takes seconds, so that intervals change while it lasts.
@@ -226,6 +217,9 @@ impl Config {
         if half() {
             self.scrub_interval_s = scrubs;
         }
+        if half() {
+            self.late = 1;
+        }
         self
     }
 
@@ -249,13 +243,6 @@ impl Config {
     pub fn calm(mut self) -> Config {
         self.mix = FaultMix::none();
         self
-    }
-
-    /// Whether disks lose data for good in this run: one OSD's, and only where two others can be lost, and no write is
-    /// acknowledged that the rest could not supply.
-    pub fn has_damage(&self) -> bool {
-        let spare = self.spare_members() >= 2 && self.pg_minsize > self.data_chunks();
-        spare && (self.mix.has(FaultKind::LatentError) || self.mix.has(FaultKind::BitRot))
     }
 
     /// Blocks of the image.
@@ -309,9 +296,13 @@ impl fmt::Display for Config {
         writeln!(f, "seed {}", self.seed)?;
         writeln!(
             f,
-            "  cluster   {} OSDs ({} per host), {} monitors; {} groups of {} (minsize {}), {}; lease {} ms, dead after {} ms",
+            "  cluster   {} OSDs ({} per host, {} later, {} MiB), apart by {}; {} monitors; {} groups of {} (minsize {}), {}; \
+             lease {} ms, dead after {} ms",
             self.osds,
             self.osds_per_host,
+            self.late_osds(),
+            self.disk_bytes >> 20,
+            self.failure_domain(),
             self.mons,
             self.pg_count,
             self.pg_size,
@@ -357,6 +348,6 @@ impl fmt::Display for Config {
             "            {} % zeroes, {} % of them and of discards of whole objects, {} objects of cells, {} passing images",
             load.zero_percent, load.whole_percent, load.cell_objects, load.passing_images
         )?;
-        write!(f, "  faults    {}", self.mix)
+        write!(f, "  faults    {}{}", if self.over_budget { "over budget: " } else { "" }, self.mix)
     }
 }

@@ -45,11 +45,10 @@ impl Cluster {
     }
 
     /// Where data blocks begin on an OSD's disk, in pages.
-    fn first_data_page(&mut self, node: NodeId) -> u64 {
-        let disk = self.world.disk_mut(node, Device::Data).expect("an OSD with a real store");
-        let superblock = disk.page(0).expect("the disk is formatted");
+    pub(super) fn first_data_page(&mut self, node: NodeId) -> Option<u64> {
+        let superblock = self.world.disk_mut(node, Device::Data)?.page(0)?;
         let place: [u8; 8] = superblock[DATA_OFFSET_AT..][..8].try_into().expect("eight bytes");
-        u64::from_le_bytes(place) / 4096
+        Some(u64::from_le_bytes(place) / 4096)
     }
 
     /// The pages among an OSD's data blocks that hold what clients wrote to an object of an image.
@@ -57,7 +56,7 @@ impl Cluster {
         let layout = self.images[image as usize].layout;
         let first = block / layout.per_object * layout.per_object;
         let range = first..first + layout.per_object;
-        let from = self.first_data_page(node);
+        let from = self.first_data_page(node).expect("a formatted disk");
         let disk = self.world.disk_mut(node, Device::Data).expect("an OSD with a real store");
         let is_of_object = |word: &[u8]| {
             let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
@@ -104,7 +103,7 @@ impl Cluster {
 
     /// From now on an OSD's disk misbehaves, at data blocks only.
     pub fn set_data_faults(&mut self, node: NodeId, faults: DiskFaults) {
-        let from_byte = self.first_data_page(node) * 4096;
+        let from_byte = self.first_data_page(node).expect("a formatted disk") * 4096;
         if let Some(disk) = self.world.disk_mut(node, Device::Data) {
             disk.set_faults(DiskFaults { from_byte, ..faults });
         }

@@ -4,9 +4,12 @@
 //! return the first broken promise as an error; *scripting* (in `script`), for scenarios; *ending*
 //! ([`Cluster::finish`]), which heals everything, demands that it becomes whole, and reads everything back.
 
+mod admin;
+mod atlas;
 mod bootstrap;
 mod chaos;
 pub mod config;
+mod disks;
 mod finish;
 mod harm;
 mod images;
@@ -15,10 +18,13 @@ mod observe;
 mod operators;
 pub mod pool;
 mod process;
+pub mod profile;
 mod rest;
 mod script;
 mod store;
+pub mod topology;
 
+pub use admin::STAGES;
 pub use config::{Config, LoadConfig, StoreKind};
 pub use harm::Harm;
 pub use load::Ask;
@@ -51,7 +57,10 @@ pub const IMAGE: u32 = 0;
 const CALL_FAULT: u64 = 1;
 const CALL_FAULTS_OFF: u64 = 2;
 const CALL_OPERATOR: u64 = 3;
+const CALL_REPLACE_DEAD: u64 = 4;
+const CALL_UNFENCE: u64 = 100;
 const CALL_LOAD: u64 = 1000;
+const CALL_KILL: u64 = 1_000_000;
 
 /// One client and what it is doing.
 #[derive(Clone, Debug)]
@@ -65,6 +74,8 @@ struct ClientState {
     /// Operations of the load that are still to be started.
     left: u32,
     rng: Rng,
+    /// It is fenced off, since this revision.
+    fenced: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +94,8 @@ pub struct Tally {
     pub failed: u64,
     /// Faults that were injected.
     pub faults: u64,
+    /// Of these, how many did not happen, since the pool does not promise to survive them.
+    pub suppressed: u64,
     /// Blocks whose history was too concurrent to decide.
     pub undecided: u64,
 }
@@ -114,6 +127,19 @@ pub struct Cluster {
     marks: BTreeMap<&'static str, u64>,
     tally: Tally,
     chaos: chaos::Chaos,
+    atlas: atlas::Atlas,
+    /// Copies of disks as they were.
+    snapshots: BTreeMap<NodeId, disks::Disks>,
+    /// Two OSDs that have each other's disks.
+    swapped: Option<(NodeId, NodeId)>,
+    /// OSDs that are not part of the cluster: not added yet, or forgotten.
+    absent: BTreeSet<NodeId>,
+    /// The OSD that is being drained.
+    leaving: Option<NodeId>,
+    /// How many members a group should have.
+    members_wanted: u8,
+    /// Acknowledged writes were taken away in ways that nobody can notice.
+    silent_losses: bool,
     chaos_next: Option<FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,
@@ -198,8 +224,15 @@ impl Cluster {
             Stepped::Call(CALL_FAULT) => self.next_fault(),
             Stepped::Call(CALL_FAULTS_OFF) => self.end_short_faults(),
             Stepped::Call(CALL_OPERATOR) => self.operator_acts(),
+            Stepped::Call(CALL_REPLACE_DEAD) => self.replace_dead_disks(),
+            Stepped::Call(token) if token >= CALL_KILL => {
+                self.kill_again(NodeId(u32::try_from(token - CALL_KILL).expect("few")));
+            }
             Stepped::Call(token) if token >= CALL_LOAD => {
                 self.pump(usize::try_from(token - CALL_LOAD).expect("few"))?
+            }
+            Stepped::Call(token) if token >= CALL_UNFENCE => {
+                self.renew_fenced_client(usize::try_from(token - CALL_UNFENCE).expect("few"));
             }
             Stepped::Call(_) | Stepped::World => {}
         }
@@ -319,14 +352,16 @@ impl Cluster {
             Err(error) => {
                 self.tally.failed += 1;
                 self.history.failed(pending.op);
-                if error == OpError::Damaged && (self.config.has_damage() || self.losses_expected) {
+                if error == OpError::Damaged && (self.atlas.has_damage() || self.losses_expected) {
                     // The only good copy may be on an OSD that is down: a refusal, not a lie.
                     return Ok(());
                 }
-                if error == OpError::NoSpace && self.somebody_is_full() {
+                if error == OpError::NoSpace && (self.config.may_be_full() || self.somebody_is_full()) {
                     return Ok(());
                 }
-                if matches!(error, OpError::Fenced | OpError::Locked) && self.refusals_expected {
+                let client = self.history.records()[pending.op as usize].client as usize;
+                let refusals = self.refusals_expected || self.clients[client].fenced.is_some();
+                if matches!(error, OpError::Fenced | OpError::Locked) && refusals {
                     return Ok(());
                 }
                 let block = Some(self.history.records()[pending.op as usize].first);

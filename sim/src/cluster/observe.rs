@@ -102,6 +102,9 @@ impl Cluster {
 
     /// An interval is recorded: what it begins with is compared with what came before.
     fn interval_begins(&mut self, node: NodeId, attempt: Attempt, pg: PgId, history: &History) -> Result<(), String> {
+        if self.silent_losses {
+            return Ok(());
+        }
         let mut intervals = std::mem::take(&mut self.intervals);
         let acting = history.sets.last().map_or(&[][..], |(_, set)| set);
         let own = acting.iter().find(|member| Some(member.osd) == self.osd_id(node));

@@ -5,7 +5,7 @@
 
 use super::{Cluster, POOL};
 use ashlar_core::id::{ObjectId, PgId};
-use ashlar_core::map::{Layout, PREFIX, PoolLayout, Pools, keys};
+use ashlar_core::map::{Layout, PREFIX, PoolLayout, keys};
 use std::collections::BTreeMap;
 
 /// By object: the generation of the newest group of it that was served.
@@ -37,11 +37,7 @@ impl Generations {
 impl Cluster {
     /// Changes how many groups the pool should have.
     pub fn set_pg_count(&mut self, pg_count: u32) {
-        let stored = self.world.meta_read(&keys::pools());
-        let parse = |(_, value): &(String, Vec<u8>)| serde_json::from_slice::<Pools>(value).expect("its own form");
-        let mut pools = stored.first().map(parse).expect("written at the start");
-        pools.0.get_mut(&POOL).expect("the only pool").pg_count = pg_count;
-        self.put(keys::pools(), &pools);
+        self.change_pool(|pool| pool.pg_count = pg_count);
         self.groups_wanted = pg_count;
         self.world.note(|| format!("{pg_count} groups are wanted"));
     }

@@ -10,6 +10,8 @@ use ashlar_core::osd::{Config, Osd};
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::{LogStore, OpenConfig};
 use ashlar_core::time::{Duration, Time};
+use ashlar_core::wire::Versions;
+use ashlar_core::wire::handshake::Identity;
 
 /// What an OSD finds at its start.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub enum Spec {
         store: StoreSpec,
         /// Whether every change that the store is told to make is noted, to be checked.
         noted: bool,
+        /// Versions of the protocol that it speaks.
+        versions: Versions,
     },
     /// A monitor.
     Mon {
@@ -53,12 +57,25 @@ pub enum Spec {
         cluster: ClusterUuid,
         /// Where it listens.
         address: String,
+        /// Versions of the protocol that it speaks.
+        versions: Versions,
     },
     /// A client.
     Client {
         /// Where it learns maps.
         seeds: Vec<String>,
+        /// Versions of the protocol that it speaks.
+        versions: Versions,
     },
+}
+
+impl Spec {
+    /// Versions of the protocol that the process speaks when it is started again.
+    pub fn versions_mut(&mut self) -> &mut Versions {
+        match self {
+            Spec::Osd { versions, .. } | Spec::Mon { versions, .. } | Spec::Client { versions, .. } => versions,
+        }
+    }
 }
 
 /// A running process.
@@ -158,18 +175,18 @@ impl Machine for Process {
 
     fn start(spec: &mut Spec, incarnation: Incarnation, env: &mut Env<'_>) -> Self {
         match spec {
-            Spec::Osd { osd, cluster, address, host, store, noted } => {
+            Spec::Osd { osd, cluster, address, host, store, noted, .. } => {
                 let (osd, address, host) = (*osd, address.clone(), host.clone());
                 let config = Config { osd, cluster: *cluster, incarnation, address, host, waits_for_leases: false };
                 let store = open(store, env).noted(*noted);
                 Process::Osd(Box::new(Osd::new(config, store, env.now)), incarnation, osd)
             }
-            Spec::Mon { cluster, address } => {
+            Spec::Mon { cluster, address, .. } => {
                 let (address, cluster) = (address.clone(), *cluster);
                 let config = MonConfig { incarnation, address, cluster, session_ttl_s: MON_TTL_S };
                 Process::Mon(Box::new(Mon::new(config)), incarnation, false)
             }
-            Spec::Client { seeds } => {
+            Spec::Client { seeds, .. } => {
                 let config = ClientConfig::new(ClientId(incarnation.0), seeds.clone());
                 Process::Client(Box::new(Client::new(config)), false)
             }
@@ -186,12 +203,18 @@ impl Machine for Process {
         }
     }
 
-    fn peer(&self) -> PeerId {
-        match self {
+    fn identity(&self, spec: &Spec) -> Identity {
+        let peer = match self {
             Process::Osd(_, incarnation, osd) => PeerId::Osd(*osd, *incarnation),
             Process::Mon(_, incarnation, _) => PeerId::Mon(*incarnation),
             Process::Client(client, _) => PeerId::Client(client.session()),
-        }
+        };
+        let (cluster, versions) = match spec {
+            Spec::Osd { cluster, versions, .. } | Spec::Mon { cluster, versions, .. } => (Some(*cluster), *versions),
+            // It learns its cluster from whoever it meets.
+            Spec::Client { versions, .. } => (None, *versions),
+        };
+        Identity { cluster, peer, versions }
     }
 }
 

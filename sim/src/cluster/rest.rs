@@ -134,6 +134,11 @@ impl Cluster {
         copies
     }
 
+    /// Whether a running OSD holds more than tombstones.
+    pub(super) fn holds_data(&self, node: NodeId) -> bool {
+        self.copies_on(node).iter().any(|info| newest(info).is_some_and(|newest| !newest.tombstone))
+    }
+
     fn read_store(&mut self, node: NodeId) -> Result<Vec<(CopyId, Rest)>, Finding> {
         let size = usize::try_from(self.config.chunk_bytes()).expect("small");
         let roles = self.config.pg_size;

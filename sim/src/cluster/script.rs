@@ -300,6 +300,8 @@ impl Cluster {
         if let Some(client) = self.clients.iter_mut().find(|client| client.node == node) {
             client.images.clear();
             client.opening.clear();
+            // Whoever starts in its place is somebody else to the cluster.
+            client.fenced = None;
             for (_, pending) in std::mem::take(&mut client.open) {
                 self.history.failed(pending.op);
                 self.tally.failed += 1;
@@ -322,6 +324,7 @@ impl Cluster {
             }
         }
         self.format(node);
+        self.note_replacement(node);
         self.world.note(|| format!("the disk of node {} is replaced", node.0));
     }
 

@@ -68,11 +68,12 @@ fn scenes(tale: &Tale) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Choice;
 
     #[test]
     fn a_page_holds_the_run_and_refers_to_nothing_else() {
         let mix = Scenario::named("mix").expect("the default scenario");
-        let (report, page) = page(&Case::drawn(4, mix, None), mix);
+        let (report, page) = page(&Case::drawn(4, mix, Choice::default()), mix);
         let tale = report.tale.expect("it was asked for");
         assert!(tale.story.passages.len() > 100 && !tale.story.scenes.is_empty());
         assert!(tale.story.passages.iter().any(|passage| passage.arrived.is_some()));

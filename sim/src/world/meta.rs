@@ -2,7 +2,7 @@
 //! answer, watches that lag or break, sessions that end while their holder lives.
 //!
 //! Invariant: each request of a living process is answered exactly once; the events of a watch come in order, without gaps,
-//! until it is lost.
+//! until it is lost (but each may come once more, later).
 
 use super::{Happening, Machine, NodeId, World};
 use ashlar_core::id::Revision;
@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 
 /// The store's place in the network.
 pub const META_HOST: HostId = HostId(u32::MAX);
+
+/// A report that comes once more does so within this: before or behind those that follow it.
+const REPEAT_WITHIN: Duration = Duration::millis(1500);
 
 /// How the store behaves when nothing is broken.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,8 @@ pub struct MetaFaults {
     pub unknown_ppm: u64,
     /// Watches that break when they have something to report.
     pub watch_lost_ppm: u64,
+    /// Reports of watches that come once more, later: behind others even.
+    pub watch_repeat_ppm: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,12 +166,13 @@ impl<M: Machine> World<M> {
         ended
     }
 
-    /// Forgets the history before the present revision: watches that are behind are lost.
-    pub fn compact_meta(&mut self) {
-        let revision = self.meta.store.revision();
-        // Refused if nothing changed since the last compaction, which is as good.
-        let _ = self.meta.store.compact(revision);
+    /// Forgets the history before the present revision: watches that are behind are lost. False if nothing changed since
+    /// the last time.
+    pub fn compact_meta(&mut self) -> bool {
+        let compacted = self.meta.store.compact(self.meta.store.revision()).is_ok();
+        self.note(|| "the metadata store forgets its history".to_string());
         self.after_change();
+        compacted
     }
 
     /// Breaks one of the watches. False if there is none.
@@ -323,6 +329,11 @@ impl<M: Machine> World<M> {
                     let at = watching.last_arrival.max(self.now + lag);
                     watching.last_arrival = at;
                     let event = MetaEvent::Watch { id, revision, events };
+                    let ppm = meta.faults.watch_repeat_ppm;
+                    if ppm > 0 && meta.rng.chance(ppm, 1_000_000) {
+                        let again = at + Duration(meta.rng.below(REPEAT_WITHIN.0));
+                        self.schedule(again, Happening::MetaEvent { node, boot, event: event.clone() });
+                    }
                     self.schedule(at, Happening::MetaEvent { node, boot, event });
                 }
                 Ok(Some(_)) | Err(_) => self.lose_watch(key, Duration::ZERO),

@@ -26,6 +26,7 @@ use ashlar_core::io::{Device, DiskOp, Effect, Effects, Env, Event, Input, IoId, 
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
+use ashlar_core::wire::handshake::Identity;
 use ashlar_faultinject::disk::{SimDisk, Ticket};
 use ashlar_faultinject::link::{Fabric, HostId, LinkModel};
 use std::cmp::Reverse;
@@ -59,8 +60,8 @@ pub trait Machine: Node + Clone {
     fn start(spec: &mut Self::Spec, incarnation: Incarnation, env: &mut Env<'_>) -> Self;
     /// Ends the process; what survives goes into the specification.
     fn halt(self, spec: &mut Self::Spec, how: Halt, rng: &mut Rng);
-    /// Who it says it is when it connects.
-    fn peer(&self) -> PeerId;
+    /// Who it says it is when it connects, and which versions it speaks.
+    fn identity(&self, spec: &Self::Spec) -> Identity;
 }
 
 /// Something that happens at a point of time.
@@ -135,6 +136,8 @@ struct Slot<M: Machine> {
     tick_at: Option<Time>,
     paused: bool,
     pauses: u64,
+    /// What is sent to it takes so much longer to be received.
+    slow: Duration,
     round_open: bool,
     backlog: Vec<Happening>,
     disks: [Option<SimDisk>; 2],
@@ -251,6 +254,7 @@ impl<M: Machine> World<M> {
             tick_at: None,
             paused: false,
             pauses: 0,
+            slow: Duration::ZERO,
             round_open: false,
             backlog: Vec::new(),
             disks: [None, None],
@@ -627,6 +631,11 @@ impl<M: Machine> World<M> {
 
     fn observe(&mut self, node: NodeId, what: Sight) {
         self.observed.push(Observed { at: self.now, node, what });
+    }
+
+    /// Something rare happens around a node; see [`crate::marks`].
+    fn mark(&mut self, node: NodeId, name: &'static str) {
+        self.observe(node, Sight::Event(Event::Mark(name)));
     }
 
     fn disk_request(&mut self, node: NodeId, io: IoId, op: DiskOp) {

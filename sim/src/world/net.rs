@@ -1,7 +1,7 @@
 //! Connections between processes: opening, messages, and all the ways in which they end.
 //!
 //! ```text
-//!            connect            accept arrives
+//!            connect            a welcome arrives
 //!   (none) ----------> Opening ---------------> Up ----+--- close, crash: the other end hears of it, in order
 //!                         | refused, timed out         +--- reset: both ends hear of it
 //!                         v                            +--- power loss, black hole: nobody hears of it, until data
@@ -15,7 +15,9 @@ use ashlar_core::id::LinkId;
 use ashlar_core::io::{Input, LinkEvent, PeerId, PeerName};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
+use ashlar_core::time::Duration;
 use ashlar_core::wire;
+use ashlar_core::wire::handshake::{Handshake, Progress, Refused};
 use ashlar_faultinject::link::{Fabric, HostId, LinkModel, Pipe};
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -26,10 +28,10 @@ pub struct ConnId(pub u64);
 
 #[derive(Clone, Debug)]
 enum Packet {
-    /// First of a connection: who is there.
-    Hello(PeerId),
-    /// Answer of the other end.
-    Welcome(PeerId),
+    /// First of a connection: who is there, as it is on the wire.
+    Hello(Box<[u8]>),
+    /// Answer of the other end: a welcome, or a refusal with its reason.
+    Answer(Box<[u8]>),
     /// Nobody listens.
     Refuse,
     /// With its number in the story, if that is told.
@@ -59,6 +61,8 @@ struct End {
 #[derive(Clone, Debug)]
 struct Conn {
     target: PeerName,
+    /// The opener's.
+    handshake: Handshake,
     ends: [End; 2],
     /// `pipes[i]` leads away from end `i`.
     pipes: [Pipe<Packet>; 2],
@@ -90,6 +94,12 @@ impl Net {
         self.conns.get(&conn).map(|conn| conn.ends[end].node)
     }
 
+    /// Whether a process is opening a connection to another.
+    fn opens(&self, node: NodeId, to: NodeId) -> bool {
+        let opening = |conn: &Conn| conn.ends[0].state == EndState::Opening && conn.ends[0].node == node;
+        self.conns.values().any(|conn| opening(conn) && conn.ends[1].node == to)
+    }
+
     pub(super) fn draw_delay(&mut self) -> ashlar_core::time::Duration {
         self.model.delay(&mut self.rng, 0)
     }
@@ -113,7 +123,7 @@ impl<M: Machine> World<M> {
         let known = node_at_address(address).filter(|there| there.index() < self.nodes.len());
         let slot = &self.nodes[node.index()];
         let Some(machine) = &slot.machine else { return };
-        let hello = machine.peer();
+        let (handshake, hello) = Handshake::open(machine.identity(&slot.spec), target);
         let here =
             End { node, boot: slot.boot, host: slot.host, state: EndState::Opening, peer: None, giving_up: false };
         // A name that leads nowhere behaves as a host that does not answer.
@@ -121,12 +131,15 @@ impl<M: Machine> World<M> {
         let there_slot = &self.nodes[there.index()];
         let there =
             End { node: there, boot: 0, host: there_slot.host, state: EndState::Opening, peer: None, giving_up: false };
+        if self.net.opens(there.node, node) {
+            self.mark(node, "sim: two processes open connections to each other at once");
+        }
         self.net.opened += 1;
         let conn = ConnId(self.net.opened);
         let black_hole = [known.is_none(), false];
         let pipes = [Pipe::default(), Pipe::default()];
-        self.net.conns.insert(conn, Conn { target, ends: [here, there], pipes, black_hole });
-        self.push(conn, 0, Packet::Hello(hello));
+        self.net.conns.insert(conn, Conn { target, handshake, ends: [here, there], pipes, black_hole });
+        self.push(conn, 0, Packet::Hello(hello.into()));
         let timeout = self.net.model.connect_timeout;
         self.schedule(self.now + timeout, Happening::ConnectTimeout { conn });
     }
@@ -139,7 +152,8 @@ impl<M: Machine> World<M> {
         };
         let delay = self.net.model.delay(&mut self.net.rng, bytes);
         let Some(record) = self.net.conns.get_mut(&conn) else { return };
-        let at = record.pipes[from].send(self.now, delay, packet);
+        let slow = self.nodes[record.ends[1 - from].node.index()].slow;
+        let at = record.pipes[from].send(self.now, Duration(delay.0 + slow.0), packet);
         self.schedule(at, Happening::Deliver { conn, from });
     }
 
@@ -206,15 +220,15 @@ impl<M: Machine> World<M> {
     /// A packet reached the host of an end.
     fn arrive(&mut self, conn: ConnId, end: usize, packet: Packet) -> Stepped {
         match packet {
-            Packet::Hello(peer) => self.arrive_hello(conn, peer),
-            Packet::Welcome(peer) => self.arrive_welcome(conn, peer),
+            Packet::Hello(bytes) => self.arrive_hello(conn, &bytes),
+            Packet::Answer(bytes) => self.arrive_answer(conn, &bytes),
             Packet::Refuse => self.fail_opening(conn, true),
             Packet::Message(msg, number) => self.arrive_message(conn, end, *msg, number),
             Packet::End => self.end_one(conn, end),
         }
     }
 
-    fn arrive_hello(&mut self, conn: ConnId, peer: PeerId) -> Stepped {
+    fn arrive_hello(&mut self, conn: ConnId, hello: &[u8]) -> Stepped {
         let record = self.net.conns.get_mut(&conn).expect("the packet came on it");
         let there = &mut record.ends[1];
         let slot = &self.nodes[there.node.index()];
@@ -224,26 +238,51 @@ impl<M: Machine> World<M> {
             return Stepped::World;
         };
         there.boot = slot.boot;
-        there.state = EndState::Up;
-        there.peer = Some(peer);
-        let node = there.node;
-        let welcome = Packet::Welcome(machine.peer());
-        self.push(conn, 1, welcome);
-        let up = LinkEvent::Up { link: link_id(conn, 1), peer, opened: None };
-        self.input(node, Input::Link(up))
+        let (node, ours) = (there.node, machine.identity(&slot.spec));
+        match Handshake::accept(ours).receive(hello) {
+            Progress::Done { agreed, answer, .. } => {
+                (there.state, there.peer) = (EndState::Up, Some(agreed.peer));
+                self.push(conn, 1, Packet::Answer(answer.into()));
+                if agreed.version != ours.versions.newest {
+                    self.mark(node, "sim: nodes agree on an older version of the protocol");
+                }
+                let up = LinkEvent::Up { link: link_id(conn, 1), peer: agreed.peer, opened: None };
+                self.input(node, Input::Link(up))
+            }
+            Progress::Refused { why, answer } => {
+                there.state = EndState::Gone;
+                self.push(conn, 1, Packet::Answer(answer.into()));
+                self.refused(node, why);
+                Stepped::World
+            }
+            Progress::Waiting => unreachable!("a hello comes in one piece"),
+        }
     }
 
-    fn arrive_welcome(&mut self, conn: ConnId, peer: PeerId) -> Stepped {
+    /// A node refuses another.
+    fn refused(&mut self, node: NodeId, why: Refused) {
+        self.note(|| format!("node {} refuses a connection: {why}", node.0));
+        if matches!(why, Refused::Version { .. }) {
+            self.mark(node, "sim: a node is refused for its version of the protocol");
+        }
+    }
+
+    fn arrive_answer(&mut self, conn: ConnId, answer: &[u8]) -> Stepped {
         let record = self.net.conns.get_mut(&conn).expect("the packet came on it");
         let target = record.target;
         let here = &mut record.ends[0];
         if here.state != EndState::Opening || !alive(&self.nodes, here) {
             return self.answer_with_end(conn, 0);
         }
-        here.state = EndState::Up;
-        here.peer = Some(peer);
-        let node = here.node;
-        self.input(node, Input::Link(LinkEvent::Up { link: link_id(conn, 0), peer, opened: Some(target) }))
+        match record.handshake.receive(answer) {
+            Progress::Done { agreed, .. } => {
+                (here.state, here.peer) = (EndState::Up, Some(agreed.peer));
+                let (node, link) = (here.node, link_id(conn, 0));
+                self.input(node, Input::Link(LinkEvent::Up { link, peer: agreed.peer, opened: Some(target) }))
+            }
+            Progress::Refused { why, .. } => self.fail_opening(conn, why.proves_absence()),
+            Progress::Waiting => unreachable!("an answer comes in one piece"),
+        }
     }
 
     fn arrive_message(&mut self, conn: ConnId, end: usize, msg: Message, number: Option<usize>) -> Stepped {
@@ -266,6 +305,11 @@ impl<M: Machine> World<M> {
                 Stepped::World
             }
         }
+    }
+
+    /// From now on everything takes so much longer to be received by a process.
+    pub fn slow_down(&mut self, node: NodeId, by: Duration) {
+        self.nodes[node.index()].slow = by;
     }
 
     /// From now on, of so many messages in a million a bit flips on the way.
@@ -467,7 +511,7 @@ fn alive<M: Machine>(nodes: &[super::Slot<M>], end: &End) -> bool {
 fn packet_code(packet: &Packet) -> u64 {
     match packet {
         Packet::Hello(_) => 1,
-        Packet::Welcome(_) => 2,
+        Packet::Answer(_) => 2,
         Packet::Refuse => 3,
         Packet::End => 4,
         Packet::Message(msg, _) => 16 + message_code(msg),

@@ -31,6 +31,11 @@ impl<M: Machine> World<M> {
         self.schedule(self.now, Happening::Tick { node, boot });
     }
 
+    /// Whether a process was ever started.
+    pub fn was_started(&self, node: NodeId) -> bool {
+        self.nodes[node.index()].boot > 0
+    }
+
     /// Starts a process after a while.
     pub fn start_after(&mut self, node: NodeId, after: Duration) {
         self.schedule(self.now + after, Happening::Start { node });

@@ -1,9 +1,10 @@
 //! The world with toy nodes: each sends numbered messages to a peer and writes what it got to its disk.
 
 use super::*;
-use ashlar_core::id::{LinkId, OsdId, Revision};
+use ashlar_core::id::{ClusterUuid, LinkId, OsdId, Revision};
 use ashlar_core::io::{DiskDone, DiskOp, LinkEvent, PeerName};
 use ashlar_core::msg::MapMessage;
+use ashlar_core::wire::Versions;
 use ashlar_faultinject::disk::{DiskModel, Latency, Outcome};
 
 const PERIOD: Duration = Duration::millis(1);
@@ -12,6 +13,7 @@ const PERIOD: Duration = Duration::millis(1);
 struct ToySpec {
     id: u32,
     peer: Option<NodeId>,
+    versions: Versions,
 }
 
 #[derive(Clone)]
@@ -103,8 +105,9 @@ impl Machine for Toy {
         }
     }
     fn halt(self, _spec: &mut ToySpec, _how: Halt, _rng: &mut Rng) {}
-    fn peer(&self) -> PeerId {
-        PeerId::Osd(OsdId(self.spec.id), self.incarnation)
+    fn identity(&self, spec: &ToySpec) -> Identity {
+        let peer = PeerId::Osd(OsdId(spec.id), self.incarnation);
+        Identity { cluster: Some(ClusterUuid(1)), peer, versions: spec.versions }
     }
 }
 
@@ -125,7 +128,11 @@ fn world(seed: u64) -> World<Toy> {
     let mut world = World::new(seed, links, meta, Options::default());
     for (id, peer) in [(0, Some(RECEIVER)), (1, None)] {
         let host = world.add_host();
-        let node = world.add_node(host, ToySpec { id, peer }, Clock { origin: 1000, drift_ppb: 50_000 });
+        let node = world.add_node(
+            host,
+            ToySpec { id, peer, versions: Versions::OURS },
+            Clock { origin: 1000, drift_ppb: 50_000 },
+        );
         let model = DiskModel {
             // So many pages that no two writes in flight are of the same one.
             size_bytes: 16 << 20,
