@@ -1,7 +1,7 @@
 //! Chunks are computed for an empty disk from others that came over a network which flips bits.
 //! Goal: what is computed is computed from what was sent; a chunk that was damaged on its way is asked for again, since the
 //! one that is made of it would have a checksum of its own.
-//! Method: objects of chunks on four OSDs; disks are replaced in turn, and while they are filled one message in thirty is
+//! Method: objects of chunks on four OSDs; disks are replaced in turn, and while they are filled one message in 300 is
 //! damaged; then everything is read.
 //! Stands for: E2, E3, B18
 
@@ -22,12 +22,12 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     for object in 0..c.config().image_objects {
         c.write(0, object * blocks, blocks)?;
     }
-    for osd in c.osds()[..2].to_vec() {
+    for osd in [c.osds()[0], c.osds()[1]] {
         c.become_whole()?;
         c.kill(osd);
         c.wipe(osd);
         c.start(osd);
-        c.world.set_damage_of_links(30_000);
+        c.world.set_damage_of_links(3_000);
         let whole = c.run_until(Duration::secs(120), Cluster::all_whole)?;
         c.world.set_damage_of_links(0);
         if !whole {

@@ -2,6 +2,7 @@
 
 use super::profile::MOVES;
 use super::{Config, StoreKind};
+use ashlar_core::map::ImmediateCommit;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
 use std::fmt;
@@ -94,6 +95,8 @@ impl Config {
         for kind in MOVES {
             self.mix = std::mem::take(&mut self.mix).without(kind);
         }
+        // Members of a lazy pool that are all full cannot always make certain what none of them had synced.
+        self.immediate_commit = ImmediateCommit::All;
         self.load.operations = self.load.operations.max(400);
         self.load.discard_percent = self.load.discard_percent.max(10);
         if self.store == StoreKind::Model {
