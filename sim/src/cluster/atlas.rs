@@ -168,7 +168,8 @@ impl Cluster {
     /// A replaced disk has everything again once all groups are whole with it.
     fn forget_what_is_whole(&mut self) {
         let replaced = self.atlas.lost.values().any(|scope| *scope == Scope::Replaced);
-        if replaced && self.all_whole() {
+        // Groups may look whole until somebody notices that a disk is dead.
+        if replaced && !self.has_dead_disks() && self.all_whole() {
             self.atlas.lost.retain(|_, scope| *scope != Scope::Replaced);
         }
     }

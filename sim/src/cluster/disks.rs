@@ -40,10 +40,18 @@ impl Cluster {
         true
     }
 
+    fn is_dead(&mut self, node: NodeId) -> bool {
+        self.world.disk_mut(node, Device::Data).is_some_and(|disk| disk.is_dead())
+    }
+
+    pub(super) fn has_dead_disks(&mut self) -> bool {
+        self.osds.clone().into_iter().any(|node| self.is_dead(node))
+    }
+
     /// Operators put new disks where old ones are dead.
     pub(super) fn replace_dead_disks(&mut self) {
         for node in self.osds.clone() {
-            if self.world.disk_mut(node, Device::Data).is_some_and(|disk| disk.is_dead()) {
+            if self.is_dead(node) {
                 self.kill(node);
                 self.wipe(node);
                 self.start(node);
@@ -93,7 +101,7 @@ impl Cluster {
                 let (Some(one), Some(other)) = (self.draw_osd(), self.draw_osd()) else { return false };
                 let mut dead =
                     |node: NodeId| self.world.disk_mut(node, Device::Data).is_some_and(|disk| disk.is_dead());
-                let away = dead(one) || dead(other);
+                let away = self.is_dead(one) || self.is_dead(other);
                 // Only whose logs are on the same kind of device are taken for each other.
                 if one == other || away || self.config.is_lazy() {
                     return false;
