@@ -1,17 +1,25 @@
 //! Seeds that once failed must pass for ever; each scenario and a few seeds of the mix pass; runs are deterministic.
 
+use ashlar_core::time::Duration;
+use ashlar_faultinject::mix::{FaultKind, FaultMix};
 use ashlar_sim::case::{Case, Choice};
+use ashlar_sim::cluster::StoreKind;
 use ashlar_sim::cluster::pool::{self, PoolChoice};
+use ashlar_sim::cluster::profile::Profile;
+use ashlar_sim::cluster::topology;
 use ashlar_sim::run::{Recording, Report, run, run_case};
 use ashlar_sim::scenarios::{ALL, Scenario};
 
-fn pass(scenario: &Scenario, seed: u64, pool: Option<PoolChoice>) -> Report {
-    let report =
-        run(seed, scenario, &Recording { choice: Choice { pool, ..Choice::default() }, ..Recording::default() });
+fn pass(scenario: &Scenario, seed: u64, choice: Choice) -> Report {
+    let report = run(seed, scenario, &Recording { choice, ..Recording::default() });
     if let Some(failure) = &report.failure {
-        panic!("{} {seed} (pool {pool:?}): {}\n{}", scenario.name, failure.what, report.config);
+        panic!("{} {seed}{choice}: {}\n{}", scenario.name, failure.what, report.config);
     }
     report
+}
+
+fn with_pool(pool: Option<PoolChoice>) -> Choice {
+    Choice { pool, ..Choice::default() }
 }
 
 #[test]
@@ -23,7 +31,7 @@ fn seeds_that_once_failed() {
         let scenario = Scenario::named(name).unwrap_or_else(|| panic!("no scenario {name}"));
         let seed = seed.parse().unwrap_or_else(|_| panic!("not a seed: {line}"));
         let pool = (pool != "-").then(|| pool.parse().unwrap_or_else(|error| panic!("{line}: {error}")));
-        pass(scenario, seed, pool);
+        pass(scenario, seed, with_pool(pool));
     }
 }
 
@@ -42,7 +50,7 @@ fn runs_of_files_that_once_failed() {
 #[test]
 fn every_scenario_passes() {
     for scenario in ALL {
-        (1..=2).for_each(|seed| drop(pass(scenario, seed, None)));
+        (1..=2).for_each(|seed| drop(pass(scenario, seed, Choice::default())));
     }
 }
 
@@ -51,9 +59,55 @@ fn every_kind_of_pool_passes() {
     let mix = Scenario::named("mix").expect("the default scenario");
     for redundancy in pool::ALL {
         for (seed, lazy) in [(1, false), (2, true)] {
-            pass(mix, seed, Some(PoolChoice { redundancy: Some(redundancy), lazy: Some(lazy) }));
+            pass(mix, seed, with_pool(Some(PoolChoice { redundancy: Some(redundancy), lazy: Some(lazy) })));
         }
     }
+}
+
+#[test]
+fn every_topology_and_profile_passes() {
+    let mix = Scenario::named("mix").expect("the default scenario");
+    for topology in topology::ALL {
+        pass(mix, 3, Choice { topology: Some(topology), ..Choice::default() });
+    }
+    for profile in [Profile::Calm, Profile::Harsh, Profile::OverBudget] {
+        (1..=2).for_each(|seed| drop(pass(mix, seed, Choice { profile, ..Choice::default() })));
+    }
+}
+
+/// A kind that never happens finds nothing: alone, on a pool that survives it, each must.
+#[test]
+fn every_kind_of_fault_happens() {
+    let mix = Scenario::named("mix").expect("the default scenario");
+    let pool = "replicated:3,immediate".parse().expect("a pool");
+    for kind in FaultKind::ALL {
+        let happens = |seed| {
+            let mut case = Case::drawn(seed, mix, with_pool(Some(pool)));
+            let config = &mut case.config;
+            (config.osds, config.osds_per_host, config.over_budget) = (5, 1, kind.is_beyond_promises());
+            let write = Duration::micros(50);
+            config.store = StoreKind::Log { power_loss_protection: true, atomic_bytes: 512, write };
+            config.mix = FaultMix::none().with(*kind, Duration::millis(300));
+            (config.load.operations, config.load.think) = (100, Duration::millis(40));
+            let report = run_case(&case, mix, &Recording::default());
+            assert!(report.failure.is_none(), "{} {seed}: {:?}", kind.name(), report.failure);
+            report.marks.iter().any(|(mark, _)| *mark == kind.mark())
+        };
+        assert!((1..=6).any(happens), "{} does not happen", kind.name());
+    }
+}
+
+#[test]
+fn what_is_beyond_the_promise_is_suppressed_and_told() {
+    let mix = Scenario::named("mix").expect("the default scenario");
+    let mut case = Case::drawn(1, mix, with_pool(Some("replicated:2,immediate".parse().expect("a pool"))));
+    let write = Duration::micros(50);
+    case.config.store = StoreKind::Log { power_loss_protection: true, atomic_bytes: 4096, write };
+    case.config.mix = FaultMix::none().with(FaultKind::BitRot, Duration::millis(200));
+    let report = run_case(&case, mix, &Recording::default());
+    assert!(report.failure.is_none() && report.tally.suppressed > 3, "{:?}", report.failure);
+    assert_eq!(report.suppressed.len() as u64, report.tally.suppressed);
+    assert!(report.suppressed[0].contains("bit-rot of osd."), "{}", report.suppressed[0]);
 }
 
 #[test]
