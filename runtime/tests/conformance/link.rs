@@ -8,6 +8,7 @@ use ashlar_core::id::{ClusterUuid, Incarnation, LinkId, OsdId};
 use ashlar_core::io::PeerId;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use ashlar_faultinject::disk::Latency;
 use ashlar_faultinject::link::LinkModel;
@@ -240,7 +241,7 @@ enum Transport {
 const CLUSTER: ClusterUuid = ClusterUuid(0x5a5a);
 
 fn identity(number: u32) -> Identity {
-    Identity { cluster: Some(CLUSTER), peer: PeerId::Osd(OsdId(number), incarnation(number)) }
+    Identity { cluster: Some(CLUSTER), peer: PeerId::Osd(OsdId(number), incarnation(number)), versions: Versions::OURS }
 }
 
 fn incarnation(number: u32) -> Incarnation {

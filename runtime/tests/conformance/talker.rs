@@ -1,12 +1,14 @@
 //! A node that does what a script says, a step each millisecond, and writes down what it sees. It runs in the simulated
 //! world, on the ring, and on tokio.
 
-use ashlar_core::id::{ClientId, Epoch, Incarnation, LinkId, OsdId, RequestId, Session};
+use ashlar_core::id::{ClientId, ClusterUuid, Epoch, Incarnation, LinkId, OsdId, RequestId, Session};
 use ashlar_core::io::{Effect, Env, Input, LinkEvent, Node, PeerId, PeerName};
 use ashlar_core::msg::{Message, Request, RequestOp};
 use ashlar_core::rng::Rng;
 use ashlar_core::store::Data;
 use ashlar_core::time::{Duration, Time};
+use ashlar_core::wire::Versions;
+use ashlar_core::wire::handshake::Identity;
 use ashlar_runtime::ring::Daemon;
 use ashlar_sim::world::{Halt, Machine};
 use std::sync::{Arc, Mutex};
@@ -208,7 +210,8 @@ impl Machine for Talker {
         Talker::new(part.clone(), incarnation)
     }
     fn halt(self, _: &mut Part, _: Halt, _: &mut Rng) {}
-    fn peer(&self) -> PeerId {
-        PeerId::Osd(OsdId(self.part.number), self.incarnation)
+    fn identity(&self, _: &Part) -> Identity {
+        let peer = PeerId::Osd(OsdId(self.part.number), self.incarnation);
+        Identity { cluster: Some(ClusterUuid(1)), peer, versions: Versions::OURS }
     }
 }
