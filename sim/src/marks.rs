@@ -97,6 +97,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("an order to vacate that contradicts the map known here", "2 in 2,000 seeds"),
     ("an uncertain object without a good copy", "not in 2,000 seeds"),
     ("changes were told for another question", "a source that answers late"),
+    ("asking for a new epoch to drop tombstones", "not in 2,000 seeds"),
     ("no good copy of an object is left", "6 in 2,000 seeds"),
     ("osd: a reply that nobody asked for", "peers behave, and links are closed in order"),
     ("osd: message of a peer on a link that is not in use", "peers behave, and links are closed in order"),
