@@ -1,7 +1,7 @@
 //! Plans, drawn: whatever part of a run's decisions is left, in whatever other delays, is a legal run. The shrinker lives
 //! on that; here proptest looks for a part that is not, and would shrink it.
 
-use ashlar_sim::case::Case;
+use ashlar_sim::case::{Case, Choice};
 use ashlar_sim::plan::Plan;
 use ashlar_sim::run::{Recording, Report, run_case};
 use ashlar_sim::scenarios::Scenario;
@@ -27,7 +27,7 @@ fn outcome(report: &Report) -> (u64, u64, Option<&str>) {
 }
 
 fn parts_are_legal(cases: u32, seeds: u64) {
-    let whole: Vec<Case> = (1..=seeds).map(|seed| Case::drawn(seed, mix(), None)).collect();
+    let whole: Vec<Case> = (1..=seeds).map(|seed| Case::drawn(seed, mix(), Choice::default())).collect();
     let plans: Vec<Plan> = whole.iter().map(|case| run_case(case, mix(), &Recording::default()).plan).collect();
     let stay = || proptest::collection::vec(prop::bool::weighted(0.6), 1..40);
     let strategy = (0..whole.len(), 0..1000u64, stay(), stay());

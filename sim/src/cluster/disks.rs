@@ -99,8 +99,6 @@ impl Cluster {
             Some(pair) => pair,
             None => {
                 let (Some(one), Some(other)) = (self.draw_osd(), self.draw_osd()) else { return false };
-                let mut dead =
-                    |node: NodeId| self.world.disk_mut(node, Device::Data).is_some_and(|disk| disk.is_dead());
                 let away = self.is_dead(one) || self.is_dead(other);
                 // Only whose logs are on the same kind of device are taken for each other.
                 if one == other || away || self.config.is_lazy() {
