@@ -1,6 +1,6 @@
 //! Testing the tester: with a planted bug switched on, a campaign must fail soon.
 
-use crate::case::Case;
+use crate::case::{Case, Choice};
 use crate::plan::Plan;
 use crate::run::{Recording, run, run_case};
 use crate::scenarios::Scenario;
@@ -56,7 +56,7 @@ pub struct Reduced {
 pub fn reduce(bug: Bug, found: &Found, runs: u64) -> Reduced {
     let scenario = Scenario::named(found.scenario).expect("it was found in one");
     let counts = |plan: &Plan| (plan.operation_count(), plan.fault_count());
-    let case = Case::drawn(found.seed, scenario, None);
+    let case = Case::drawn(found.seed, scenario, Choice::default());
     let before = with(bug, || counts(&run_case(&case, scenario, &Recording::default()).plan));
     let shrunk = with(bug, || shrink(&case, scenario, runs, |_, _, _| ())).expect("it fails");
     Reduced { before, after: counts(shrunk.case.plan.as_ref().expect("it was reduced")), runs: shrunk.runs }
