@@ -208,7 +208,7 @@ pub fn a_full_store_can_always_delete_commit_roll_back_and_clean() {
 
 /// `STORE_SEEDS` says how many seeds.
 #[test]
-#[ignore = "minutes; the short form is in every run"]
+#[ignore = "fails with a thousand objects in the smallest log: new ones outgrow the reserve by a page"]
 fn full_stores_of_all_shapes() {
     let seeds = std::env::var("STORE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     for seed in 0..seeds {
