@@ -160,7 +160,9 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> Result<Told> {
 fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, devices: Option<Arc<Mutex<Devices>>>) -> Result<Told> {
     let (recorder, stop, begin) = (Arc::new(Recorder::default()), Arc::new(AtomicBool::new(false)), Instant::now());
     let mut rng = Rng::new(plan.seed);
-    let grounds = [Ground::blocks(fleet.shape().object_blocks()), Ground::cells(fleet.shape().object_blocks())];
+    let shape = fleet.shape();
+    let grounds = [Ground::blocks(shape.object_blocks()), Ground::cells(shape.object_blocks())]
+        .map(|ground| ground.for_pool(shape.immediate_commit, shape.servers));
     let mut workers = Vec::new();
     for (ground, count) in grounds.iter().zip(WORKERS) {
         recorder.set_layout(ground.image, ground.layout);

@@ -83,6 +83,7 @@ impl Rig {
             devices.set_lies(osd, Lies { flush: true, ..Lies::default() });
         }
         let ground = Ground::blocks(self.shape.object_blocks());
+        let ground = ground.for_pool(self.shape.immediate_commit, self.shape.servers);
         let recorder = Arc::new(Recorder::default());
         recorder.set_layout(ground.image, ground.layout);
         let mut session = Session { rig: self, fleet, devices, recorder, ground, rng: Rng::new(seed), lost: 0 };

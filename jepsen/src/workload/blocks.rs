@@ -36,19 +36,35 @@ pub struct Ground {
     pub longest: u32,
     /// Whether it is discarded from.
     pub discards: bool,
+    /// If areas belong to servers: to how many. In lazy pools only one client may write an object between two flushes: what
+    /// it replays may land over another client's later write.
+    pub owners: Option<u32>,
 }
 
 impl Ground {
     /// Whole blocks; objects have so many.
     pub fn blocks(object_blocks: u32) -> Ground {
         let layout = Layout { unit: BLOCK, per_object: object_blocks };
-        Ground { image: 1, export: "blocks", layout, areas: 8, used: 10, longest: 5, discards: true }
+        Ground { image: 1, export: "blocks", layout, areas: 8, used: 10, longest: 5, discards: true, owners: None }
     }
 
     /// Cells: parts of sectors.
     pub fn cells(object_blocks: u32) -> Ground {
         let layout = Layout { unit: CELL, per_object: object_blocks * (BLOCK / CELL) };
-        Ground { image: 2, export: "cells", layout, areas: 4, used: 12, longest: 3, discards: false }
+        Ground { image: 2, export: "cells", layout, areas: 4, used: 12, longest: 3, discards: false, owners: None }
+    }
+
+    /// The same for a pool: where that is lazy, so many servers keep to areas of their own.
+    #[must_use]
+    pub fn for_pool(self, immediate_commit: &str, servers: u32) -> Ground {
+        Ground { owners: (immediate_commit == "none").then_some(servers), ..self }
+    }
+
+    /// An area that a server may use.
+    fn area(&self, server: u32, rng: &mut Rng) -> u32 {
+        let owners = self.owners.unwrap_or(1);
+        let own = u32::try_from(rng.below(u64::from(self.areas / owners))).expect("few");
+        own * owners + server % owners
     }
 
     /// MiB that its image needs.
@@ -106,7 +122,7 @@ pub fn start(
 
 /// One operation; an error ends the connection.
 fn step(worker: &Worker, ground: &Ground, recorder: &Recorder, nbd: &mut Nbd, rng: &mut Rng) -> Result<(), Failure> {
-    let area = u32::try_from(rng.below(ground.areas.into())).expect("few");
+    let area = ground.area(worker.server, rng);
     let dice = rng.below(100);
     // One block is the rule.
     let longest = if rng.chance(2, 3) { 1 } else { ground.longest };
