@@ -82,7 +82,7 @@ pub enum ImageOp {
     /// What was answered before this was submitted becomes safe, in all images of this client. Pools that acknowledge
     /// only what is safe (all but lazy ones) need nothing for it. An error tells once that something was lost.
     Flush,
-    /// The range reads as zeroes and takes no space; ends that are not on sectors are written as zeroes.
+    /// Whole sectors of the range read as zeroes and take no space; ends that are not on sectors stay as they are.
     Discard {
         /// First byte.
         offset: u64,
