@@ -1,7 +1,7 @@
 //! The client's copy of the cluster map: pools, groups and addresses, nothing else.
 //!
-//! Invariants: the revision never goes back; a group's epoch never goes back, nor does a pool's layout; no group of a
-//! layout that is over is kept.
+//! Invariants: what is known is forgotten only for what is newer than all that was heard; a group's epoch never goes
+//! back, nor does a pool's layout; no group of a layout that is over is kept.
 
 use crate::id::{OsdId, PgId, PoolId, Revision};
 use crate::msg::{MapUpdate, OsdInfo, PgInfo, PoolInfo};
@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default)]
 pub struct ClientMap {
     revision: Revision,
+    /// The highest that any server named.
+    newest: Revision,
     pools: BTreeMap<PoolId, PoolInfo>,
     pgs: BTreeMap<PgId, PgInfo>,
     osds: BTreeMap<OsdId, String>,
@@ -53,12 +55,13 @@ impl ClientMap {
     ///
     /// Revisions do not order updates: a server names the one up to which it knows *everything*, and sends newer changes
     /// under it. A server that lags behind the previous one is caught up with by its own changes.
-    /// What such a server does not list is not forgotten: it may not have heard of it yet.
+    /// What such a server does not list is not forgotten, however often it says so: it may not have heard of it yet.
     pub fn apply(&mut self, update: MapUpdate) -> bool {
-        if update.full && update.revision >= self.revision {
+        if update.full && update.revision >= self.newest {
             self.forget_unlisted(&update);
         }
         self.revision = update.revision;
+        self.newest = self.newest.max(update.revision);
         let mut changed = update.full;
         for pool in update.pools {
             changed |= self.apply_pool(pool);
@@ -152,6 +155,7 @@ mod tests {
     fn a_server_that_lags_takes_nothing_away() {
         let mut map = ClientMap::default();
         map.apply(update(5, true, vec![pg(0, 3, 1)], &[(1, "a:1")]));
+        map.apply(update(4, true, vec![], &[]));
         map.apply(update(4, true, vec![], &[]));
         assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (Some(&pg(0, 3, 1)), Some("a:1")));
         map.apply(update(6, true, vec![], &[]));

@@ -14,6 +14,7 @@ use ashlar_core::io::{MetaOp, PeerId};
 use ashlar_core::map::{Global, OsdState, PgMap, Pool, Pools, keys};
 use ashlar_core::meta::{Keys, Request, Response, Txn, TxnOp};
 use ashlar_core::mon::{Mon, MonConfig};
+use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -88,7 +89,7 @@ async fn monitor(number: u32, start: u64, views: Views) -> turmoil::Result {
     let incarnation = Incarnation(start);
     let address = format!("mon{number}:{SERVING}");
     let mon = Mon::new(MonConfig { incarnation, address, cluster: CLUSTER, session_ttl_s: 3 });
-    let identity = Identity { cluster: Some(CLUSTER), peer: PeerId::Mon(incarnation) };
+    let identity = Identity { cluster: Some(CLUSTER), peer: PeerId::Mon(incarnation), versions: Versions::OURS };
     let listener = turmoil::net::TcpListener::bind(("0.0.0.0", SERVING)).await?;
     let setup = Setup { identity, listener: Some(listener), meta: Some(opener()), seed: start };
     let driver = Driver::start(mon, Simulated::new(), setup);
