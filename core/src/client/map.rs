@@ -3,7 +3,7 @@
 //! Invariants: what is known is forgotten only for what is newer than all that was heard; a group's epoch never goes
 //! back, nor does a pool's layout; no group of a layout that is over is kept.
 
-use crate::id::{OsdId, PgId, PoolId, Revision};
+use crate::id::{LinkId, OsdId, PgId, PoolId, Revision};
 use crate::msg::{MapUpdate, OsdInfo, PgInfo, PoolInfo};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ pub struct ClientMap {
     revision: Revision,
     /// The highest that any server named.
     newest: Revision,
+    /// The connection of the last update.
+    source: Option<LinkId>,
     pools: BTreeMap<PoolId, PoolInfo>,
     pgs: BTreeMap<PgId, PgInfo>,
     osds: BTreeMap<OsdId, String>,
@@ -55,9 +57,12 @@ impl ClientMap {
     ///
     /// Revisions do not order updates: a server names the one up to which it knows *everything*, and sends newer changes
     /// under it. A server that lags behind the previous one is caught up with by its own changes.
-    /// What such a server does not list is not forgotten, however often it says so: it may not have heard of it yet.
-    pub fn apply(&mut self, update: MapUpdate) -> bool {
-        if update.full && update.revision >= self.newest {
+    /// What such a server does not list is not forgotten, however often it says so: it may not have heard of it yet. Nor
+    /// is what another server of the same revision does not list: it was news after that revision.
+    pub fn apply(&mut self, update: MapUpdate, from: Option<LinkId>) -> bool {
+        let same_server = self.source == from;
+        self.source = from;
+        if update.full && (update.revision > self.newest || same_server && update.revision == self.newest) {
             self.forget_unlisted(&update);
         }
         self.revision = update.revision;
@@ -128,6 +133,8 @@ mod tests {
     use crate::id::{Epoch, PgNumber};
     use crate::map::Layout;
 
+    const SERVER: Option<LinkId> = Some(LinkId(1));
+
     fn pg(number: u32, epoch: u64, primary: u32) -> PgInfo {
         let pg = PgId { pool: PoolId(1), number: PgNumber(number) };
         PgInfo { pg, epoch: Epoch(epoch), primary: Some(OsdId(primary)) }
@@ -141,11 +148,11 @@ mod tests {
     #[test]
     fn changes_add_up_and_old_news_is_ignored() {
         let mut map = ClientMap::default();
-        assert!(map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[(1, "a:1"), (2, "b:2")])));
-        assert!(map.apply(update(6, false, vec![pg(0, 4, 2)], &[(1, "")])));
-        assert!(!map.apply(update(6, false, vec![pg(0, 3, 9)], &[])));
+        assert!(map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[(1, "a:1"), (2, "b:2")]), SERVER));
+        assert!(map.apply(update(6, false, vec![pg(0, 4, 2)], &[(1, "")]), SERVER));
+        assert!(!map.apply(update(6, false, vec![pg(0, 3, 9)], &[]), SERVER));
         assert_eq!(map.pg(pg(0, 0, 0).pg), Some(&pg(0, 4, 2)));
-        assert!(map.apply(update(6, false, vec![pg(1, 4, 1)], &[])), "news of an unchanged revision count");
+        assert!(map.apply(update(6, false, vec![pg(1, 4, 1)], &[]), SERVER), "news of an unchanged revision count");
         assert_eq!(map.pg(pg(1, 0, 0).pg), Some(&pg(1, 4, 1)));
         assert_eq!((map.address(OsdId(1)), map.address(OsdId(2))), (None, Some("b:2")));
         assert_eq!((map.addresses(), map.nth_address(0)), (1, Some("b:2")));
@@ -154,11 +161,12 @@ mod tests {
     #[test]
     fn a_server_that_lags_takes_nothing_away() {
         let mut map = ClientMap::default();
-        map.apply(update(5, true, vec![pg(0, 3, 1)], &[(1, "a:1")]));
-        map.apply(update(4, true, vec![], &[]));
-        map.apply(update(4, true, vec![], &[]));
+        map.apply(update(5, true, vec![pg(0, 3, 1)], &[(1, "a:1")]), SERVER);
+        map.apply(update(4, true, vec![], &[]), SERVER);
+        map.apply(update(4, true, vec![], &[]), SERVER);
+        map.apply(update(5, true, vec![], &[]), Some(LinkId(2)));
         assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (Some(&pg(0, 3, 1)), Some("a:1")));
-        map.apply(update(6, true, vec![], &[]));
+        map.apply(update(6, true, vec![], &[]), SERVER);
         assert_eq!((map.pg(pg(0, 0, 0).pg), map.address(OsdId(1))), (None, None));
     }
 
@@ -176,11 +184,11 @@ mod tests {
             |generation, pg_count, update: MapUpdate| MapUpdate { pools: vec![pool(generation, pg_count)], ..update };
         let new = PgNumber::new(1, 0).0;
         let mut map = ClientMap::default();
-        map.apply(with(0, 2, update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[])));
+        map.apply(with(0, 2, update(5, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[])), SERVER);
         assert!(map.take_relaid().is_empty(), "what is known first is no change");
-        assert!(map.apply(with(1, 1, update(5, false, vec![pg(new, 4, 1)], &[]))));
+        assert!(map.apply(with(1, 1, update(5, false, vec![pg(new, 4, 1)], &[])), SERVER));
         assert_eq!((map.take_relaid(), map.pg(pg(0, 0, 0).pg)), (vec![PoolId(1)], None));
-        map.apply(with(0, 2, update(6, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[])));
+        map.apply(with(0, 2, update(6, true, vec![pg(0, 3, 1), pg(1, 3, 2)], &[])), SERVER);
         assert_eq!(map.pool(PoolId(1)).map(|pool| pool.layout.pg_count), Some(1));
         assert_eq!((map.pg(pg(new, 0, 0).pg), map.pg(pg(0, 0, 0).pg)), (Some(&pg(new, 4, 1)), None));
         assert!(map.take_relaid().is_empty());
@@ -189,8 +197,8 @@ mod tests {
     #[test]
     fn a_group_never_goes_back_even_in_a_full_map() {
         let mut map = ClientMap::default();
-        map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 1, 1)], &[]));
-        map.apply(update(6, true, vec![pg(0, 2, 7)], &[]));
+        map.apply(update(5, true, vec![pg(0, 3, 1), pg(1, 1, 1)], &[]), SERVER);
+        map.apply(update(6, true, vec![pg(0, 2, 7)], &[]), SERVER);
         assert_eq!(map.pg(pg(0, 0, 0).pg), Some(&pg(0, 3, 1)));
         assert_eq!(map.pg(pg(1, 0, 0).pg), None);
     }

@@ -594,7 +594,7 @@ impl Requests {
     fn on_map(&mut self, env: &mut Env<'_>, message: MapMessage) {
         match message {
             MapMessage::Update(update) => {
-                let news = self.map.apply(update);
+                let news = self.map.apply(update, self.seeds.up());
                 self.seeds.heard(news);
                 if news {
                     self.on_news(env);

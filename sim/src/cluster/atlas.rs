@@ -54,6 +54,11 @@ impl Atlas {
         self.damaged
     }
 
+    /// Whether an OSD may have lost its metadata.
+    pub(super) fn has_lost_everything(&self, node: NodeId) -> bool {
+        self.lost.get(&node) == Some(&Scope::Everything)
+    }
+
     /// The OSDs whose disks an operator has to replace, those with the greatest losses first.
     pub(super) fn to_be_replaced(&self) -> Vec<NodeId> {
         let with = |wanted: fn(&Scope) -> bool| self.lost.iter().filter(move |(_, scope)| wanted(scope));

@@ -85,10 +85,12 @@ impl Cluster {
         if whole { Ok(()) } else { Err(broken(format!("not whole after power loss:\n{}", self.describe_stuck()))) }
     }
 
-    /// Lost metadata do not come back by themselves: the store stays out of peering until an operator replaces it.
+    /// Lost metadata do not come back by themselves: the store stays out of peering until an operator replaces it. Nobody
+    /// replaces a disk before the others have what is on it, unless groups cannot be whole with it.
     fn replace_damaged_disks(&mut self) -> Result<(), Finding> {
         for (turn, node) in self.atlas.to_be_replaced().into_iter().enumerate() {
-            let whole = |cluster: &mut Cluster| if turn == 0 { cluster.all_active() } else { cluster.all_whole() };
+            let in_the_way = turn == 0 && self.atlas.has_lost_everything(node);
+            let whole = |cluster: &mut Cluster| if in_the_way { cluster.all_active() } else { cluster.all_whole() };
             self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && whole(cluster))?;
             self.kill(node);
             self.wipe(node);
