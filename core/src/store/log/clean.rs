@@ -83,6 +83,8 @@ struct Turn {
     upto: Sequence,
     /// Room at its beginning.
     room: u64,
+    /// Records of others at its beginning.
+    logged: u64,
     /// It brought next to nothing: garbage that was left then.
     given_up: Option<u64>,
 }
@@ -198,10 +200,12 @@ impl Running {
             (turn.given_up, turn.upto) = (None, 0);
         }
         if turn.upto == 0 {
-            (turn.upto, turn.room) = (self.journal.head_first(), room);
+            (turn.upto, turn.room, turn.logged) = (self.journal.head_first(), room, self.logged);
         } else if tail > turn.upto {
             turn.upto = 0;
-            turn.given_up = (room < turn.room + gain).then_some(garbage);
+            // Others may have filled at once what became free.
+            let alone = turn.logged == self.logged;
+            turn.given_up = (alone && room < turn.room + gain).then_some(garbage);
         }
         turn.given_up.is_some()
     }
@@ -271,5 +275,6 @@ impl Running {
         active.cleaning = false;
         self.cleaner.waiting.retain(|waiting| *waiting != place);
         self.record(env, key, place, body, base, None);
+        self.logged -= 1;
     }
 }

@@ -120,6 +120,8 @@ pub struct Running {
     unsettled: u64,
     /// Of them, the cleaner's.
     pub(super) snapshots: usize,
+    /// Records that went to the log, but for the cleaner's.
+    pub(super) logged: u64,
     /// Operations that were under way in the last rounds, the older ones counting less.
     pub(super) depth: usize,
     voucher_at: Option<Time>,
@@ -188,6 +190,7 @@ impl Running {
             next_number: 1,
             unsettled: 0,
             snapshots: 0,
+            logged: 0,
             depth: 0,
             voucher_at: None,
             units: Vec::new(),

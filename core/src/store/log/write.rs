@@ -611,6 +611,7 @@ impl Running {
         base: Base,
         data: Option<BlockData>,
     ) {
+        self.logged += 1;
         let record = Record { copy: self.objects.at(place).copy, body };
         let log_place = self.journal.append(&record, Some(key), env.bufs);
         let object = self.objects.at_mut(place);
