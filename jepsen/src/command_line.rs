@@ -1,4 +1,4 @@
-//! `ashlar-jepsen soak`: one run of the mix, with its results in a folder.
+//! `ashlar-jepsen soak`: one run of the mix, with its results in a folder; and how programs here end.
 
 use crate::cases::POOLS;
 use crate::fleet::Shape;
@@ -12,6 +12,21 @@ use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
 use ashlar_faultinject::plan::FaultPlan;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Says what was seen, or what went wrong.
+pub fn tell(outcome: Result<String>) -> ExitCode {
+    match outcome {
+        Ok(seen) => {
+            println!("{seen}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Run workloads on a cluster while things break; judge the history.
 #[derive(clap::Args, Clone, Debug)]

@@ -190,10 +190,10 @@ impl Fleet {
 
     /// What starts a program where a daemon lives.
     fn command(&self, name: &str) -> Command {
-        let Network::Hosts(hosts) = &self.network else { return Command::new(&self.binary) };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &hosts.namespace(name)]).arg(&self.binary);
-        command
+        match &self.network {
+            Network::Hosts(hosts) => hosts.command(name, &self.binary),
+            _ => Command::new(&self.binary),
+        }
     }
 
     /// The pool and its images.

@@ -13,11 +13,24 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// What belongs to the other side of a cut is dropped when it comes in.
-const RULES: &str = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }";
+/// Where rules of cuts go.
+const RULES: &str = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; \
+                     add chain inet cut out { type filter hook output priority 0; }";
+
+/// Which way of a host's traffic is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// What comes in.
+    In,
+    /// What goes out.
+    Out,
+    /// Both.
+    Both,
+}
 
 /// Hosts by the names of their daemons.
 pub struct Hosts {
@@ -82,6 +95,20 @@ impl Hosts {
         self.addresses.get(name).map(String::as_str).with_context(|| format!("{name} has no host"))
     }
 
+    /// A program, to be run on a host.
+    pub fn command(&self, name: &str, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(name)]).arg(program);
+        command
+    }
+
+    /// Drops all of a host's traffic of these ways, without a word to anybody; connections stay as they are.
+    pub fn cut(&self, name: &str, cut: Cut) -> Result<()> {
+        let ways = [(Cut::Out, "in iifname"), (Cut::In, "out oifname")];
+        let lost = ways.iter().filter(|(other, _)| cut != *other);
+        lost.into_iter().try_for_each(|(_, way)| self.rule(name, &format!("add rule inet cut {way} != lo drop")))
+    }
+
     /// What one sends does not arrive at the other.
     pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
         let address = self.address(from)?;
@@ -101,7 +128,7 @@ impl Hosts {
 
     /// All reach each other.
     pub fn heal(&self) -> Result<()> {
-        self.addresses.keys().try_for_each(|name| self.rule(name, "flush chain inet cut in"))
+        self.addresses.keys().try_for_each(|name| self.rule(name, "flush table inet cut"))
     }
 }
 
@@ -138,6 +165,10 @@ mod tests {
         };
         assert!(reaches("a", "b") && reaches("b", "a"));
         hosts.cut_one_way("a", "b").expect("a rule");
+        assert!(!reaches("a", "b"));
+        hosts.heal().expect("no rules");
+        assert!(reaches("a", "b"));
+        hosts.cut("a", Cut::Out).expect("a rule");
         assert!(!reaches("a", "b"));
         hosts.heal().expect("no rules");
         assert!(reaches("a", "b"));

@@ -1,7 +1,7 @@
 //! `ashlar-jepsen`: the cases in their long form, one after another, with what was seen in each.
 
 use ashlar_jepsen::cases::{ALL, POOLS, Scale};
-use ashlar_jepsen::command_line::Soak;
+use ashlar_jepsen::command_line::{Soak, tell};
 use ashlar_jepsen::planted;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,8 +40,8 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match &cli.command {
-        Some(Command::Soak(soak)) => return told(soak.run()),
-        Some(Command::Planted(args)) => return told(args.run()),
+        Some(Command::Soak(soak)) => return tell(soak.run()),
+        Some(Command::Planted(args)) => return tell(args.run()),
         None => {}
     }
     if let Some(unknown) = cli.cases.iter().find(|name| !ALL.iter().any(|case| case.name == **name)) {
@@ -57,19 +57,6 @@ fn main() -> ExitCode {
 }
 
 /// Runs the chosen cases; how many failed.
-fn told(outcome: anyhow::Result<String>) -> ExitCode {
-    match outcome {
-        Ok(seen) => {
-            println!("{seen}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn round(cli: &Cli) -> u32 {
     let scale = if cli.short { Scale::SHORT } else { Scale::LONG };
     let pool = POOLS.into_iter().find(|pool| *pool == cli.pool).expect("checked with the arguments");

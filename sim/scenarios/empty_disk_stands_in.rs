@@ -4,14 +4,12 @@
 //! together with the one that was away; the other one comes later.
 //! Stands for: A2, A12, A17
 
-use super::{ms, three};
+use super::{ms, one_group};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
 
 pub(super) fn configure(config: Config) -> Config {
-    let mut config = three(config);
-    config.pg_count = 1;
-    config
+    one_group(config)
 }
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {

@@ -4,14 +4,12 @@
 //! Method: both clients write one object without pause; every few milliseconds some OSD's session ends.
 //! Stands for: A7, A8, B5, A19
 
-use super::{ms, three, us};
+use super::{ms, one_group, us};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
 
 pub(super) fn configure(config: Config) -> Config {
-    let mut config = three(config);
-    config.pg_count = 1;
-    config
+    one_group(config)
 }
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {

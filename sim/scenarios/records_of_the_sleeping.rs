@@ -4,14 +4,12 @@
 //! ends, too; another one serves and is written to; the first one goes on.
 //! Stands for: A4, A10, A16, J1
 
-use super::{epoch_of, ms, new_epoch, three, us};
+use super::{epoch_of, ms, new_epoch, one_group, us};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
 
 pub(super) fn configure(config: Config) -> Config {
-    let mut config = three(config);
-    config.pg_count = 1;
-    config
+    one_group(config)
 }
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {

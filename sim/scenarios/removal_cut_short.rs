@@ -4,16 +4,14 @@
 //! is killed; its successors have all of the image.
 //! Stands for: H6, H7, H9
 
-use super::{broken, ms, three};
+use super::{ms, one_group};
 use crate::check::history::{BLOCK, Finding};
-use crate::cluster::{Ask, Cluster, Config};
+use crate::cluster::{Cluster, Config};
 
 const OBJECTS: u32 = 4;
 
 pub(super) fn configure(config: Config) -> Config {
-    let mut config = three(config);
-    config.pg_count = 1;
-    config
+    one_group(config)
 }
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
@@ -21,11 +19,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     for _ in 0..3 {
         let image = c.create_image("passing", BLOCK, OBJECTS);
         c.settle_down()?;
-        let per_object = c.config().object_blocks;
-        for object in 0..OBJECTS {
-            let write = c.start_on(0, image, object * per_object, 3, Ask::Write);
-            c.wait(write)?;
-        }
+        c.fill_image(image, OBJECTS, 3)?;
         let acting = c.acting(c.pg(0));
         let Some((primary, others)) = acting.split_first() else { continue };
         c.partition(&[*primary], others);
@@ -37,9 +31,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let moment = c.world.draw(ms(1), ms(1500));
         c.run_for(moment)?;
         c.start(*primary);
-        if !c.run_until(ms(60_000), Cluster::removals_done)? {
-            return Err(broken(format!("an image is not removed: {}", c.describe_stuck())));
-        }
+        c.finish_removals()?;
         c.become_whole()?;
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! Three times.
 //! Stands for: H6, H7, H8, H9
 
-use super::{broken, ms, three};
+use super::{ms, three};
 use crate::check::history::{BLOCK, Finding};
 use crate::cluster::{Ask, Cluster, Config};
 
@@ -43,9 +43,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         c.run_for(moment)?;
         c.start(acting[0]);
         c.start(absent);
-        if !c.run_until(ms(60_000), Cluster::removals_done)? {
-            return Err(broken(format!("an image is not removed: {}", c.describe_stuck())));
-        }
+        c.finish_removals()?;
     }
     Ok(())
 }

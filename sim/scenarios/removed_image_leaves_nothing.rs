@@ -26,9 +26,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     let moment = c.world.draw(ms(1), ms(1500));
     c.run_for(moment)?;
     c.remove_image(image);
-    if !c.run_until(ms(60_000), Cluster::removals_done)? {
-        return Err(broken(format!("an image is not removed: {}", c.describe_stuck())));
-    }
+    c.finish_removals()?;
     c.reweight(OsdId(1), 1.0);
     c.run_for(ms(3000))?;
     c.become_whole()?;

@@ -4,9 +4,9 @@
 //! Stands for: H6, H7, H9
 
 use super::nobody_has_everything::{OBJECTS, bereave};
-use super::{broken, ms};
+use super::{ms};
 use crate::check::history::{BLOCK, Finding};
-use crate::cluster::{Ask, Cluster};
+use crate::cluster::{Cluster};
 
 pub(super) use super::nobody_has_everything::configure;
 
@@ -16,11 +16,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     for _ in 0..3 {
         let image = c.create_image("passing", BLOCK, OBJECTS);
         c.settle_down()?;
-        let per_object = c.config().object_blocks;
-        for object in 0..OBJECTS {
-            let write = c.start_on(0, image, object * per_object, 2, Ask::Write);
-            c.wait(write)?;
-        }
+        c.fill_image(image, OBJECTS, 2)?;
         let dead = bereave(c, |c| {
             let moment = c.world.draw(ms(0), ms(60));
             c.run_for(moment)?;
@@ -31,9 +27,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let moment = c.world.draw(ms(1), ms(1500));
         c.run_for(moment)?;
         c.start(dead);
-        if !c.run_until(ms(60_000), Cluster::removals_done)? {
-            return Err(broken(format!("an image is not removed: {}", c.describe_stuck())));
-        }
+        c.finish_removals()?;
         c.become_whole()?;
     }
     Ok(())

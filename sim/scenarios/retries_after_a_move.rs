@@ -7,7 +7,6 @@
 use super::{broken, ms, scripted, us};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
-use crate::world::NodeId;
 
 pub(super) fn configure(config: Config) -> Config {
     let mut config = scripted(config, 6);
@@ -22,12 +21,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let late = c.start_write(0, 0, 3);
         let moment = c.world.draw(us(50), ms(4));
         c.run_for(moment)?;
-        let client = c.client_node(0);
-        let far: Vec<NodeId> = c.osds().iter().chain(c.mons()).copied().collect();
-        for node in &far {
-            c.world.connections_between(*node, client).into_iter().for_each(|conn| c.world.reset(conn));
-        }
-        c.partition(&[client], &far);
+        c.cut_client_off(0);
         let acting = c.acting(pg);
         for osd in c.osds().to_vec() {
             let id = c.osd_id(osd).expect("an OSD's place");

@@ -8,7 +8,6 @@
 use super::{ms, three, us};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
-use crate::world::NodeId;
 
 pub(super) fn configure(config: Config) -> Config {
     let mut config = three(config);
@@ -28,12 +27,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let late = c.start_write(0, 0, 3);
         let moment = c.world.draw(us(50), ms(4));
         c.run_for(moment)?;
-        let client = c.client_node(0);
-        let far: Vec<NodeId> = c.osds().iter().chain(c.mons()).copied().collect();
-        for node in &far {
-            c.world.connections_between(*node, client).into_iter().for_each(|conn| c.world.reset(conn));
-        }
-        c.partition(&[client], &far);
+        c.cut_client_off(0);
         c.start(absent);
         c.become_whole()?;
         c.kill(primary);

@@ -161,6 +161,11 @@ fn three(config: Config) -> Config {
     config
 }
 
+/// Three OSDs, and one group on them.
+fn one_group(config: Config) -> Config {
+    Config { pg_count: 1, ..three(config) }
+}
+
 fn four(config: Config) -> Config {
     scripted(config, 4)
 }

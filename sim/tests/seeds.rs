@@ -80,8 +80,7 @@ fn every_topology_and_profile_passes() {
 fn every_kind_of_fault_happens() {
     let mix = Scenario::named("mix").expect("the default scenario");
     let pool = "replicated:3,immediate".parse().expect("a pool");
-    // An old disk is put back only when nothing else is amiss and the same OSD is drawn twice: too rare for this load.
-    for kind in FaultKind::ALL.iter().filter(|kind| **kind != FaultKind::OldDisk) {
+    for kind in FaultKind::ALL {
         let happens = |seed| {
             let mut case = Case::drawn(seed, mix, with_pool(Some(pool)));
             let config = &mut case.config;

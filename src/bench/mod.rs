@@ -3,6 +3,7 @@
 //! Owns: the series of loads, the counting before and after each, the table. Does not own: the load generator (client).
 //! Counts come from what OSDs publish; a load's figures are read once all OSDs published after its end.
 
+mod codes;
 mod placement;
 mod raw;
 pub mod store;
@@ -55,6 +56,8 @@ enum What {
     Store(store::Args),
     /// Placement: evenness, moves, time, beside what linear programming allows; without a cluster.
     Placement(placement::Args),
+    /// Erasure codes on this processor; without a cluster.
+    Codes(codes::Args),
 }
 
 impl Args {
@@ -63,6 +66,7 @@ impl Args {
         self.what.as_ref().map(|what| match what {
             What::Store(args) => store::run(args),
             What::Placement(args) => placement::run(args),
+            What::Codes(args) => codes::run(args),
         })
     }
 }

@@ -178,23 +178,3 @@ fn the_same_source_twice_panics() {
     let sources = [Source { chunk: 3, bytes: &[1] }, Source { chunk: 3, bytes: &[1] }];
     code(2, 2, false).reconstruct(&sources, 0, &mut [0]);
 }
-
-/// Prints how fast the codes are: `cargo test --release -p ashlar-core speed_of_codes -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it measures time")]
-fn speed_of_codes() {
-    let mut rng = Rng::new(5);
-    for (name, code) in [("4+2", code(4, 2, false)), ("4+2 portable", portable(4, 2)), ("4+1 xor", code(4, 1, true))] {
-        let chunks: Vec<Vec<u8>> = (0..4).map(|_| bytes(&mut rng, 4096)).collect();
-        let mut parity = vec![0; 4096];
-        let (begin, rounds) = (std::time::Instant::now(), 20_000u32);
-        for _ in 0..rounds {
-            for role in 4..4 + code.parity_chunks() {
-                (0..4).for_each(|data| code.add(data, &chunks[usize::from(data)], role, &mut parity));
-            }
-        }
-        let each = begin.elapsed() / rounds;
-        println!("{name}: {each:?} for 16 KiB, {:.1} GB/s", 16_384.0 / each.as_nanos() as f64);
-    }
-}

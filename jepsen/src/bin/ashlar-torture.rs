@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use ashlar_core::rng::Rng;
+use ashlar_jepsen::command_line::tell;
 use ashlar_jepsen::torture::hooks::Hooks;
 use ashlar_jepsen::torture::progress::Progress;
 use ashlar_jepsen::torture::witness::Witness;
@@ -99,16 +100,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(seen) => {
-            println!("{seen}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tell(run(Cli::parse()))
 }
 
 fn immediate(lazy: bool) -> &'static str {

@@ -1,8 +1,8 @@
 //! How long clients wait when something fails: one client, one request at a time, the longest wait of each run; and
 //! whether all that fio wrote is read back while hosts come and go.
 
-use super::hosts::Cut;
 use super::{Deployment, HOSTS};
+use crate::hosts::Cut;
 use crate::nbd::Nbd;
 use crate::tools;
 use anyhow::{Context, Result, ensure};
@@ -72,24 +72,24 @@ pub const ALL: &[Failure] = &[
         what: "a host is cut off",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| d.hosts().cut(HOSTS, Cut::Both),
-        mend: |d, _| d.hosts().heal(HOSTS),
+        inflict: |d, _| d.cut(HOSTS, Cut::Both),
+        mend: |d, _| d.heal(),
     },
     Failure {
         name: "host-mute",
         what: "nothing that a host sends arrives",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| d.hosts().cut(HOSTS, Cut::Out),
-        mend: |d, _| d.hosts().heal(HOSTS),
+        inflict: |d, _| d.cut(HOSTS, Cut::Out),
+        mend: |d, _| d.heal(),
     },
     Failure {
         name: "host-deaf",
         what: "nothing arrives at a host",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| d.hosts().cut(HOSTS, Cut::In),
-        mend: |d, _| d.hosts().heal(HOSTS),
+        inflict: |d, _| d.cut(HOSTS, Cut::In),
+        mend: |d, _| d.heal(),
     },
     Failure {
         name: "monitor-lost",
@@ -229,9 +229,9 @@ pub fn verify_through_failures(deployment: &mut Deployment, rounds: u32) -> Resu
         let host = round % HOSTS + 1;
         for cut in [Cut::In, Cut::Out, Cut::Both] {
             eprintln!("  host {host} is cut off: {cut:?}");
-            deployment.hosts().cut(host, cut)?;
+            deployment.cut(host, cut)?;
             std::thread::sleep(each);
-            deployment.hosts().heal(host)?;
+            deployment.heal()?;
             deployment.wait_clean()?;
         }
         eprintln!("  host {host} stops for a while");

@@ -4,19 +4,18 @@
 //! Owns the processes and what is done to them. Does not own what is measured meanwhile ([`failover`]).
 
 pub mod failover;
-pub mod hosts;
 
 use crate::cluster::{binary, is_alive, signal};
 use crate::command;
+use crate::hosts::{Cut, Hosts};
 use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail, ensure};
-use hosts::Hosts;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,7 +48,7 @@ struct Process {
 impl Deployment {
     /// Sets one up and waits until an image is served.
     pub fn start() -> Result<Deployment> {
-        let (hosts, scratch) = (Hosts::start(HOSTS)?, Scratch::new("deployment")?);
+        let (hosts, scratch) = (Hosts::new(&(1..=HOSTS).map(named).collect::<Vec<_>>())?, Scratch::new("deployment")?);
         let mut deployment = Deployment { hosts, scratch, processes: BTreeMap::new() };
         deployment.start_etcd()?;
         deployment.until("etcd to answer", |d| d.admin(&["init"]).is_ok())?;
@@ -64,10 +63,10 @@ impl Deployment {
     }
 
     fn start_etcd(&mut self) -> Result<()> {
-        let peer = |d: &Deployment, host| format!("http://{}:2380", d.hosts.address(host));
+        let peer = |d: &Deployment, host| format!("http://{}:2380", d.address(host));
         let all: Vec<_> = (1..=HOSTS).map(|host| format!("e{host}={}", peer(self, host))).collect();
         for host in 1..=HOSTS {
-            let (client, peer) = (format!("http://{}:2379", self.hosts.address(host)), peer(self, host));
+            let (client, peer) = (format!("http://{}:2379", self.address(host)), peer(self, host));
             let data = self.scratch.join(&format!("etcd-{host}")).display().to_string();
             let arguments = format!(
                 "--name e{host} --data-dir {data} --listen-client-urls {client} --advertise-client-urls {client} \
@@ -82,12 +81,12 @@ impl Deployment {
     fn start_daemons(&mut self) -> Result<()> {
         let (program, meta) = (binary()?.display().to_string(), self.meta());
         for host in 1..=MONITORS {
-            let listen = format!("{}:7800", self.hosts.address(host));
+            let listen = format!("{}:7800", self.address(host));
             self.spawn(&format!("mon-{host}"), host, &program, &format!("mon --meta {meta} --listen {listen}"))?;
         }
         for id in 1..=HOSTS * OSDS_PER_HOST {
             let host = (id - 1) / OSDS_PER_HOST + 1;
-            let (data, address) = (self.scratch.join(&format!("osd-{id}.img")), self.hosts.address(host));
+            let (data, address) = (self.scratch.join(&format!("osd-{id}.img")), self.address(host));
             let arguments = format!(
                 "osd run --id {id} --meta {meta} --data {} --size 1G --listen {address}:0 --host node{host}",
                 data.display()
@@ -99,7 +98,7 @@ impl Deployment {
 
     fn start_nbd(&mut self) -> Result<()> {
         let program = binary()?.display().to_string();
-        let seeds: Vec<_> = (1..=MONITORS).map(|host| format!("{}:7800", self.hosts.address(host))).collect();
+        let seeds: Vec<_> = (1..=MONITORS).map(|host| format!("{}:7800", self.address(host))).collect();
         let socket = self.socket().display().to_string();
         let arguments = format!("nbd --seeds {} --listen none --unix {socket}", seeds.join(","));
         self.spawn("nbd", 0, &program, &arguments)?;
@@ -108,7 +107,7 @@ impl Deployment {
 
     /// Addresses of the metadata store.
     pub fn meta(&self) -> String {
-        let address = |host| format!("http://{}:2379", self.hosts.address(host));
+        let address = |host| format!("http://{}:2379", self.address(host));
         (1..=HOSTS).map(address).collect::<Vec<_>>().join(",")
     }
 
@@ -122,9 +121,18 @@ impl Deployment {
         format!("nbd+unix:///{IMAGE}?socket={}", self.socket().display())
     }
 
-    /// The hosts.
-    pub fn hosts(&self) -> &Hosts {
-        &self.hosts
+    fn address(&self, host: u32) -> &str {
+        self.hosts.address(&named(host)).expect("one of ours")
+    }
+
+    /// Drops a host's traffic until [`Deployment::heal`].
+    pub fn cut(&self, host: u32, cut: Cut) -> Result<()> {
+        self.hosts.cut(&named(host), cut)
+    }
+
+    /// All hosts reach each other again.
+    pub fn heal(&self) -> Result<()> {
+        self.hosts.heal()
     }
 
     fn spawn(&mut self, name: &str, host: u32, program: &str, arguments: &str) -> Result<()> {
@@ -140,7 +148,7 @@ impl Deployment {
         let process = self.processes.get_mut(name).with_context(|| format!("there is no {name}"))?;
         let mut command = match process.host {
             0 => Command::new(&process.program),
-            host => self.hosts.command(host, &process.program),
+            host => self.hosts.command(&named(host), Path::new(&process.program)),
         };
         command.args(&process.arguments).env("ASHLAR_LOG", "info").process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -216,7 +224,7 @@ impl Deployment {
     pub fn leading_monitor(&self) -> Result<String> {
         let status = self.admin(&["status", "--quick"])?;
         let address = status["monitor"].as_str().context("a monitor leads")?.to_string();
-        let at = |host: &u32| address.starts_with(&format!("{}:", self.hosts.address(*host)));
+        let at = |host: &u32| address.starts_with(&format!("{}:", self.address(*host)));
         let host = (1..=MONITORS).find(at).with_context(|| format!("{address} is none of the monitors"))?;
         Ok(format!("mon-{host}"))
     }
@@ -224,7 +232,7 @@ impl Deployment {
     /// The member of etcd that leads.
     pub fn leading_etcd(&self) -> Result<String> {
         for host in 1..=HOSTS {
-            let endpoint = format!("--endpoints=http://{}:2379", self.hosts.address(host));
+            let endpoint = format!("--endpoints=http://{}:2379", self.address(host));
             let arguments = [&endpoint, "endpoint", "status", "--write-out=json"];
             let Ok(text) = command::run("etcdctl", &arguments, LIMIT) else { continue };
             let status: Value = serde_json::from_str(&text)?;
@@ -259,6 +267,10 @@ impl Deployment {
         }
         text
     }
+}
+
+fn named(host: u32) -> String {
+    format!("host-{host}")
 }
 
 impl Drop for Deployment {

@@ -6,8 +6,8 @@ use ashlar_core::buf::{Buf, BufPool};
 use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, IoId, Misfit};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
-use std::cell::{Cell, RefCell};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -315,41 +315,46 @@ fn refusal(disk: &mut dyn Disk, op: DiskOp) -> Option<String> {
 /// Requests that no device takes are bugs, and both say the same of them.
 #[test]
 fn requests_that_do_not_fit_are_refused_alike() {
-    let device = Device::Data;
+    let block = u64::from(BLOCK);
+    for kind in 0..3 {
+        let behind = refused_alike(kind, DEVICE_BYTES - block, 2 * block);
+        assert_eq!(behind.expect("alike"), Some(Misfit::BeyondEnd));
+        assert_eq!(refused_alike(kind, 512, block).expect("alike"), Some(Misfit::Unaligned));
+    }
     let requests = (0..3u8, 0..DEVICE_BYTES + 8192, 0..40_000u64, any::<bool>());
     let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
-    let seen = RefCell::new(BTreeSet::new());
-    let mut runner = TestRunner::new(config);
-    let outcome = runner.run(&requests, |(kind, offset, len, round)| {
+    let outcome = TestRunner::new(config).run(&requests, |(kind, offset, len, round)| {
         let mask = if round { !u64::from(BLOCK - 1) } else { !511 };
-        let (offset, len) = (offset & mask, u32::try_from(len & mask).expect("small"));
-        let op = |bufs: &mut BufPool| match kind {
-            0 => DiskOp::Read { device, offset, len },
-            1 => DiskOp::Write { device, offset, data: contents(bufs, 1, 0, 10, 0).slice(0, len) },
-            _ => DiskOp::Discard { device, offset, len: u64::from(len) },
-        };
-        let mut simulated = Simulated::new(1);
-        let made = op(simulated.bufs());
-        let misfit = made.misfit(DEVICE_BYTES, BLOCK);
-        seen.borrow_mut().insert(misfit.map(|misfit| format!("{misfit:?}")));
-        let by_simulated = refusal(&mut simulated, made);
-        for folder in folders() {
-            let mut real = Real::new(&folder);
-            let made = op(real.bufs());
-            let by_real = refusal(&mut real, made);
-            let says = |text: &Option<String>| {
-                misfit.is_none_or(|misfit| text.as_ref().is_some_and(|text| text.contains(&format!("{misfit:?}"))))
-            };
-            prop_assert_eq!((by_simulated.is_some(), by_real.is_some()), (misfit.is_some(), misfit.is_some()));
-            prop_assert!(says(&by_simulated) && says(&by_real), "{:?} and {:?}", by_simulated, by_real);
-            real.finish();
-        }
-        Ok(())
+        refused_alike(kind, offset & mask, len & mask).map(drop)
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
-    for misfit in [Misfit::BeyondEnd, Misfit::Unaligned] {
-        assert!(seen.borrow().contains(&Some(format!("{misfit:?}"))), "{misfit:?} was drawn");
+}
+
+/// Gives the same request to both; in what it does not fit.
+fn refused_alike(kind: u8, offset: u64, len: u64) -> Result<Option<Misfit>, TestCaseError> {
+    let device = Device::Data;
+    let bytes = u32::try_from(len).expect("small");
+    let op = |bufs: &mut BufPool| match kind {
+        0 => DiskOp::Read { device, offset, len: bytes },
+        1 => DiskOp::Write { device, offset, data: contents(bufs, 1, 0, 10, 0).slice(0, bytes) },
+        _ => DiskOp::Discard { device, offset, len },
+    };
+    let mut simulated = Simulated::new(1);
+    let made = op(simulated.bufs());
+    let misfit = made.misfit(DEVICE_BYTES, BLOCK);
+    let by_simulated = refusal(&mut simulated, made);
+    for folder in folders() {
+        let mut real = Real::new(&folder);
+        let made = op(real.bufs());
+        let by_real = refusal(&mut real, made);
+        let says = |text: &Option<String>| {
+            misfit.is_none_or(|misfit| text.as_ref().is_some_and(|text| text.contains(&format!("{misfit:?}"))))
+        };
+        prop_assert_eq!((by_simulated.is_some(), by_real.is_some()), (misfit.is_some(), misfit.is_some()));
+        prop_assert!(says(&by_simulated) && says(&by_real), "{:?} and {:?}", by_simulated, by_real);
+        real.finish();
     }
+    Ok(misfit)
 }
 
 /// A device that turns out to be shorter than it said fails reads there, as a bad medium does, and works elsewhere.

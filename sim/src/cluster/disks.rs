@@ -61,11 +61,12 @@ impl Cluster {
 
     /// An operator keeps a copy of a disk, or puts one back that is old.
     pub(super) fn put_back_an_old_disk(&mut self) -> bool {
-        let Some(node) = self.draw_osd() else { return false };
+        let Some(drawn) = self.draw_osd() else { return false };
         let after = self.draw_millis(1, 2000);
         if self.swapped.is_some() {
             return false;
         }
+        let node = self.snapshots.keys().next().copied().unwrap_or(drawn);
         let Some(old) = self.snapshots.remove(&node) else {
             self.kill(node);
             let disks = DEVICES.map(|device| self.world.disk_mut(node, device).map(|disk| disk.clone()));

@@ -4,7 +4,7 @@
 //! store, which an operator replaces.
 
 use super::script::broken;
-use super::{Cluster, IMAGE, POOL};
+use super::{Ask, Cluster, IMAGE, POOL};
 use crate::check::history::Finding;
 use crate::world::NodeId;
 use ashlar_core::id::{ObjectId, PgId};
@@ -165,6 +165,35 @@ impl Cluster {
         let inode = self.images[image as usize].inode;
         let copies = self.osds.iter().flat_map(|node| self.copies_on(*node));
         copies.filter(|info| info.copy.object.inode == inode).count()
+    }
+
+    /// Writes so many blocks of every object of an image.
+    pub fn fill_image(&mut self, image: u32, objects: u32, blocks: u32) -> Result<(), Finding> {
+        for object in 0..objects {
+            let write = self.start_on(0, image, object * self.config.object_blocks, blocks, Ask::Write);
+            self.wait(write)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until images that are removed are gone.
+    pub fn finish_removals(&mut self) -> Result<(), Finding> {
+        if self.run_until(Duration::secs(60), Cluster::removals_done)? {
+            return Ok(());
+        }
+        Err(broken(format!("an image is not removed: {}", self.describe_stuck())))
+    }
+
+    /// A client hears nothing any more, nor what was on its way to it.
+    pub fn cut_client_off(&mut self, index: usize) {
+        let client = self.client_node(index);
+        let far: Vec<NodeId> = self.osds.iter().chain(&self.mons).copied().collect();
+        for node in &far {
+            for connection in self.world.connections_between(*node, client) {
+                self.world.reset(connection);
+            }
+        }
+        self.partition(&[client], &far);
     }
 
     /// Waits until every group is whole.

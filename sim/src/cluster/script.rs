@@ -211,11 +211,6 @@ impl Cluster {
         self.groups().into_iter().all(active)
     }
 
-    /// The epoch of a group's map.
-    pub fn epoch_of(&mut self, pg: PgId) -> u64 {
-        self.pg_map(pg).map_or(0, |map| map.epoch.0)
-    }
-
     /// Whether a group serves at the epoch of its map.
     pub fn serves_newest(&mut self, pg: PgId) -> bool {
         let serving = self.summary(pg).filter(|summary| summary.state == "active").map(|summary| summary.epoch);

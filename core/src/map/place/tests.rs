@@ -192,29 +192,6 @@ fn a_changed_size_keeps_the_members() {
     assert!(two.moves <= 4);
 }
 
-/// Run by hand, with `--release --ignored --nocapture`, to see what a large cluster costs.
-#[test]
-#[ignore = "a measurement"]
-fn five_hundred_osds() {
-    let mut candidates: Vec<_> = (0..500).map(|n| candidate(n, 100 + n % 7, u64::from(n / 10))).collect();
-    let first = solve(&candidates, 3, &vec![Vec::new(); 10_000]);
-    println!("first: {} misses", misses(&candidates, 3, &first.groups));
-    let gone = candidates.remove(77);
-    let second = solve(&candidates, 3, &first.groups);
-    println!(
-        "removal: {} moved, {} filled, {} misses",
-        second.moves,
-        second.filled,
-        misses(&candidates, 3, &second.groups)
-    );
-    candidates.push(gone);
-    let third = solve(&candidates, 3, &second.groups);
-    println!("addition: {} moved, {} misses", third.moves, misses(&candidates, 3, &third.groups));
-    candidates.iter_mut().take(50).for_each(|c| c.weight *= 2.0);
-    let fourth = solve(&candidates, 3, &third.groups);
-    println!("five hosts doubled: {} moved, {} misses", fourth.moves, misses(&candidates, 3, &fourth.groups));
-}
-
 #[test]
 fn members_that_stay_keep_their_places() {
     let osds =

@@ -36,20 +36,7 @@ impl Full {
             if quiet == 3 {
                 break;
             }
-            let Full { world, .. } = self;
-            let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
-            world.store.end_of_round(env);
-            world.dispatch();
-            quiet = if world.outstanding() > 0 { 0 } else { quiet + 1 };
-            while world.outstanding() > 0 {
-                let (id, done) = world.data.complete(&mut world.rng, &mut world.bufs);
-                let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
-                world.store.handle_io(env, id, done);
-                world.dispatch();
-            }
-            if let Some(at) = world.store.next_deadline() {
-                world.now = world.now.max(at);
-            }
+            quiet = if self.round() { 0 } else { quiet + 1 };
             self.take();
         }
         self.settled += 1;
@@ -117,6 +104,47 @@ impl Full {
                 self.settle();
             }
         }
+    }
+
+    /// Overwrites, so many at any time, until so many are done: whatever becomes free is taken at once.
+    fn crowd(&mut self, depth: usize, writes: u64) {
+        let (mut begun, mut idle) = (0, 0);
+        while begun < writes || !self.waiting.is_empty() {
+            while begun < writes && self.waiting.len() < depth {
+                let stripe = (begun * 7) % self.objects;
+                if self.waiting.contains_key(&stripe) {
+                    break;
+                }
+                self.write(stripe, 4096, Mode::Plain);
+                begun += 1;
+            }
+            let before = self.waiting.len();
+            self.round();
+            self.take();
+            idle = if self.waiting.len() < before { 0 } else { idle + 1 };
+            assert!(idle < 5000, "{begun} writes: {}", self.world.store.describe());
+        }
+        assert_eq!(self.refused, 0, "overwrites are never refused");
+    }
+
+    /// A round, and whatever the device has to do then; the next deadline comes at once.
+    /// Whether the device had anything to do.
+    fn round(&mut self) -> bool {
+        let Full { world, .. } = self;
+        let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+        world.store.end_of_round(env);
+        world.dispatch();
+        let works = world.outstanding() > 0;
+        while world.outstanding() > 0 {
+            let (id, done) = world.data.complete(&mut world.rng, &mut world.bufs);
+            let env = &mut Env { now: world.now, rng: &mut world.rng, bufs: &mut world.bufs, out: &mut world.out };
+            world.store.handle_io(env, id, done);
+            world.dispatch();
+        }
+        if let Some(at) = world.store.next_deadline() {
+            world.now = world.now.max(at);
+        }
+        works
     }
 
     fn crash(&mut self) {
@@ -204,6 +232,14 @@ fn shapes() -> [Shape; 5] {
 #[test]
 pub fn a_full_store_can_always_delete_commit_roll_back_and_clean() {
     shapes().into_iter().take(2).for_each(|shape| run(shape, 0));
+}
+
+#[test]
+fn a_busy_log_is_cleaned_although_clients_take_at_once_what_becomes_free() {
+    // More wait at any time than a turn of cleaning makes room for.
+    let mut full = Full::new(Shape { objects: 0, blocks: 1000, ..SHAPE }, 1);
+    full.objects = 600;
+    full.crowd(400, 60_000);
 }
 
 /// `STORE_SEEDS` says how many seeds.
