@@ -388,7 +388,7 @@ fn remove_in(pool: &str, scale: Scale) -> Result<String> {
     let victim = cluster.osds()?.first().context("OSDs run")?.pid;
     crate::cluster::signal(victim, nix::sys::signal::Signal::SIGKILL);
     let begin = Instant::now();
-    cluster.admin(&["image", "remove", "main/doomed"])?;
+    cluster.admin(&["image", "remove", "main/doomed", "--yes"])?;
     let removal = begin.elapsed();
     ensure!(cluster.osds()?.iter().all(|osd| osd.pid != victim), "the OSD is down");
     ensure!(nbd.write(0, &[9; BLOCK_BYTES]).is_err(), "a client that had opened the image can still write to it");

@@ -81,6 +81,8 @@ impl Cluster {
             Ok(running) => cluster.running = running,
             Err(_) => bail!("the cluster did not start\n{}", cluster.logs()),
         }
+        // OSDs are killed here more often than a cluster that means well would forgive.
+        cluster.admin(&["config", "set", "osd_flap_limit=0"])?;
         Ok(cluster)
     }
 

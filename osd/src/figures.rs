@@ -2,7 +2,7 @@
 
 use crate::Args;
 use anyhow::Context;
-use ashlar_core::osd::Figures;
+use ashlar_core::osd::{Figures, PoolFigures};
 use ashlar_runtime::metrics::{self, Metric, Value};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +32,10 @@ pub fn serve(args: &Args) -> anyhow::Result<Option<Shown>> {
     Ok(Some(shown))
 }
 
+fn gauge(number: u64) -> Value {
+    Value::Gauge(number as f64)
+}
+
 fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
     let count = |value: u64| Value::Gauge(value as f64);
     let (client, store) = (&figures.client, &figures.store);
@@ -46,7 +50,41 @@ fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
     let stages = figures.stages.named().map(|(name, histogram)| (name, Value::Latency(histogram.clone())));
     let runtime = figures.runtime.iter().map(|(name, counter)| (*name, Value::Counter(*counter)));
     let written = [("payload", store.written_bytes), ("device", store.device_written_bytes)];
+    let by_pool = |of: fn(&PoolFigures) -> Value| {
+        figures.pools.iter().map(|(name, pool)| (name.clone(), of(pool))).collect::<Vec<_>>()
+    };
     vec![
+        Metric::by(
+            "pool_used_bytes",
+            "Bytes that a pool's copies take.",
+            "pool",
+            by_pool(|pool| gauge(pool.held.used_bytes)),
+        ),
+        Metric::by("pool_copies", "A pool's copies.", "pool", by_pool(|pool| gauge(pool.held.copies))),
+        Metric::by(
+            "pool_reads",
+            "Reads of clients, by pool.",
+            "pool",
+            by_pool(|pool| Value::Counter(pool.client.read_ops)),
+        ),
+        Metric::by(
+            "pool_writes",
+            "Writes of clients, by pool.",
+            "pool",
+            by_pool(|pool| Value::Counter(pool.client.write_ops)),
+        ),
+        Metric::by(
+            "pool_read_bytes",
+            "Bytes read, by pool.",
+            "pool",
+            by_pool(|pool| Value::Counter(pool.client.read_bytes)),
+        ),
+        Metric::by(
+            "pool_written_bytes",
+            "Bytes written, by pool.",
+            "pool",
+            by_pool(|pool| Value::Counter(pool.client.write_bytes)),
+        ),
         Metric::by("osd_info", "Which OSD this is.", "osd", [(osd.to_string(), Value::Gauge(1.0))]),
         Metric::by("client_operations", "Operations of clients that arrived.", "kind", ops),
         Metric::by("client_bytes", "Bytes that clients asked for, or wrote.", "kind", bytes),

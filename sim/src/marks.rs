@@ -95,6 +95,7 @@ pub const RARE: &[(&str, &str)] = &[
     ("asking for a new epoch to drop tombstones", "not in 2,000 seeds"),
     ("no good copy of an object is left", "6 in 2,000 seeds"),
     ("osd: a reply that nobody asked for", "peers behave, and links are closed in order"),
+    ("osd: a primary has not heard that its pool was removed", "pools are removed in a scenario of their own"),
     ("osd: message of a peer on a link that is not in use", "peers behave, and links are closed in order"),
     ("osd: request on a link that is not a client's", "peers behave, and links are closed in order"),
     (

@@ -133,6 +133,8 @@ scenarios! {
     over_budget = "../scenarios/over_budget.rs",
     rolling_upgrade = "../scenarios/rolling_upgrade.rs",
     operators_at_work = "../scenarios/operators_at_work.rs",
+    removed_pool = "../scenarios/removed_pool.rs",
+    flapping = "../scenarios/flapping.rs",
 }
 
 fn ms(n: u64) -> Duration {

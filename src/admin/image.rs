@@ -4,6 +4,7 @@ mod rename;
 mod resize;
 mod usage;
 
+use super::confirm::Confirm;
 use super::status::ClientFigures;
 use super::{ATTEMPTS, Connection, Watch, access, pool_named};
 use crate::metadata::Metadata;
@@ -91,6 +92,8 @@ pub struct Remove {
     /// Do not wait until everything is deleted; that goes on without this command.
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    confirm: Confirm,
     #[command(flatten)]
     connection: Connection,
 }
@@ -251,6 +254,7 @@ impl Remove {
         if self.dry_run {
             return self.say_only(&metadata.map().await?);
         }
+        self.ask(&metadata.map().await?)?;
         let (pool, inode) = mark(&metadata, pool_name, name).await?;
         if !self.no_wait {
             wait_until_removed(&metadata, pool, inode).await?;
@@ -265,6 +269,17 @@ impl Remove {
 }
 
 impl Remove {
+    /// Asks, unless the removal has begun already.
+    fn ask(&self, map: &ClusterMap) -> Result<()> {
+        let (pool_name, name) = parts(&self.name)?;
+        let (_, image) = image_named(map, pool_named(map, pool_name)?.0, pool_name, name)?;
+        if image.removing {
+            return Ok(());
+        }
+        let size = size::human(image.size_bytes);
+        self.confirm.ask(&format!("image '{}' of {size} would be removed for good", self.name), &self.name)
+    }
+
     fn say_only(&self, map: &ClusterMap) -> Result<()> {
         let (pool_name, name) = parts(&self.name)?;
         let (pool, _) = pool_named(map, pool_name)?;
@@ -287,6 +302,15 @@ async fn mark(metadata: &Metadata, pool_name: &str, name: &str) -> Result<(PoolI
         }
     }
     bail!("others kept changing images; run this again")
+}
+
+/// Marks an image by its number, with what is known at this moment; false if somebody else changed something.
+pub(super) async fn mark_removing(metadata: &Metadata, pool: PoolId, inode: InodeId) -> Result<bool> {
+    let map = metadata.map().await?;
+    match map.image(pool, inode) {
+        Some(image) if !image.removing => try_mark(metadata, &map, pool, inode, image).await,
+        _ => Ok(true),
+    }
 }
 
 pub(super) fn image_named<'a>(
@@ -372,7 +396,12 @@ pub async fn create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes
 /// One attempt; `None` if another image came in between. The number is read first: it changes with every creation, so
 /// whoever took the name after our look at the map changed it too.
 async fn try_create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes: u64) -> Result<Option<InodeId>> {
-    let (pool, _) = pool_named(&metadata.map().await?, pool_name).map(|(id, pool)| (id, pool.clone()))?;
+    let map = metadata.map().await?;
+    let (pool, found) = pool_named(&map, pool_name)?;
+    if found.removing {
+        bail!("pool '{pool_name}' is being removed; choose another");
+    }
+    let pools = map.mod_revision(Key::Pools);
     let counter = keys::last_inode(pool);
     let stored = metadata.get(&counter).await?;
     let revision = stored.as_ref().map_or(0, |stored| stored.mod_revision);
@@ -390,6 +419,8 @@ async fn try_create(metadata: &Metadata, pool_name: &str, name: &str, size_bytes
     // The image's key first: see `keys::last_inode`.
     let puts =
         vec![(keys::image(pool, inode), serde_json::to_vec(&image)?), (counter.clone(), serde_json::to_vec(&inode)?)];
-    let done = metadata.put_all_if(vec![Compare::ModRevision(counter, revision)], puts).await?;
+    // A pool that goes is marked first: whoever did not see the mark creates nothing.
+    let compare = vec![Compare::ModRevision(counter, revision), Compare::ModRevision(keys::pools(), pools)];
+    let done = metadata.put_all_if(compare, puts).await?;
     Ok(done.then_some(inode))
 }

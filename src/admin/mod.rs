@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod config;
+mod confirm;
 pub mod doctor;
 pub mod image;
 pub mod init;

@@ -1,11 +1,14 @@
-//! `ashlar osd`: list OSDs, change how much of one is used, forget one that is gone.
+//! `ashlar osd`: list OSDs, show one, change how much of one is used, forget one that is gone.
 
-use super::Connection;
+mod show;
+
+use super::placement::{self, what_if};
 use super::pool::tags;
+use super::{ATTEMPTS, Connection};
 use crate::{output, size};
 use anyhow::{Result, bail};
 use ashlar_core::id::OsdId;
-use ashlar_core::map::{ClusterMap, OsdConfig, PgMap, keys, parse};
+use ashlar_core::map::{ClusterMap, OsdConfig, OsdRecord, OsdState, PgMap, keys, parse};
 use ashlar_core::meta::{Compare, Keys, TxnOp};
 use clap::Subcommand;
 use serde::Serialize;
@@ -16,10 +19,14 @@ use std::collections::BTreeSet;
 pub enum Command {
     /// List the OSDs.
     List(Connection),
+    /// Show one: where it is, what it holds and serves, what is known against it.
+    Show(show::Show),
     /// Set the share of its size that placement uses: 0 empties it.
     Reweight(Reweight),
     /// Set what placement knows of it: its share, its tags, whether it may be taken out.
     Set(Set),
+    /// Forgive an OSD that came and went too often: it is not held down any longer.
+    Readmit(Readmit),
     /// Forget an OSD that is down and holds nothing any more.
     Remove(Remove),
 }
@@ -31,6 +38,9 @@ pub struct Reweight {
     osd: u32,
     /// From 0 to 1.
     share: f64,
+    /// Only say what groups would move.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -42,6 +52,9 @@ pub struct Set {
     osd: u32,
     #[command(flatten)]
     changes: Changes,
+    /// Only say what groups would move.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -61,11 +74,23 @@ struct Changes {
     noout: Option<bool>,
 }
 
+/// Arguments of `osd readmit`.
+#[derive(Debug, clap::Args)]
+pub struct Readmit {
+    /// Its number.
+    osd: u32,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// Arguments of `osd remove`.
 #[derive(Debug, clap::Args)]
 pub struct Remove {
     /// Its number.
     osd: u32,
+    /// Only say whether it would be forgotten.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -85,6 +110,12 @@ pub struct Row {
     pub unreachable_from: Vec<OsdId>,
     /// Its data are copied elsewhere.
     pub out: bool,
+    /// It runs, but came and went too often to be let in now.
+    pub held: bool,
+    /// How often it went down without having said so, lately.
+    pub falls: u32,
+    /// Seconds for which it has been down, in steps.
+    pub down_s: Option<u64>,
     /// Where it is.
     pub host: String,
     /// Where it listens; empty: it is down.
@@ -107,11 +138,13 @@ pub struct Row {
 pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::List(connection) => list(&connection).await,
+        Command::Show(args) => args.run().await,
         Command::Reweight(args) => {
             let changes = Changes { reweight: Some(args.share), tags: None, noout: None };
-            set(Set { osd: args.osd, changes, connection: args.connection }).await
+            set(Set { osd: args.osd, changes, dry_run: args.dry_run, connection: args.connection }).await
         }
         Command::Set(args) => set(args).await,
+        Command::Readmit(args) => readmit(args).await,
         Command::Remove(args) => remove(args).await,
     }
 }
@@ -138,6 +171,9 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
         is_leaving: !own.is_empty(),
         unreachable_from: others,
         out: record.is_some_and(|record| record.out),
+        held: is_held(map, state, record),
+        falls: record.map_or(0, |record| record.falls),
+        down_s: record.and_then(|record| record.down_s),
         host: state.map(|s| s.host.clone()).or(record.map(|r| r.host.clone())).unwrap_or_default(),
         address: state.map(|s| s.address.clone()).unwrap_or_default(),
         size_bytes: state.map(|s| s.size_bytes).or(record.map(|r| r.size_bytes)).unwrap_or_default(),
@@ -147,6 +183,13 @@ fn row(map: &ClusterMap, id: OsdId) -> Row {
         pgs: map.groups().filter(|(_, pg)| member(pg)).count(),
         primary_pgs: map.groups().filter(|(_, pg)| pg.primary == Some(id)).count(),
     }
+}
+
+/// Whether an OSD that runs, and that nobody accuses, counts as down by its record.
+fn is_held(map: &ClusterMap, state: Option<&OsdState>, record: Option<&OsdRecord>) -> bool {
+    let limit = map.global().map_or(0, |global| global.osd_flap_limit);
+    let counts = |record: &OsdRecord| limit > 0 && record.falls > limit && record.down_s.is_some();
+    state.is_some_and(|state| state.trusted) && record.is_some_and(counts)
 }
 
 async fn list(connection: &Connection) -> Result<()> {
@@ -177,6 +220,7 @@ pub fn state(row: &Row) -> String {
     match (row.up, row.unreachable_from.len()) {
         _ if row.is_damaged => format!("store damaged{out}"),
         (false, _) => format!("down{out}"),
+        (true, 0) if row.held => format!("held down after {} falls{out}", row.falls),
         _ if row.is_leaving => format!("leaving{out}"),
         (true, 0) => format!("up{out}"),
         (true, reporters) => format!("up, unreachable from {reporters}{out}"),
@@ -194,6 +238,11 @@ async fn set(args: Set) -> Result<()> {
     let revision = metadata.get(&key).await?.map_or(0, |stored| stored.mod_revision);
     let config = args.changes.apply(map.osd_config(osd));
     parse::check_osd_config(&config).map_err(|reason| anyhow::anyhow!("OSD {osd}: {reason}"))?;
+    if args.dry_run {
+        let after = placement::with(&map, &[(key, serde_json::to_vec(&config)?)])?;
+        placement::check_pools(&map, &after)?;
+        return what_if::print(&metadata, &args.connection, &map, &after, None).await;
+    }
     if !metadata.put_if(vec![Compare::ModRevision(key.clone(), revision)], &key, serde_json::to_vec(&config)?).await? {
         bail!("somebody else changed OSD {osd} at the same moment; look at it and run this again");
     }
@@ -214,10 +263,34 @@ impl Changes {
     }
 }
 
+/// The record is the leading monitor's; a change that compares its revision is safe beside it.
+async fn readmit(args: Readmit) -> Result<()> {
+    let metadata = args.connection.open().await?;
+    let osd = OsdId(args.osd);
+    for _ in 0..ATTEMPTS {
+        let map = metadata.map().await?;
+        let Some(record) = map.osd_record(osd) else {
+            bail!("there is no OSD {osd}; `ashlar osd list` shows those there are");
+        };
+        let (key, revision) = (keys::osd_record(osd), map.mod_revision(parse::Key::OsdRecord(osd)));
+        let forgiven = serde_json::to_vec(&OsdRecord { falls: 0, ..record.clone() })?;
+        if metadata.put_if(vec![Compare::ModRevision(key.clone(), revision)], &key, forgiven).await? {
+            return args.connection.output().print(&serde_json::json!({ "readmitted": osd }), |_| {
+                format!("OSD {osd} is forgiven; it serves as soon as it runs")
+            });
+        }
+    }
+    bail!("the record of OSD {osd} kept changing; run this again")
+}
+
 async fn remove(args: Remove) -> Result<()> {
     let metadata = args.connection.open().await?;
     let osd = OsdId(args.osd);
-    let row = row(&metadata.map().await?, osd);
+    let map = metadata.map().await?;
+    if map.osd_state(osd).is_none() && map.osd_record(osd).is_none() {
+        bail!("there is no OSD {osd}; `ashlar osd list` shows those there are");
+    }
+    let row = row(&map, osd);
     if row.up {
         bail!("OSD {osd} runs at {}; stop it first", row.address);
     }
@@ -227,7 +300,10 @@ async fn remove(args: Remove) -> Result<()> {
             row.pgs
         );
     }
-    let gone = [keys::osd_config(osd), keys::osd_record(osd)];
+    if args.dry_run {
+        return args.connection.output().print(&row, |_| format!("OSD {osd} would be forgotten"));
+    }
+    let gone = [keys::osd_config(osd), keys::osd_record(osd), keys::osd_stats(osd), keys::image_stats(osd)];
     let deletes = gone.into_iter().map(|key| TxnOp::Delete(Keys::One(key))).collect();
     let still_down = Compare::ModRevision(keys::osd_state(osd), 0);
     if !metadata.transact(vec![still_down], deletes).await? {

@@ -1,10 +1,10 @@
-//! `ashlar pg`: list placement groups, and have them scrubbed.
+//! `ashlar pg`: list placement groups, show one, and have them scrubbed.
 
 use super::{Connection, Watch, pool_named};
 use crate::metadata::Metadata;
 use crate::output;
 use anyhow::{Context, Result};
-use ashlar_core::id::{OsdId, PgId};
+use ashlar_core::id::{OsdId, PgId, PoolId};
 use ashlar_core::map::{ClusterMap, ScrubOrder, keys};
 use ashlar_core::meta::TxnOp;
 use ashlar_core::pg::Summary;
@@ -18,6 +18,8 @@ use std::time::Duration;
 pub enum Command {
     /// List the groups.
     List(List),
+    /// Show one group: who serves it, what it waits for, what its history says.
+    Show(Show),
     /// Read all copies of the objects of groups now, compare them, and repair those that are damaged.
     Scrub(Scrub),
     /// The same, and make copies that differ although their checksums match equal to the primary's.
@@ -50,11 +52,22 @@ pub struct List {
     connection: Connection,
 }
 
+/// Arguments of `pg show`.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// The group, as `pg list` names it.
+    pg: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// A group: its map, and what its primary says of it.
 #[derive(Debug, Serialize)]
 pub struct Row {
     /// POOL/NUMBER.
     pub id: String,
+    #[serde(skip)]
+    pool: PoolId,
     /// Its map's epoch.
     pub epoch: u64,
     /// Who serves it.
@@ -87,6 +100,11 @@ impl Row {
         std::iter::once(summary.state.clone()).chain(marks).collect()
     }
 
+    /// Whether it is a group of this pool.
+    pub fn is_of(&self, pool: PoolId) -> bool {
+        self.pool == pool
+    }
+
     /// Every object is whole on as many members as there should be.
     fn is_clean(&self) -> bool {
         let is_clean = |summary: &Summary| summary.clean && summary.state == "active";
@@ -102,6 +120,7 @@ impl Row {
 pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::List(args) => list(args).await,
+        Command::Show(args) => show(args).await,
         Command::Scrub(args) => scrub(args, ScrubOrder::Scrub).await,
         Command::Repair(args) => scrub(args, ScrubOrder::Repair).await,
     }
@@ -222,6 +241,39 @@ async fn list(args: List) -> Result<()> {
     })
 }
 
+async fn show(args: Show) -> Result<()> {
+    let metadata = args.connection.open().await?;
+    let map = metadata.map().await?;
+    let all = rows(&map, &metadata.group_states().await?);
+    let row = all.into_iter().find(|row| row.id == args.pg);
+    let row = row.with_context(|| format!("there is no group '{}'; `ashlar pg list` shows them", args.pg))?;
+    let history = map.groups().map(|(id, _)| id).find(|id| id.to_string() == args.pg).and_then(|id| map.history(id));
+    args.connection.output().print(&row, |row| {
+        let mut table = output::table(["", ""]);
+        let mut line = |name: &str, value: String| {
+            if !value.is_empty() {
+                table.add_row([name.to_string(), value]);
+            }
+        };
+        let summary = row.summary.clone().unwrap_or_default();
+        line("group", row.id.clone());
+        line("state", row.state());
+        line("epoch", row.epoch.to_string());
+        line("primary", row.primary.map_or_else(|| "none".into(), |osd| osd.to_string()));
+        line("acting", members(&row.acting));
+        line("target", members(&row.target));
+        line("waits for", summary.waits_for.join(", "));
+        let trouble = [(summary.degraded, "degraded"), (summary.misplaced, "misplaced"), (summary.unfound, "unfound")];
+        let trouble = trouble.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
+        line("objects", trouble.collect::<Vec<_>>().join(", "));
+        line("copies that differ", summary.scrub.objects.join(", "));
+        if let Some(history) = history {
+            line("recorded", format!("epoch {}, whole up to {}", history.last.0, history.base_epoch.0));
+        }
+        table.to_string()
+    })
+}
+
 fn members(osds: &[Option<OsdId>]) -> String {
     let names: Vec<_> = osds.iter().map(|osd| osd.map_or_else(|| "-".into(), |osd| osd.to_string())).collect();
     names.join(",")
@@ -231,6 +283,7 @@ fn members(osds: &[Option<OsdId>]) -> String {
 pub fn rows(map: &ClusterMap, states: &BTreeMap<PgId, Summary>) -> Vec<Row> {
     let row = |(id, pg): (PgId, &ashlar_core::map::PgMap)| Row {
         id: id.to_string(),
+        pool: id.pool,
         epoch: pg.epoch.0,
         primary: pg.primary,
         acting: pg.acting.iter().map(|member| member.map(|member| member.osd)).collect(),

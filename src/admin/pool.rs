@@ -1,14 +1,18 @@
-//! `ashlar pool`: list, create, modify.
+//! `ashlar pool`: list, show, create, modify, remove.
+
+mod remove;
+pub mod show;
 
 use super::placement::{self, what_if};
 use super::redundancy::Redundancy;
+use super::status::Statistics;
 use super::{ATTEMPTS, Connection, room};
 use crate::metadata::Metadata;
 use crate::output;
 use crate::size;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
-use ashlar_core::map::{ImmediateCommit, Pool, Pools, Tags, keys, parse};
+use ashlar_core::map::{FormerPools, ImmediateCommit, Pool, Pools, Tags, keys, parse};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
@@ -18,10 +22,15 @@ use serde::Serialize;
 pub enum Command {
     /// List the pools.
     List(Connection),
+    /// Show one pool: its parameters, its groups, how much is in it, what clients do to it.
+    Show(show::Show),
     /// Create a pool.
     Create(Create),
     /// Change a pool while it is in use.
+    #[command(visible_alias = "set")]
     Modify(Modify),
+    /// Remove a pool.
+    Remove(remove::Remove),
 }
 
 /// Arguments of `pool create`.
@@ -53,6 +62,9 @@ pub struct Create {
     /// Even if there are too few OSDs: groups become whole when there are enough.
     #[arg(long)]
     force: bool,
+    /// Only say what would be created.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -153,32 +165,40 @@ struct Row {
     #[serde(flatten)]
     pool: Pool,
     groups: u32,
+    used_bytes: u64,
 }
 
 /// Runs a command.
 pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::List(connection) => list(&connection).await,
+        Command::Show(show) => show.run().await,
         Command::Create(create) => create.run().await,
         Command::Modify(modify) => modify.run().await,
+        Command::Remove(remove) => remove.run().await,
     }
 }
 
 async fn list(connection: &Connection) -> Result<()> {
     let metadata = connection.open().await?;
     let ((_, pools), map) = (read(&metadata).await?, metadata.map().await?);
+    let statistics = metadata.statistics::<Statistics>().await?;
     let groups = |id: PoolId| map.layout(id).map_or(0, |layout| layout.now.pg_count);
-    let rows: Vec<_> = pools.0.into_iter().map(|(id, pool)| Row { id, pool, groups: groups(id) }).collect();
+    let used = |id: PoolId| show::figures(&statistics, id).used_bytes;
+    let row = |(id, pool)| Row { id, pool, groups: groups(id), used_bytes: used(id) };
+    let rows: Vec<_> = pools.0.into_iter().map(row).collect();
     connection.output().print(&rows, |rows| {
-        let mut table = output::table(["ID", "NAME", "SCHEME", "SIZE", "MINSIZE", "PGS", "OBJECT", "DOMAIN"]);
-        for Row { id, pool, groups } in rows {
+        let mut table = output::table(["ID", "NAME", "SCHEME", "SIZE", "MINSIZE", "PGS", "OBJECT", "DOMAIN", "USED"]);
+        for Row { id, pool, groups, used_bytes } in rows {
             let scheme = Redundancy::of(pool).to_string();
             let object = size::human(pool.object_bytes().into());
             let [pg_size, pg_minsize] = [pool.pg_size, pool.pg_minsize].map(|number| number.to_string());
             let changing = if *groups == pool.pg_count { String::new() } else { format!("{groups} -> ") };
             let pg_count = format!("{changing}{}", pool.pg_count);
-            let id = id.to_string();
-            table.add_row([&id, &pool.name, &scheme, &pg_size, &pg_minsize, &pg_count, &object, &pool.failure_domain]);
+            let going = if pool.removing { " (being removed)" } else { "" };
+            let (id, name, domain) = (id.to_string(), format!("{}{going}", pool.name), pool.failure_domain.clone());
+            let used = size::human(*used_bytes);
+            table.add_row([id, name, scheme, pg_size, pg_minsize, pg_count, object, domain, used]);
         }
         table.to_string()
     })
@@ -199,10 +219,19 @@ impl Create {
         if !self.force {
             room::check(&map, &pool)?;
         }
+        if self.dry_run {
+            parse::check_pool(&pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))?;
+            let row =
+                Row { id: next_id(&metadata, &read(&metadata).await?.1).await?.0, pool, groups: 0, used_bytes: 0 };
+            return self.connection.output().print(&row, |row| {
+                let Row { id, pool, .. } = row;
+                format!("pool {id} '{}' would be created, {}, {} groups", pool.name, self.scheme, pool.pg_count)
+            });
+        }
         let id = create(&metadata, &pool).await?;
-        self.connection
-            .output()
-            .print(&Row { id, pool, groups: 0 }, |row| format!("created pool {} '{}'", row.id, row.pool.name))
+        self.connection.output().print(&Row { id, pool, groups: 0, used_bytes: 0 }, |row| {
+            format!("created pool {} '{}'", row.id, row.pool.name)
+        })
     }
 }
 
@@ -239,7 +268,7 @@ impl Modify {
             let compare = vec![Compare::ModRevision(keys::pools(), revision)];
             if unchanged || metadata.put_if(compare, &keys::pools(), serde_json::to_vec(&pools)?).await? {
                 let groups = layout.map_or(0, |layout| layout.now.pg_count);
-                return self.connection.output().print(&Row { id, pool: new, groups }, |row| {
+                return self.connection.output().print(&Row { id, pool: new, groups, used_bytes: 0 }, |row| {
                     let what = if unchanged { "nothing to change in" } else { "changed" };
                     format!("{what} pool {} '{}'; `ashlar status` shows how its groups follow", row.id, row.pool.name)
                 });
@@ -288,6 +317,20 @@ async fn read(metadata: &Metadata) -> Result<(u64, Pools)> {
     Ok((stored.mod_revision, pools))
 }
 
+/// The number of the next pool, which no pool had before, and the revision of the key that names former ones.
+async fn next_id(metadata: &Metadata, pools: &Pools) -> Result<(PoolId, u64)> {
+    let key = keys::former_pools();
+    let stored = metadata.get(&key).await?;
+    let revision = stored.as_ref().map_or(0, |stored| stored.mod_revision);
+    let former: FormerPools = match stored {
+        Some(stored) => serde_json::from_slice(&stored.value)
+            .with_context(|| format!("{key} does not make sense; correct it with etcdctl"))?,
+        None => FormerPools::default(),
+    };
+    let last = pools.0.keys().chain(former.0.keys()).max().map_or(0, |id| id.0);
+    Ok((PoolId(last + 1), revision))
+}
+
 /// Adds a pool; an error if its name is taken.
 pub async fn create(metadata: &Metadata, pool: &Pool) -> Result<PoolId> {
     parse::check_pool(pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))?;
@@ -296,9 +339,10 @@ pub async fn create(metadata: &Metadata, pool: &Pool) -> Result<PoolId> {
         if let Some((id, _)) = pools.0.iter().find(|(_, other)| other.name == pool.name) {
             bail!("pool {id} has the name '{}' already; choose another", pool.name);
         }
-        let id = PoolId(pools.0.keys().last().map_or(1, |id| id.0 + 1));
+        let (id, former) = next_id(metadata, &pools).await?;
         pools.0.insert(id, pool.clone());
-        let compare = vec![Compare::ModRevision(keys::pools(), revision)];
+        let compare =
+            vec![Compare::ModRevision(keys::pools(), revision), Compare::ModRevision(keys::former_pools(), former)];
         if metadata.put_if(compare, &keys::pools(), serde_json::to_vec(&pools)?).await? {
             return Ok(id);
         }

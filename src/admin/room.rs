@@ -13,7 +13,7 @@ use ashlar_core::map::{ClusterMap, OsdRecord, OsdState, Pool, keys};
 pub fn survey(map: &ClusterMap, pool: &Pool) -> Result<Survey> {
     let record = |(osd, state): (OsdId, &OsdState)| {
         let OsdState { host, size_bytes, immediate_commit, .. } = state.clone();
-        let record = OsdRecord { host, size_bytes, immediate_commit, out: false };
+        let record = OsdRecord { host, size_bytes, immediate_commit, ..OsdRecord::default() };
         Ok((keys::osd_record(osd), serde_json::to_vec(&record)?))
     };
     let new = map.osd_states().filter(|(osd, _)| map.osd_record(*osd).is_none());

@@ -1,5 +1,6 @@
 //! `ashlar status`: the whole cluster on a screen.
 
+use super::pool::show::{self, PoolFigures};
 use super::{Connection, osd, pg};
 use crate::metadata::Metadata;
 use crate::size;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// OSDs publish figures every 2 s while they change; this is a little longer, so that two looks see two figures.
 pub const BETWEEN_LOOKS: Duration = Duration::from_millis(2_200);
+
+/// Pools on the screen; `ashlar pool list` shows all.
+const POOLS_SHOWN: usize = 8;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -39,6 +43,8 @@ pub struct Statistics {
     pub stages: Stages,
     /// Counters of its runtime.
     pub runtime: BTreeMap<String, u64>,
+    /// By pool: what it holds, and served.
+    pub pools: BTreeMap<PoolId, PoolFigures>,
 }
 
 /// I/O served to clients, counted from the OSD's start.
@@ -135,6 +141,8 @@ pub struct Status {
     near_full: BTreeMap<u32, u64>,
     rates: Option<Rates>,
     problems: Vec<String>,
+    /// What is in each pool.
+    by_pool: BTreeMap<String, PoolFigures>,
 }
 
 /// Prints the status.
@@ -176,6 +184,7 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         near_full: near_full(&statistics, near.into()),
         rates,
         problems: map.errors().map(ToString::to_string).collect(),
+        by_pool: map.pools().map(|(id, pool)| (pool.name.clone(), show::figures(&statistics, id))).collect(),
     };
     groups.iter().for_each(|group| status.count(group));
     Ok(status)
@@ -285,6 +294,10 @@ impl Status {
         line("osds", self.osds_text());
         line("space", self.space_text());
         line("contents", self.contents_text());
+        for (name, figures) in self.by_pool.iter().take(POOLS_SHOWN) {
+            let (used, copies) = (size::human(figures.used_bytes), figures.copies);
+            line("pool", format!("'{name}': {used} used by {copies} copies"));
+        }
         line("pgs", counts(&self.pgs));
         self.regrouping.iter().for_each(|pool| line("regroups", pool.text()));
         line("recovery", self.recovery_text());

@@ -8,8 +8,8 @@ use super::access::{Access, Obeyed};
 use super::follow::Followed;
 use super::parse::{Key, Value, ValueError, check_change, parse_value};
 use super::{
-    FailureReport, Global, History, Image, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap,
-    PgMapChunk, Pool, PoolLayout, Pools, ScrubOrder, Tree, Wish,
+    FailureReport, FormerPools, Global, History, Image, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK,
+    PgMap, PgMapChunk, Pool, PoolLayout, Pools, ScrubOrder, Tree, Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId, Revision};
 use crate::meta::{KeyValue, WatchEvent};
@@ -237,6 +237,25 @@ impl ClusterMap {
             Some(Value::Pools(Pools(pools))) => pools.get(&id),
             _ => None,
         }
+    }
+
+    /// Pools that were removed, by their numbers.
+    pub fn former_pools(&self) -> Option<&FormerPools> {
+        match self.value(Key::FormerPools) {
+            Some(Value::FormerPools(former)) => Some(former),
+            _ => None,
+        }
+    }
+
+    /// Whether a pool was removed, and nothing of it is to be kept.
+    pub fn is_removed(&self, pool: PoolId) -> bool {
+        self.former_pools().is_some_and(|former| former.0.contains_key(&pool)) && self.pool(pool).is_none()
+    }
+
+    /// All pools that were removed.
+    pub fn removed_pools(&self) -> impl Iterator<Item = PoolId> {
+        let former = self.former_pools().into_iter().flat_map(|former| former.0.keys().copied());
+        former.filter(|pool| self.pool(*pool).is_none())
     }
 
     /// How a pool's hashes are cut into groups; `None`: it has none yet.

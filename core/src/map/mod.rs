@@ -45,6 +45,16 @@ pub struct Global {
     /// A dead OSD's data is copied elsewhere after so long.
     #[serde(default = "default_osd_out_time_s")]
     pub osd_out_time_s: u64,
+    /// An OSD that went down more often than this, without having said so, is held down for a while when it comes back;
+    /// 0: never.
+    #[serde(default = "default_osd_flap_limit")]
+    pub osd_flap_limit: u32,
+    /// An OSD that stays up for so long is forgiven.
+    #[serde(default = "default_osd_flap_window_s")]
+    pub osd_flap_window_s: u64,
+    /// How long an OSD is held down first; it doubles with each further fall, five times at most.
+    #[serde(default = "default_osd_hold_s")]
+    pub osd_hold_s: u64,
     /// Objects that an OSD recovers at a time, at most.
     #[serde(default = "default_recovery_objects")]
     pub recovery_objects: u32,
@@ -74,6 +84,19 @@ fn default_session_ttl_s() -> u64 {
 /// A reboot fits into it.
 fn default_osd_out_time_s() -> u64 {
     600
+}
+
+/// Somebody who works on a host restarts things a few times.
+fn default_osd_flap_limit() -> u32 {
+    5
+}
+/// The same as until it would have been taken out.
+fn default_osd_flap_window_s() -> u64 {
+    600
+}
+/// Some peerings' worth; a crash loop restarts every second.
+fn default_osd_hold_s() -> u64 {
+    10
 }
 
 /// Four megabytes of usual objects: the fastest disks are busy.
@@ -215,7 +238,17 @@ pub struct Pool {
     /// Which acknowledged writes are durable at once. The pool uses only OSDs that are at least as strict.
     #[serde(default)]
     pub immediate_commit: ImmediateCommit,
+    /// It goes when its last image is gone; tools create no image in it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
 }
+
+/// `config/former_pools`: names of pools that were removed, by number. Numbers are never used again: an OSD that was away
+/// still holds what it had of the pool, and drops it because it is named here. That a pool is missing in `config/pools`
+/// would not be reason enough: people edit that key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FormerPools(pub BTreeMap<PoolId, String>);
 
 /// The measured knee of throughput against metadata per byte.
 fn default_block_size() -> u32 {
@@ -257,6 +290,7 @@ impl Default for Pool {
             primary_affinity_tags: Tags::default(),
             scrub_interval_s: default_scrub_interval_s(),
             immediate_commit: ImmediateCommit::default(),
+            removing: false,
         }
     }
 }
@@ -479,7 +513,7 @@ pub struct Removed {
 }
 
 /// `osd/record/<n>`: what the leading monitor remembers of an OSD while it is down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OsdRecord {
     /// The host that it said it ran on.
     pub host: String,
@@ -490,6 +524,15 @@ pub struct OsdRecord {
     pub immediate_commit: ImmediateCommit,
     /// Down for so long that its data is copied elsewhere; ends when it comes back.
     pub out: bool,
+    /// Its start that was seen last; the default: none was noted.
+    #[serde(default)]
+    pub incarnation: Incarnation,
+    /// How often it went down without having said so, until it stays up for a while.
+    #[serde(default)]
+    pub falls: u32,
+    /// Seconds for which it has been down, in steps, or held down although it runs; `None`: it is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_s: Option<u64>,
 }
 
 /// `mon/leader`, leased.
@@ -523,6 +566,10 @@ pub mod keys {
     /// `config/pools`.
     pub fn pools() -> String {
         format!("{PREFIX}config/pools")
+    }
+    /// `config/former_pools`.
+    pub fn former_pools() -> String {
+        format!("{PREFIX}config/former_pools")
     }
     /// `config/node_placement`.
     pub fn tree() -> String {

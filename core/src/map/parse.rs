@@ -7,8 +7,9 @@ use super::access::{Access, Obeyed};
 use super::rules::Rules;
 pub use super::tree::{LEVEL_HOST, LEVEL_OSD};
 use super::{
-    FailureReport, Global, History, Image, Layout, Leader, Levels, OsdConfig, OsdRecord, OsdState, PGS_PER_CHUNK,
-    PREFIX, PgMap, PgMapChunk, Pool, PoolLayout, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode, Wish,
+    FailureReport, FormerPools, Global, History, Image, Layout, Leader, Levels, OsdConfig, OsdRecord, OsdState,
+    PGS_PER_CHUNK, PREFIX, PgMap, PgMapChunk, Pool, PoolLayout, Pools, Removed, Scheme, ScrubOrder, Tree, TreeNode,
+    Wish,
 };
 use crate::id::{InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::limits::{
@@ -35,6 +36,10 @@ const SESSION_MIN_S: u64 = 2;
 const SESSION_MAX_S: u64 = 600;
 /// Ten years; for never, there is `noout`.
 const OUT_TIME_MAX_S: u64 = 315_360_000;
+/// More than anybody watches.
+const FLAPS_MAX: u64 = 1_000;
+/// A day: whoever flaps slower than that does no harm.
+const FLAP_TIME_MAX_S: u64 = 86_400;
 /// A gigabyte under way of the largest objects.
 const RECOVERY_OBJECTS_MAX: u64 = 1_024;
 /// Beyond ten times as slow, it is the same as no bound.
@@ -104,6 +109,8 @@ pub enum Key {
     OsdAccess(OsdId),
     /// `pg/map/<pool>/layout`.
     Layout(PoolId),
+    /// `config/former_pools`.
+    FormerPools,
 }
 
 impl Key {
@@ -113,6 +120,7 @@ impl Key {
         match parts[..] {
             ["config", "global"] => Some(Key::Global),
             ["config", "pools"] => Some(Key::Pools),
+            ["config", "former_pools"] => Some(Key::FormerPools),
             ["config", "node_placement"] => Some(Key::Tree),
             ["config", "placement_levels"] => Some(Key::Levels),
             ["config", "osd", osd] => number(osd).map(|osd| Key::OsdConfig(OsdId(osd))),
@@ -189,6 +197,8 @@ pub enum Value {
     OsdAccess(Obeyed),
     /// `pg/map/<pool>/layout`.
     Layout(PoolLayout),
+    /// `config/former_pools`.
+    FormerPools(FormerPools),
 }
 
 /// Parses and checks the value of a key.
@@ -212,6 +222,7 @@ pub fn parse_value(key: Key, name: &str, bytes: &[u8]) -> Result<Value, ValueErr
         Key::Leader => json(bytes).map(Value::Leader),
         Key::Access => json(bytes).map(Value::Access),
         Key::OsdAccess(_) => json(bytes).map(Value::OsdAccess),
+        Key::FormerPools => json(bytes).map(Value::FormerPools),
         Key::Layout(_) => json(bytes).and_then(|v| check_layout(&v).map(|()| Value::Layout(v))),
     };
     checked.map_err(|reason| ValueError { key: name.to_string(), reason })
@@ -234,6 +245,9 @@ fn check_global(global: &Global) -> Result<(), String> {
     bounds("heartbeat_timeout_ms", global.heartbeat_timeout_ms, global.lease_ms, TIMEOUT_MAX_MS, 1_000)?;
     bounds("session_ttl_s", global.session_ttl_s, SESSION_MIN_S, SESSION_MAX_S, 10)?;
     bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)?;
+    bounds("osd_flap_limit", global.osd_flap_limit.into(), 0, FLAPS_MAX, 5)?;
+    bounds("osd_flap_window_s", global.osd_flap_window_s, 1, FLAP_TIME_MAX_S, 600)?;
+    bounds("osd_hold_s", global.osd_hold_s, 1, FLAP_TIME_MAX_S, 10)?;
     bounds("recovery_objects", global.recovery_objects.into(), 1, RECOVERY_OBJECTS_MAX, 32)?;
     bounds("recovery_latency_percent", global.recovery_latency_percent.into(), 101, RECOVERY_PERCENT_MAX, 200)?;
     bounds("near_full_percent", global.near_full_percent.into(), 1, 100, 85)?;

@@ -2,7 +2,8 @@
 //! maps to clients whether it leads or not.
 //!
 //! Owns no state that cannot be read again: a monitor that starts, or leads for the first time, begins from the
-//! metadata store. What it keeps besides is when OSDs were first seen down, and placements that are being written.
+//! metadata store. What it keeps besides is for how long OSDs have been down or up, which their records follow in steps,
+//! and placements that are being written.
 //!
 //! | method | class |
 //! | --- | --- |
@@ -10,20 +11,22 @@
 //! | [`Mon::stop`] | called once, at a clean end |
 //! | [`Mon::is_leading`], [`Mon::has_stopped`], [`Mon::map`] | for observers |
 //!
-//! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `targets` (where groups should live) -> `acting` (who
+//! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `attendance` (who is let in) -> `targets` (where groups should live) -> `acting` (who
 //! serves them) -> `plan` (what differs) -> `writer` (one transaction at a time, each comparing leadership and
 //! revisions).
 
 pub mod acting;
+pub mod attendance;
 pub mod leadership;
 pub mod load;
 pub mod plan;
 pub mod relayout;
+pub mod retire;
 pub mod targets;
 pub mod verdict;
 pub mod writer;
 
-use crate::id::{ClusterUuid, Incarnation, OsdId};
+use crate::id::{ClusterUuid, Incarnation};
 use crate::io::{Effect, Env, Event, Input, Level, LinkEvent, MetaError, MetaEvent, MetaId, Node};
 use crate::map::follow::{Followed, Follower};
 use crate::map::parse::Key;
@@ -32,9 +35,9 @@ use crate::map::{Changes, ClusterMap, Leader, PREFIX};
 use crate::meta::Response;
 use crate::msg::Message;
 use crate::time::{Duration, Time};
+use attendance::Attendance;
 use leadership::Leadership;
 use plan::Situation;
-use std::collections::{BTreeMap, BTreeSet};
 use targets::Targets;
 use verdict::up_osds;
 use writer::{Writer, Written};
@@ -75,8 +78,9 @@ pub struct Mon {
     leadership: Leadership,
     targets: Targets,
     writer: Writer,
-    /// OSDs that are not up, and since when we know.
-    down_since: BTreeMap<OsdId, Time>,
+    attendance: Attendance,
+    /// When time alone changes something of that.
+    attendance_at: Option<Time>,
     started: bool,
     was_leading: bool,
     /// When a plan is due because the map changed since the last one that had nothing to write.
@@ -100,7 +104,8 @@ impl Mon {
             leadership,
             targets: Targets::default(),
             writer: Writer::default(),
-            down_since: BTreeMap::new(),
+            attendance: Attendance::default(),
+            attendance_at: None,
             started: false,
             was_leading: false,
             plan_at: None,
@@ -229,10 +234,17 @@ impl Mon {
     }
 
     fn plan(&mut self, env: &mut Env<'_>) -> Vec<plan::Write> {
-        let up = up_osds(&self.map);
-        // A store that lost metadata serves nothing for ever: its data move as if the OSD were down.
-        let serving = up.iter().filter(|(_, state)| state.trusted).map(|(osd, _)| *osd).collect();
-        note_down(&mut self.down_since, env, &self.map, &serving);
+        let mut up = up_osds(&self.map);
+        let held_before = self.attendance.held().clone();
+        self.attendance.update(env.now, &self.map, &up);
+        for osd in self.attendance.held() {
+            up.remove(osd);
+            if !held_before.contains(osd) {
+                let falls = self.attendance.standing(*osd).falls;
+                let text = format!("osd.{osd} fell {falls} times: it is held down for a while (osd_flap_limit)");
+                log(env, Level::Warn, text);
+            }
+        }
         let update = self.targets.update(env.now, &self.map);
         update.refused.into_iter().for_each(|text| log(env, Level::Error, text));
         for placed in update.placed {
@@ -244,8 +256,10 @@ impl Mon {
             self.balance_due = false;
             self.balance_at = env.now + BALANCE_PERIOD;
         }
-        let expired = expired(&self.down_since, &self.map, env.now);
-        let situation = Situation { map: &self.map, up: &up, expired: &expired, targets: &self.targets, balance };
+        self.attendance_at = self.attendance.next_deadline(env.now, &self.map);
+        let expired = self.attendance.expired(env.now, &self.map);
+        let (map, attendance, targets) = (&self.map, &self.attendance, &self.targets);
+        let situation = Situation { map, up: &up, expired: &expired, attendance, targets, balance };
         situation.plan()
     }
 
@@ -256,7 +270,7 @@ impl Mon {
         }
         self.was_leading = leading;
         self.targets = Targets::default();
-        self.down_since.clear();
+        self.attendance = Attendance::default();
         self.plan_by(env.now);
         let text = if leading { "this monitor leads now" } else { "this monitor does not lead any more" };
         log(env, Level::Info, text.into());
@@ -265,14 +279,7 @@ impl Mon {
     /// When something is to be planned.
     fn own_deadline(&self) -> Option<Time> {
         let balance = self.balance_due.then_some(self.balance_at);
-        [self.plan_at, self.targets.next_deadline(), self.expired_at(), balance].into_iter().flatten().min()
-    }
-
-    /// When the next OSD will have been down for too long.
-    fn expired_at(&self) -> Option<Time> {
-        let limit = out_time(&self.map)?;
-        let waits = |(osd, _): &(&OsdId, &Time)| may_go_out(&self.map, **osd);
-        self.down_since.iter().filter(waits).map(|(_, since)| *since + limit).min()
+        [self.plan_at, self.targets.next_deadline(), self.attendance_at, balance].into_iter().flatten().min()
     }
 }
 
@@ -316,32 +323,6 @@ impl Node for Mon {
 fn fresh(next_id: &mut u64) -> MetaId {
     *next_id += 1;
     MetaId(*next_id)
-}
-
-/// Notes who went down, and forgets who came up.
-fn note_down(down: &mut BTreeMap<OsdId, Time>, env: &mut Env<'_>, map: &ClusterMap, up: &BTreeSet<OsdId>) {
-    let known: BTreeSet<OsdId> = map.osd_records().map(|(osd, _)| osd).chain(up.iter().copied()).collect();
-    down.retain(|osd, _| known.contains(osd) && !up.contains(osd));
-    for osd in known.difference(up) {
-        down.entry(*osd).or_insert(env.now);
-    }
-}
-
-/// OSDs that have been down for so long that their data is copied elsewhere.
-fn expired(down: &BTreeMap<OsdId, Time>, map: &ClusterMap, now: Time) -> BTreeSet<OsdId> {
-    let Some(limit) = out_time(map) else { return BTreeSet::new() };
-    let late = |(osd, since): &(&OsdId, &Time)| may_go_out(map, **osd) && **since + limit <= now;
-    down.iter().filter(late).map(|(osd, _)| *osd).collect()
-}
-
-/// Whether an OSD that stays down would be taken out.
-fn may_go_out(map: &ClusterMap, osd: OsdId) -> bool {
-    let counts = !map.osd_config(osd).noout && !map.is_refused(Key::OsdRecord(osd));
-    counts && map.osd_record(osd).is_some_and(|record| !record.out)
-}
-
-fn out_time(map: &ClusterMap) -> Option<Duration> {
-    map.global().map(|global| Duration::secs(global.osd_out_time_s))
 }
 
 fn outcome(result: &Result<Response, MetaError>) -> &'static str {

@@ -4,8 +4,10 @@
 //! Invariant: every write names the revision of the value that it was worked out from.
 
 use super::acting::{Group, Usable, UsableOsds, wish_in_force};
+use super::attendance::{Attendance, Standing};
 use super::load::Load;
 use super::relayout::{self, Inheritance, inheritance};
+use super::retire;
 use super::targets::Targets;
 use crate::id::{Epoch, InodeId, OsdId, PgId, PgNumber, PoolId};
 use crate::map::parse::Key;
@@ -14,6 +16,7 @@ use crate::map::tree::node_of;
 use crate::map::{
     ActingMember, ClusterMap, OsdRecord, OsdState, PGS_PER_CHUNK, PgMap, PgMapChunk, Pool, PoolLayout, keys,
 };
+use crate::meta::Keys;
 use crate::planted::{Bug, planted};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,12 +38,14 @@ pub struct Write {
     /// A key that must not exist. Parts of the store are followed each at its own pace: that one is absent in the map may
     /// be old news beside the others.
     pub unless: Option<String>,
+    /// Keys that are deleted with it, whatever they say.
+    pub also: Vec<Keys>,
 }
 
 impl Write {
     /// Puts a value, or deletes it, if its present revision is this.
     pub fn new(name: String, key: Key, value: Option<Vec<u8>>, revision: u64) -> Self {
-        Write { name, key, value, revision, unless: None }
+        Write { name, key, value, revision, unless: None, also: Vec::new() }
     }
 }
 
@@ -52,6 +57,8 @@ pub struct Situation<'a> {
     pub up: &'a BTreeMap<OsdId, &'a OsdState>,
     /// OSDs that have been down for too long.
     pub expired: &'a BTreeSet<OsdId>,
+    /// For how long OSDs have been up or down.
+    pub attendance: &'a Attendance,
     /// Where placement wants groups.
     pub targets: &'a Targets,
     /// Whether primaries may be moved for balance now.
@@ -69,6 +76,7 @@ impl Situation<'_> {
         self.plan_wishes(&mut writes);
         self.plan_removals(&mut writes);
         writes.extend(self.map.pools().flat_map(|(id, _)| relayout::deletions(self.map, id)));
+        retire::plan(self.map, &mut writes);
         writes
     }
 
@@ -200,7 +208,7 @@ impl Situation<'_> {
                 self.expired.contains(&osd) || self.map.osd_record(osd).is_some_and(|record| record.out)
             };
             let (host, size_bytes, immediate_commit) = (state.host.clone(), state.size_bytes, state.immediate_commit);
-            let record = OsdRecord { host, size_bytes, immediate_commit, out };
+            let record = OsdRecord { host, size_bytes, immediate_commit, out, ..OsdRecord::default() };
             self.plan_record(osd, record, writes);
         }
         for (osd, record) in self.map.osd_records().filter(|(osd, _)| self.map.osd_state(*osd).is_none()) {
@@ -211,6 +219,8 @@ impl Situation<'_> {
 
     fn plan_record(&self, osd: OsdId, record: OsdRecord, writes: &mut Vec<Write>) {
         let key = Key::OsdRecord(osd);
+        let Standing { incarnation, falls, down_s } = self.attendance.standing(osd);
+        let record = OsdRecord { incarnation, falls, down_s, ..record };
         if self.map.osd_record(osd) != Some(&record) && !self.map.is_refused(key) {
             let (value, revision) = (Some(json(&record)), self.map.mod_revision(key));
             writes.push(Write::new(keys::osd_record(osd), key, value, revision));

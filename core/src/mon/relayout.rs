@@ -15,6 +15,7 @@ use super::plan::Write;
 use crate::id::{Epoch, PgId, PgNumber, PoolId};
 use crate::map::parse::Key;
 use crate::map::{Ancestor, ClusterMap, History, Layout, PgMap, Pool, PoolLayout, keys};
+use crate::meta::Keys;
 use crate::pg::choose::SEATS_MAX;
 use crate::planted::{Bug, planted};
 use std::collections::BTreeSet;
@@ -140,7 +141,11 @@ pub fn deletions(map: &ClusterMap, pool: PoolId) -> Vec<Write> {
     let chunks = map.pg_chunks().filter(|(id, _, maps)| *id == pool && maps.0.keys().any(|number| is_old(*number)));
     let chunks = chunks.map(|(_, chunk, _)| delete(keys::pg_map(pool, chunk), Key::PgMap(pool, chunk)));
     let histories = map.histories(pool).map(|(pg, _)| pg).filter(|pg| is_old(pg.number));
-    let histories = histories.map(|pg| delete(keys::pg_history(pg), Key::History(pg)));
+    let history = |pg: PgId| Write {
+        also: vec![Keys::One(keys::pg_scrub(pg))],
+        ..delete(keys::pg_history(pg), Key::History(pg))
+    };
+    let histories = histories.map(history);
     let orders = map.scrub_orders(pool).filter(|pg| is_old(pg.number));
     let orders = orders.map(|pg| delete(keys::scrub_order(pg), Key::ScrubOrder(pg)));
     let wishes = map.wishes().map(|(pg, ..)| pg).filter(|pg| pg.pool == pool && is_old(pg.number));

@@ -7,7 +7,7 @@ use crate::io::{Effects, LinkEvent, MetaOp};
 use crate::map::{History, PgMap, keys};
 use crate::meta::{Compare, KeyValue, Keys, Request, Retention, Span, Store, Txn, TxnOp, Watcher};
 use crate::rng::Rng;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const CLUSTER: u128 = 77;
 /// What a request to the metadata store takes.
@@ -101,7 +101,10 @@ impl World {
             logs: Vec::new(),
         };
         let cluster = String::from(ClusterUuid(CLUSTER));
-        world.put(keys::global(), &format!(r#"{{"cluster":"{cluster}","osd_out_time_s":60,"session_ttl_s":5}}"#));
+        world.put(
+            keys::global(),
+            &format!(r#"{{"cluster":"{cluster}","osd_out_time_s":60,"osd_flap_limit":0,"session_ttl_s":5}}"#),
+        );
         (0..mons).for_each(|_| world.start_mon());
         world
     }
@@ -488,6 +491,96 @@ fn after_the_out_time_data_moves_elsewhere_and_back() {
 }
 
 #[test]
+fn the_out_time_goes_on_under_the_next_leader() {
+    let mut world = World::cluster(5, 64);
+    world.stop_osd(2);
+    for _ in 0..4 {
+        world.run_for(Duration::secs(13));
+        assert!(world.map().osd_record(OsdId(2)).is_some_and(|record| !record.out));
+        let leader = world.leader().expect("one leads");
+        world.kill_mon(leader);
+        world.start_mon();
+        // Until the lease of the dead leader is over.
+        world.run_for(Duration::secs(3));
+    }
+    world.run_for(Duration::secs(16));
+    let down = world.map().osd_record(OsdId(2)).cloned().expect("it is remembered");
+    assert!(down.out, "60 s of being down, 52 of them under four leaders: {down:?}");
+}
+
+/// A cluster in which an OSD may fall twice, and is held for 8 s then.
+fn watchful() -> World {
+    let mut world = World::cluster(4, 64);
+    let cluster = String::from(ClusterUuid(CLUSTER));
+    let rules = r#""osd_flap_limit":2,"osd_hold_s":8,"osd_flap_window_s":100"#;
+    world.put(keys::global(), &format!(r#"{{"cluster":"{cluster}","session_ttl_s":5,{rules}}}"#));
+    world.run_for(Duration::secs(1));
+    world
+}
+
+fn fall(world: &mut World) {
+    world.stop_osd(2);
+    world.run_for(Duration::millis(500));
+    world.start_osd(2, "h2");
+    world.run_for(Duration::millis(500));
+}
+
+#[test]
+fn who_comes_and_goes_is_held_down_longer_each_time_and_then_forgiven() {
+    let mut world = watchful();
+    for _ in 0..2 {
+        fall(&mut world);
+        assert_eq!(world.acting_of(2), 48, "it may fall twice");
+        world.settle();
+    }
+    for seconds in [8, 16, 32] {
+        fall(&mut world);
+        assert_eq!(world.acting_of(2), 0, "held");
+        world.run_for(Duration::secs(seconds - 2));
+        assert_eq!(world.acting_of(2), 0, "for {seconds} s");
+        world.run_for(Duration::secs(2));
+        assert_eq!(world.acting_of(2), 48, "not longer than {seconds} s");
+    }
+    world.settle();
+    world.run_for(Duration::secs(110));
+    fall(&mut world);
+    assert_eq!(world.acting_of(2), 48, "forgiven");
+}
+
+#[test]
+fn a_crash_loop_without_pauses_is_seen_and_a_planned_restart_is_none() {
+    let mut world = watchful();
+    for _ in 0..5 {
+        world.report(2, 2, true);
+        world.run_for(Duration::millis(100));
+        fall(&mut world);
+        assert_eq!(world.acting_of(2), 48, "it says when it goes");
+    }
+    for n in 1..=3 {
+        world.start_osd(2, "h2");
+        world.run_for(Duration::millis(300));
+        assert_eq!(world.acting_of(2), if n <= 2 { 48 } else { 0 }, "start {n}");
+    }
+}
+
+#[test]
+fn who_is_held_stays_so_under_the_next_leader_and_who_is_needed_is_let_in() {
+    let mut world = watchful();
+    (0..3).for_each(|_| fall(&mut world));
+    assert_eq!(world.acting_of(2), 0);
+    world.kill_mon(0);
+    world.start_mon();
+    world.run_for(Duration::secs(4));
+    assert_eq!(world.acting_of(2), 0, "the next leader knows of the falls");
+    // Groups of OSD 2 and two others have one member left.
+    world.stop_osd(1);
+    world.run_for(Duration::millis(500));
+    world.stop_osd(3);
+    world.run_for(Duration::millis(500));
+    assert_eq!(world.acting_of(2), 48);
+}
+
+#[test]
 fn the_data_of_a_store_that_lost_its_metadata_move_elsewhere_too() {
     let mut world = World::cluster(5, 64);
     world.put_state(2, "h2", 2, false);
@@ -777,6 +870,42 @@ fn reports_that_are_deleted_early_are_found() {
     let outcome = std::panic::catch_unwind(a_report_that_is_known_before_its_image_stays);
     plant(None);
     assert!(outcome.is_err());
+}
+
+#[test]
+fn a_pool_goes_when_its_last_image_is_gone_and_leaves_only_its_name() {
+    let mut world = World::cluster(4, 130);
+    let pool = group(0).pool;
+    world.put(keys::image(pool, InodeId(3)), r#"{"name":"a","size_bytes":512,"removing":true}"#);
+    world.put(keys::last_inode(pool), "3");
+    world.put(keys::scrub_order(group(5)), r#""scrub""#);
+    world.put(keys::pg_scrub(group(5)), "{}");
+    let going = |removing: bool| {
+        let pool = r#""scheme":"replicated","pg_size":3,"pg_minsize":2,"pg_count":130"#;
+        format!(r#"{{"1":{{"name":"p",{pool},"removing":{removing}}},"2":{{"name":"q",{pool}}}}}"#)
+    };
+    world.put(keys::pools(), &going(true));
+    world.run_for(Duration::secs(3));
+    world.settle();
+    assert!(world.map().pool(pool).is_some(), "it has an image");
+    world.kill_mon(0);
+    world.start_mon();
+    world.delete(keys::image(pool, InodeId(3)));
+    world.run_for(Duration::secs(12));
+    let map = world.map();
+    assert!(map.is_removed(pool) && map.former_pools().is_some_and(|former| former.0[&pool] == "p"));
+    assert_eq!((map.pg_maps().filter(|(pg, _)| pg.pool == pool).count(), map.pg_maps().count()), (0, 130));
+    assert!(map.layout(pool).is_none() && map.histories(pool).next().is_none() && map.last_inode(pool).is_none());
+    assert!(world.read("pg/scrub/").is_empty() && world.read("config/scrub/").is_empty());
+}
+
+#[test]
+fn a_pool_that_somebody_struck_off_by_hand_keeps_everything() {
+    let mut world = World::cluster(4, 8);
+    world.put(keys::pools(), "{}");
+    world.run_for(Duration::secs(12));
+    assert_eq!(world.map().pg_maps().count(), 8);
+    assert!(!world.map().is_removed(group(0).pool));
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl Writer {
         for write in writes {
             bytes += write.value.as_ref().map_or(0, Vec::len);
             let full = compare.len() + usize::from(write.unless.is_some()) >= TXN_OPS
+                || success.len() + write.also.len() >= TXN_OPS
                 || (bytes > TXN_BYTES && !success.is_empty());
             if full {
                 break;
@@ -94,6 +95,7 @@ impl Writer {
                 Some(value) => TxnOp::Put { key: write.name, value, lease: 0 },
                 None => TxnOp::Delete(Keys::One(write.name)),
             });
+            success.extend(write.also.into_iter().map(TxnOp::Delete));
         }
         let request = Request::Txn(Txn { compare, success, failure: Vec::new() });
         env.out.push(Effect::Meta(MetaOp::Request { id, request }));

@@ -5,7 +5,7 @@
 //! Invariants: a group, once there, stays as long as its layout is in force: it remembers attempts, fences and leases. When
 //! a layout ends, all its groups end at once, before any of the next one is made; what they granted is remembered.
 
-use crate::id::{Attempt, Incarnation, LinkId, OsdId, PgId, PoolId};
+use crate::id::{Attempt, HashRange, Incarnation, LinkId, OsdId, PgId, PgNumber, PoolId};
 use crate::io::{Effect, Env, Event, MetaError, MetaId, MetaOp};
 use crate::map::{Pool, PoolLayout};
 use crate::meta::Response;
@@ -13,11 +13,11 @@ use crate::pg::host::{Host, MetaCall, NodeView, Peer, StoreCall};
 use crate::pg::msg::SubOp;
 use crate::pg::pace::RecoverySlots;
 use crate::pg::scrub::ScrubPlaces;
-use crate::pg::{Pg, Summary, Wish};
+use crate::pg::{Pg, StorePurpose, Summary, Wish};
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
 use crate::stages::Stages;
-use crate::store::ObjectStore;
+use crate::store::{CopyInfo, ObjectStore, StoreOp};
 use crate::time::Time;
 use crate::timer::Deadlines;
 use std::collections::BTreeMap;
@@ -144,6 +144,41 @@ impl<S: ObjectStore> Groups<S> {
         }
         self.early.retain(|(id, _), _| id.pool != pool || id.number.generation() >= layout.now.generation);
         ended
+    }
+
+    /// A pool was removed: all its groups end; gives them. Nothing of it is remembered, since its number never comes again.
+    pub fn end_pool(&mut self, env: &mut Env<'_>, pool: PoolId) -> Vec<PgId> {
+        let ended: Vec<PgId> = self.table.keys().copied().filter(|id| id.pool == pool).collect();
+        for id in &ended {
+            self.with(env, *id, |pg, host| pg.end(host));
+            self.table.remove(id);
+        }
+        self.node.layouts.remove(&pool);
+        self.former_leases.remove(&pool);
+        self.early.retain(|(id, _), _| id.pool != pool);
+        ended
+    }
+
+    /// Up to so many copies that the store holds of a pool, whatever their role.
+    pub fn copies_of(&self, pool: PoolId, limit: usize) -> Vec<CopyInfo> {
+        let mut copies = Vec::new();
+        for role in self.store.roles(pool, HashRange::ALL) {
+            if copies.len() < limit {
+                self.store.list(pool, role, HashRange::ALL, None, limit - copies.len(), &mut copies);
+            }
+        }
+        copies
+    }
+
+    /// Drops a copy of a pool that was removed.
+    pub fn drop_copy(&mut self, env: &mut Env<'_>, info: &CopyInfo) {
+        let pg = PgId { pool: info.copy.object.pool, number: PgNumber(0) };
+        for version in [&info.prepared, &info.committed].into_iter().flatten() {
+            let (since, is_write) = (env.now, true);
+            let call = StoreCall { pg, purpose: StorePurpose::Forget, since, is_write };
+            let token = self.store_calls.insert(call).to_u64();
+            self.store.submit(env, token, StoreOp::Remove { copy: info.copy, version: version.version });
+        }
     }
 
     /// A primary wants something of the group. If the group is not here, but may soon be, a query is kept for it.

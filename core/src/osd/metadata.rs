@@ -48,6 +48,7 @@ impl<S: ObjectStore> Osd<S> {
         let layouts =
             changes.keys.iter().filter_map(|key| if let Key::Layout(pool) = key { Some(*pool) } else { None });
         self.layouts_changed(env, layouts.collect());
+        self.pools_removed(env, &changes);
         self.maps_changed(env, &changes.pgs);
         if changes.keys.iter().any(|key| matches!(key, Key::Layout(_) | Key::Pools)) {
             self.create_missing(env);
@@ -110,6 +111,7 @@ impl<S: ObjectStore> Osd<S> {
         self.access_changed(env);
         self.osds_changed(env, &everything);
         self.layouts_changed(env, self.map.layouts().map(|(pool, _)| pool).collect());
+        self.end_removed_pools(env);
         self.maps_changed(env, &everything.pgs);
         self.server.changed(env, &self.map, &everything);
     }
@@ -174,7 +176,7 @@ impl<S: ObjectStore> Osd<S> {
     /// Groups of layouts that are over end.
     fn layouts_changed(&mut self, env: &mut Env<'_>, pools: BTreeSet<PoolId>) {
         for pool in pools {
-            let Some(layout) = self.map.layout(pool) else { continue };
+            let Some(layout) = self.map.layout(pool).filter(|_| !self.map.is_removed(pool)) else { continue };
             let ended = self.groups.set_layout(env, pool, layout);
             self.withdraw(&ended);
         }

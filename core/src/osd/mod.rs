@@ -22,8 +22,9 @@ pub mod peers;
 pub mod publish;
 mod report;
 pub mod session;
+mod sweep;
 
-pub use report::Figures;
+pub use report::{Figures, PoolFigures};
 
 #[cfg(test)]
 mod tests;
@@ -127,9 +128,11 @@ pub struct Osd<S> {
     clients: BTreeMap<LinkId, ClientSession>,
     heartbeat_due: Time,
     leaving: Option<leaving::Leaving>,
+    sweep: sweep::Sweep,
     report: report::Schedule,
     counters: ClientCounters,
     by_image: BTreeMap<(PoolId, InodeId), ClientCounters>,
+    by_pool: BTreeMap<PoolId, ClientCounters>,
     runtime_counters: BTreeMap<&'static str, u64>,
     next_meta: u64,
 }
@@ -165,9 +168,11 @@ impl<S: ObjectStore> Osd<S> {
             clients: BTreeMap::new(),
             heartbeat_due: now,
             leaving: None,
+            sweep: sweep::Sweep::default(),
             report: report::Schedule::new(now),
             counters: ClientCounters::default(),
             by_image: BTreeMap::new(),
+            by_pool: BTreeMap::new(),
             runtime_counters: BTreeMap::new(),
             next_meta: 0,
             config,
@@ -242,6 +247,9 @@ impl<S: ObjectStore> Osd<S> {
             PgMessage::Heartbeat { sent, lease, groups } => self.heartbeat(env, from, sent, lease, &groups),
             PgMessage::HeartbeatAck { sent, lease, groups } => self.heartbeat_ack(env, osd, sent, lease, &groups),
             PgMessage::SubOp { pg, attempt, call, op } => {
+                if self.map.is_removed(pg.pool) {
+                    return Groups::<S>::mark(env, "osd: a primary has not heard that its pool was removed");
+                }
                 self.create_group(env, pg);
                 self.groups.sub_op(env, osd, pg, (attempt, call), op);
             }
@@ -279,6 +287,7 @@ impl<S: ObjectStore> Osd<S> {
 
     fn count(&mut self, object: ObjectId, op: &RequestOp) {
         self.counters.count(op);
+        self.by_pool.entry(object.pool).or_default().count(op);
         let image = (object.pool, object.inode);
         if self.by_image.len() < IMAGES_COUNTED || self.by_image.contains_key(&image) {
             self.by_image.entry(image).or_default().count(op);
@@ -355,6 +364,7 @@ impl<S: ObjectStore> Osd<S> {
             self.beat_if_due(env);
             self.report_if_due(env);
             self.leave_if_due(env);
+            self.sweep_if_due(env);
         }
     }
 
@@ -468,9 +478,10 @@ impl<S: ObjectStore> Node for Osd<S> {
         let report = self.report_deadline().filter(|_| running);
         let publisher = self.publisher.next_deadline().filter(|_| running);
         let leaving = self.leaving_deadline().filter(|_| running);
+        let sweep = self.sweep_deadline().filter(|_| running);
         let deadlines =
             [self.follower.next_deadline(), self.groups.next_deadline(), session, peers, server, beat, report];
-        deadlines.into_iter().chain([publisher, leaving]).flatten().min()
+        deadlines.into_iter().chain([publisher, leaving, sweep]).flatten().min()
     }
 
     fn check(&self) {

@@ -3,11 +3,11 @@
 use super::groups::Primary;
 use super::peers::Accusation;
 use super::{ClientCounters, Osd, Phase, log};
-use crate::id::{OsdId, PgId};
+use crate::id::{OsdId, PgId, PoolId};
 use crate::io::{Env, Level};
 use crate::map::{FailureReport, Wish, keys};
 use crate::stages::Stages;
-use crate::store::{ObjectStore, StoreStats};
+use crate::store::{ObjectStore, PoolUse, StoreStats};
 use crate::time::{Duration, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -52,6 +52,18 @@ struct Statistics<'a> {
     pgs: BTreeMap<String, u64>,
     stages: &'a Stages,
     runtime: &'a BTreeMap<&'static str, u64>,
+    pools: BTreeMap<PoolId, PoolFigures>,
+}
+
+/// What an OSD holds of one pool, and served of it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct PoolFigures {
+    /// Served to clients.
+    #[serde(flatten)]
+    pub client: ClientCounters,
+    /// In the store.
+    #[serde(flatten)]
+    pub held: PoolUse,
 }
 
 /// What an OSD knows of its work, for those who look on.
@@ -75,6 +87,8 @@ pub struct Figures {
     pub stages: Stages,
     /// Counters of the runtime.
     pub runtime: BTreeMap<&'static str, u64>,
+    /// By name of a pool: what is held and was served.
+    pub pools: BTreeMap<String, PoolFigures>,
 }
 
 impl<S: ObjectStore> Osd<S> {
@@ -148,6 +162,7 @@ impl<S: ObjectStore> Osd<S> {
             store_queue: self.groups.store_queue(),
             stages: self.groups.stages().clone(),
             runtime: self.runtime_counters.clone(),
+            pools: self.by_pool_name(),
             ..Figures::default()
         };
         for summary in self.groups.iter().filter_map(|(_, pg): (PgId, _)| pg.summary()) {
@@ -156,6 +171,22 @@ impl<S: ObjectStore> Osd<S> {
             figures.unfound += summary.unfound;
         }
         figures
+    }
+
+    fn figures_by_pool(&self) -> BTreeMap<PoolId, PoolFigures> {
+        let mut pools: BTreeMap<PoolId, PoolFigures> = BTreeMap::new();
+        for (pool, client) in &self.by_pool {
+            pools.entry(*pool).or_default().client = *client;
+        }
+        for (pool, held) in self.groups.store().use_by_pool() {
+            pools.entry(pool).or_default().held = held;
+        }
+        pools
+    }
+
+    fn by_pool_name(&self) -> BTreeMap<String, PoolFigures> {
+        let name = |id: PoolId| self.map.pool(id).map_or_else(|| id.to_string(), |pool| pool.name.clone());
+        self.figures_by_pool().into_iter().map(|(id, figures)| (name(id), figures)).collect()
     }
 
     fn publish_images(&mut self, now: Time) {
@@ -183,7 +214,8 @@ impl<S: ObjectStore> Osd<S> {
         self.report.busy = false;
         let time_ms = now.since(Time(0)).as_millis();
         let (client, pgs, runtime) = (self.counters, self.groups_by_state(), &self.runtime_counters);
-        let statistics = Statistics { time_ms, client, store, pgs, stages: self.groups.stages(), runtime };
+        let (stages, pools) = (self.groups.stages(), self.figures_by_pool());
+        let statistics = Statistics { time_ms, client, store, pgs, stages, runtime, pools };
         self.publisher.set(keys::osd_stats(self.config.osd), to_json(&statistics), false);
         self.publish_images(now);
     }

@@ -556,6 +556,17 @@ pub struct StoreStats {
     pub log_scrubs: u64,
 }
 
+/// What a store holds of one pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PoolUse {
+    /// Copies with data.
+    pub copies: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Bytes of the blocks of these copies.
+    pub used_bytes: u64,
+}
+
 /// What a placement group needs of a store. All of it is called from one thread; nothing blocks.
 pub trait ObjectStore {
     /// Accepts an operation; its completion comes later (possibly before this returns) by `next_completion`.
@@ -608,6 +619,8 @@ pub trait ObjectStore {
     fn content_sum(&self, copy: CopyId, version: Version) -> Option<u64>;
     /// Use.
     fn stats(&self) -> StoreStats;
+    /// Use by pool; kept up, not counted.
+    fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)>;
     /// Panics if an invariant is broken.
     fn check(&self);
 }

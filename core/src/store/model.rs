@@ -5,7 +5,7 @@
 //! Invariant: `durable` is what `current` was before the operations in `volatile` and `pending`, so a crash keeps a
 //! prefix of them.
 
-use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, Patch, unit_mark};
+use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, Patch, PoolUse, unit_mark};
 use super::{StoreError, StoreOp, StoreReply, StoreState, StoreStats, VersionInfo};
 use crate::buf::{Buf, BufPool, UNIT};
 use crate::id::{CopyId, HashRange, PoolId, Requests, Role, StoreUuid, Version};
@@ -575,6 +575,16 @@ impl ObjectStore for ModelStore {
             damaged: self.current.values().filter(damaged).count() as u64,
             ..StoreStats::default()
         }
+    }
+
+    fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)> {
+        let mut pools: BTreeMap<PoolId, PoolUse> = BTreeMap::new();
+        for ((_, id), copy) in &self.current {
+            let of = pools.entry(id.object.pool).or_default();
+            let tombstone = copy.newest().is_some_and(|state| state.info.tombstone);
+            *if tombstone { &mut of.tombstones } else { &mut of.copies } += 1;
+        }
+        pools.into_iter().collect()
     }
 
     fn check(&self) {

@@ -60,7 +60,7 @@ fn lists(cluster: &Cluster) -> Result<String> {
     for number in 0..300 {
         cluster.admin(&["image", "create", &format!("main/vm-{number:03}"), "--size", "1M"])?;
     }
-    cluster.admin(&["image", "remove", "main/vm-007"])?;
+    cluster.admin(&["image", "remove", "main/vm-007", "--yes"])?;
     let socket = cluster.socket();
     let server = format!("nbd+unix:///?socket={}", socket.display());
     let text = run_program("nbdinfo", &["--list", "--json", &server], LIMIT)?;

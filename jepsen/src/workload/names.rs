@@ -65,8 +65,11 @@ impl Names {
             let full = format!("main/{}", NAMES[name]);
             // No two have the same size: it says which creation made an image.
             let size = (SIZE_BYTES + self.made.fetch_add(1, Ordering::Relaxed) * 4096).to_string();
-            let command: &[&str] =
-                if creates { &["image", "create", &full, "--size", &size] } else { &["image", "remove", &full] };
+            let command: &[&str] = if creates {
+                &["image", "create", &full, "--size", &size]
+            } else {
+                &["image", "remove", &full, "--yes"]
+            };
             let call = self.clock.fetch_add(1, Ordering::SeqCst);
             let succeeded = understood(&fleet.admin(command));
             let ret = succeeded.map(|_| self.clock.fetch_add(1, Ordering::SeqCst));

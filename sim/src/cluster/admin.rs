@@ -6,7 +6,7 @@
 use super::{CALL_UNFENCE, Cluster, POOL, Spec};
 use crate::world::NodeId;
 use ashlar_core::id::OsdId;
-use ashlar_core::map::{OsdConfig, Pool, Pools, keys};
+use ashlar_core::map::{Global, OsdConfig, Pool, Pools, keys};
 use ashlar_core::meta::{Keys, Request, Txn, TxnOp};
 use ashlar_core::time::Duration;
 use ashlar_core::wire::Versions;
@@ -64,7 +64,7 @@ impl Cluster {
         self.world.note(|| format!("the pool has {pg_size} members of a group, and needs {pg_minsize}"));
     }
 
-    fn pools(&mut self) -> Pools {
+    pub(super) fn pools(&mut self) -> Pools {
         let stored = self.world.meta_read(&keys::pools());
         serde_json::from_slice(&stored.first().expect("written at the start").1).expect("its own form")
     }
@@ -77,6 +77,14 @@ impl Cluster {
         let mut pools = self.pools();
         change(pools.0.get_mut(&POOL).expect("the only pool"));
         self.put(keys::pools(), &pools);
+    }
+
+    /// OSDs that fall more often than this are held down, for so many seconds at first.
+    pub fn hold_who_flaps(&mut self, limit: u32, hold_s: u64) {
+        let stored = self.world.meta_read(&keys::global());
+        let parse = |(_, value): &(String, Vec<u8>)| serde_json::from_slice(value).expect("its own form");
+        let global: Global = stored.first().map(parse).expect("written at the start");
+        self.put(keys::global(), &Global { osd_flap_limit: limit, osd_hold_s: hold_s, ..global });
     }
 
     /// Failure domains that are left for members, with what is absent and without one more OSD.

@@ -108,6 +108,10 @@ impl Cluster {
             heartbeat_timeout_ms: config.heartbeat_timeout_ms,
             session_ttl_s: SESSION_TTL_S,
             osd_out_time_s: 600,
+            // Here everybody falls all the time; `flapping` sets it.
+            osd_flap_limit: 0,
+            osd_flap_window_s: 600,
+            osd_hold_s: 10,
             recovery_objects: 8,
             recovery_latency_percent: 200,
             near_full_percent: 85,

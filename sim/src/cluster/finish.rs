@@ -185,7 +185,7 @@ impl Cluster {
             }
         }
         for image in self.images.clone() {
-            if !image.live && !self.is_removed(image.inode) {
+            if !image.live && !self.is_removed(image.pool, image.inode) {
                 let _ = writeln!(text, "image {} (inode {}) is still being removed", image.name, image.inode.0);
             }
         }

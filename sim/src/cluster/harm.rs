@@ -4,7 +4,7 @@
 //! store, which an operator replaces.
 
 use super::script::broken;
-use super::{Ask, Cluster, IMAGE, POOL};
+use super::{Ask, Cluster, IMAGE};
 use crate::check::history::Finding;
 use crate::world::NodeId;
 use ashlar_core::id::{ObjectId, PgId};
@@ -36,7 +36,7 @@ impl Cluster {
     /// The object in which a block of an image lies.
     pub fn object_of(&self, image: u32, block: u32) -> ObjectId {
         let image = &self.images[image as usize];
-        ObjectId { pool: POOL, inode: image.inode, stripe: u64::from(block / image.layout.per_object) }
+        ObjectId { pool: image.pool, inode: image.inode, stripe: u64::from(block / image.layout.per_object) }
     }
 
     /// The group of a block of an image.

@@ -6,8 +6,8 @@
 
 use super::{CALL_OPERATOR, Cluster, IMAGE, POOL};
 use crate::check::history::{BLOCK, CELL, Layout};
-use ashlar_core::id::InodeId;
-use ashlar_core::map::{Image, keys};
+use ashlar_core::id::{InodeId, PoolId};
+use ashlar_core::map::{FormerPools, Image, PREFIX, Pool, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::time::Duration;
 
@@ -19,6 +19,7 @@ const CELLS_USED: u32 = 12 * 512 / CELL;
 #[derive(Clone, Debug)]
 pub(super) struct SimImage {
     pub name: String,
+    pub pool: PoolId,
     pub inode: InodeId,
     pub layout: Layout,
     pub objects: u32,
@@ -52,12 +53,17 @@ impl Cluster {
 
     /// Creates an image whose blocks have so many bytes; gives its place in histories.
     pub fn create_image(&mut self, name: &str, unit: u32, objects: u32) -> u32 {
+        self.create_image_in(POOL, name, unit, objects)
+    }
+
+    /// The same in another pool.
+    pub fn create_image_in(&mut self, pool: PoolId, name: &str, unit: u32, objects: u32) -> u32 {
         let inode = InodeId(self.images.len() as u64 + 1);
         let object_bytes = self.config.object_blocks * BLOCK;
         let layout = Layout { unit, per_object: object_bytes / unit };
         let number = u32::try_from(self.images.len()).expect("few images");
         self.history.set_layout(number, layout);
-        self.images.push(SimImage { name: name.into(), inode, layout, objects, live: true });
+        self.images.push(SimImage { name: name.into(), pool, inode, layout, objects, live: true });
         self.put_image(number);
         number
     }
@@ -73,14 +79,14 @@ impl Cluster {
 
     /// As the administration does: the image's key first, so that who sees the counter's change knows of the image.
     fn put_image(&mut self, number: u32) {
-        let SimImage { name, inode, layout, objects, live } = self.images[number as usize].clone();
+        let SimImage { name, pool, inode, layout, objects, live } = self.images[number as usize].clone();
         let size_bytes = u64::from(layout.unit) * u64::from(layout.per_object) * u64::from(objects);
         self.world.note(|| format!("image {name} (inode {}) {}", inode.0, if live { "is created" } else { "goes" }));
         let image = Image { name, size_bytes, parent: None, read_only: false, snapshot: false, removing: !live };
         let last = InodeId(self.images.len() as u64);
         let value = |value| serde_json::to_vec(value).expect("plain data becomes JSON");
         let image = serde_json::to_vec(&image).expect("plain data becomes JSON");
-        let puts = [(keys::image(POOL, inode), image), (keys::last_inode(POOL), value(&last))];
+        let puts = [(keys::image(pool, inode), image), (keys::last_inode(pool), value(&last))];
         let success = puts.into_iter().map(|(key, value)| TxnOp::Put { key, value, lease: 0 }).collect();
         self.world.meta(Request::Txn(Txn { success, ..Txn::default() }));
     }
@@ -91,15 +97,65 @@ impl Cluster {
     }
 
     /// Whether the cluster says that nothing is left of an image.
-    pub(super) fn is_removed(&mut self, inode: InodeId) -> bool {
-        let key = keys::image(POOL, inode);
+    pub(super) fn is_removed(&mut self, pool: PoolId, inode: InodeId) -> bool {
+        let key = keys::image(pool, inode);
         self.world.meta_read(&key).iter().all(|(found, _)| *found != key)
     }
 
     /// Whether all removals came to their end.
     pub fn removals_done(&mut self) -> bool {
-        let removed: Vec<InodeId> = self.images.iter().filter(|image| !image.live).map(|image| image.inode).collect();
-        removed.into_iter().all(|inode| self.is_removed(inode))
+        let removed = self.images.iter().filter(|image| !image.live).map(|image| (image.pool, image.inode));
+        let removed: Vec<(PoolId, InodeId)> = removed.collect();
+        removed.into_iter().all(|(pool, inode)| self.is_removed(pool, inode))
+    }
+
+    /// Creates another pool like the first one, under a number that no pool had.
+    pub fn create_pool(&mut self) -> PoolId {
+        let (mut pools, former) = (self.pools(), self.former_pools());
+        let last = pools.0.keys().chain(former.0.keys()).max().expect("the first pool");
+        let (id, first) = (PoolId(last.0 + 1), pools.0[&POOL].clone());
+        pools.0.insert(id, Pool { name: format!("pool{}", id.0), pg_count: self.config.pg_count, ..first });
+        self.put(keys::pools(), &pools);
+        self.world.note(|| format!("pool {id} is created"));
+        id
+    }
+
+    /// Has a pool removed, with its images: as the administration does, the pool's mark first.
+    pub fn remove_pool(&mut self, pool: PoolId) {
+        let mut pools = self.pools();
+        pools.0.get_mut(&pool).expect("it was created").removing = true;
+        self.put(keys::pools(), &pools);
+        self.world.note(|| format!("pool {pool} goes"));
+        let images: Vec<u32> = self.live_images().filter(|image| self.images[*image as usize].pool == pool).collect();
+        images.into_iter().for_each(|image| self.remove_image(image));
+    }
+
+    fn former_pools(&mut self) -> FormerPools {
+        let stored = self.world.meta_read(&keys::former_pools());
+        stored.first().map(|(_, value)| serde_json::from_slice(value).expect("its own form")).unwrap_or_default()
+    }
+
+    /// What is left of a pool in the metadata store, but for its name.
+    pub fn keys_of_pool(&mut self, pool: PoolId) -> Vec<String> {
+        let parts = ["pg/map", "pg/history", "pg/wish", "pg/removed", "pg/state", "pg/scrub"];
+        let parts = parts.into_iter().chain(["config/inode", "config/last_inode", "config/scrub"]);
+        let mut found = Vec::new();
+        for part in parts {
+            let keys = self.world.meta_read(&format!("{PREFIX}{part}/{pool}"));
+            let below = format!("{PREFIX}{part}/{pool}");
+            let own = |key: &String| *key == below || key.starts_with(&format!("{below}/"));
+            found.extend(keys.into_iter().map(|(key, _)| key).filter(own));
+        }
+        if self.pools().0.contains_key(&pool) {
+            found.push(keys::pools());
+        }
+        found
+    }
+
+    /// Copies of a pool's objects on running OSDs, tombstones too.
+    pub fn copies_of_pool(&self, pool: PoolId) -> usize {
+        let osds = self.osds.iter().filter_map(|node| self.world.node(*node)?.osd());
+        osds.map(|osd| osd.groups().copies_of(pool, usize::MAX).len()).sum()
     }
 
     /// Operators create and remove images from now on.

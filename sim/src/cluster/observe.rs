@@ -142,7 +142,7 @@ impl Cluster {
     pub(super) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = ObjectId> {
         let images = self.images.iter().filter(|image| image.live);
         let objects = images.flat_map(|image| {
-            (0..u64::from(image.objects)).map(|stripe| ObjectId { pool: POOL, inode: image.inode, stripe })
+            (0..u64::from(image.objects)).map(|stripe| ObjectId { pool: image.pool, inode: image.inode, stripe })
         });
         let layout = self.layout_of(pg.number.generation());
         objects.filter(move |object| layout.is_some_and(|layout| layout.pg(*object) == pg))

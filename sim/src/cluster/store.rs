@@ -8,7 +8,7 @@ use ashlar_core::rng::Rng;
 use ashlar_core::store::log::LogStore;
 use ashlar_core::store::model::ModelStore;
 use ashlar_core::store::{
-    Bitmap, Completion, CopyInfo, Digest, ObjectStore, StoreError, StoreOp, StoreState, StoreStats,
+    Bitmap, Completion, CopyInfo, Digest, ObjectStore, PoolUse, StoreError, StoreOp, StoreState, StoreStats,
 };
 use ashlar_core::time::{Duration, Time};
 use std::cell::Cell;
@@ -267,6 +267,10 @@ impl ObjectStore for SimStore {
 
     fn stats(&self) -> StoreStats {
         each!(self, store => store.stats())
+    }
+
+    fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)> {
+        each!(self, store => store.use_by_pool())
     }
 
     fn check(&self) {

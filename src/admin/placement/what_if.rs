@@ -105,7 +105,8 @@ impl Args {
         let next = map.osd_records().map(|(osd, _)| osd.0 + 1).max().unwrap_or(0);
         for (osd, (host, size_bytes)) in (next..).zip(&self.add) {
             let immediate_commit = ImmediateCommit::All;
-            let new = OsdRecord { host: host.clone(), size_bytes: *size_bytes, immediate_commit, out: false };
+            let new =
+                OsdRecord { host: host.clone(), size_bytes: *size_bytes, immediate_commit, ..OsdRecord::default() };
             puts.push((keys::osd_record(OsdId(osd)), serde_json::to_vec(&new)?));
         }
         Ok(puts)

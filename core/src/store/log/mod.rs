@@ -53,7 +53,7 @@ pub use intent::{Overwrites, Way, Ways};
 pub use signature::{SIGNATURE_BYTES, signature};
 pub use superblock::{COPIES_AT, Format, Inspect, Layout, format, inspect, layout};
 
-use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, ObjectStore};
+use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, ObjectStore, PoolUse};
 use super::{StoreError, StoreOp, StoreState, StoreStats};
 use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid, Version};
 use crate::io::{DiskDone, Env, IoId};
@@ -298,6 +298,10 @@ impl ObjectStore for LogStore {
 
     fn stats(&self) -> StoreStats {
         self.running().map_or_else(StoreStats::default, Running::stats)
+    }
+
+    fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)> {
+        self.running().map_or_else(Vec::new, Running::use_by_pool)
     }
 
     fn check(&self) {

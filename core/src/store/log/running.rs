@@ -26,7 +26,7 @@ use crate::io::{Device, DiskDone, DiskError, DiskOp, Effect, Env, Event, IoId, L
 use crate::map::ImmediateCommit;
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
-use crate::store::{Completion, CopyInfo, Digest, StoreError, StoreOp, StoreReply, StoreStats};
+use crate::store::{Completion, CopyInfo, Digest, PoolUse, StoreError, StoreOp, StoreReply, StoreStats};
 use crate::time::{Duration, Time};
 use std::collections::VecDeque;
 
@@ -883,6 +883,11 @@ impl Running {
         stats.log_total_bytes = self.journal.total_bytes();
         stats.log_used_bytes = stats.log_total_bytes - self.journal.room().min(stats.log_total_bytes);
         stats
+    }
+
+    /// What there is of each pool.
+    pub fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)> {
+        self.summary.by_pool(self.superblock.block_size)
     }
 
     /// Panics if an invariant is broken.

@@ -4,7 +4,7 @@
 //! A digest of a range is the sum of the buckets inside it, and of the objects at its two ends.
 
 use crate::id::{CopyId, HashRange, ObjectId, PoolId, Role};
-use crate::store::{Digest, StoreStats};
+use crate::store::{Digest, PoolUse, StoreStats};
 use std::collections::BTreeMap;
 
 /// Binary logarithm of the buckets of a pool and role: 64 KiB of sums, and with a million objects 250 in a bucket.
@@ -40,6 +40,7 @@ pub struct Summary {
     tombstones: u64,
     damaged: u64,
     digests: BTreeMap<(PoolId, Role), Buckets>,
+    pools: BTreeMap<PoolId, PoolUse>,
 }
 
 /// Sums of a pool and role, by the first bits of the hash.
@@ -83,7 +84,17 @@ impl Share {
     }
 }
 
+fn change_count(total: &mut u64, before: bool, after: bool) {
+    *total = *total + u64::from(after) - u64::from(before);
+}
+
 impl Summary {
+    /// What there is of each pool, in blocks of so many bytes.
+    pub fn by_pool(&self, block_size: u32) -> Vec<(PoolId, PoolUse)> {
+        let with_bytes = |of: &PoolUse| PoolUse { used_bytes: of.copies * u64::from(block_size), ..*of };
+        self.pools.iter().map(|(pool, of)| (*pool, with_bytes(of))).collect()
+    }
+
     /// An object has another share now.
     pub fn change(&mut self, copy: CopyId, before: Share, after: Share) {
         if before == after {
@@ -91,14 +102,18 @@ impl Summary {
         }
         self.number(before, after);
         let ObjectId { pool, .. } = copy.object;
+        let of_pool = self.pools.entry(pool).or_default();
+        change_count(&mut of_pool.copies, before.kind == Kind::Data, after.kind == Kind::Data);
+        change_count(&mut of_pool.tombstones, before.kind == Kind::Tombstone, after.kind == Kind::Tombstone);
+        if (of_pool.copies, of_pool.tombstones) == (0, 0) {
+            self.pools.remove(&pool);
+        }
         let buckets = self.digests.entry((pool, copy.role)).or_default();
         buckets.change(bucket(copy.object.hash()), before.digest(), after.digest());
     }
 
     fn number(&mut self, before: Share, after: Share) {
-        let count = |total: &mut u64, before: bool, after: bool| {
-            *total = *total + u64::from(after) - u64::from(before);
-        };
+        let count = change_count;
         count(&mut self.objects, before.kind == Kind::Data, after.kind == Kind::Data);
         count(&mut self.tombstones, before.kind == Kind::Tombstone, after.kind == Kind::Tombstone);
         count(&mut self.damaged, before.damaged, after.damaged);
