@@ -3,9 +3,9 @@
 //! Contents are kept in pages of 4 KiB. Of each page the device knows what is *stable* (survives power loss) and every
 //! later state that it *cached*, in the order in which the writes completed. Reads see the newest. The rules are NVMe's:
 //!
-//! - A write takes effect when it completes; requests complete in any order. A read that meets a write in flight sees
-//!   each of its sectors as it was or as it will be. Two requests in flight that change the same bytes are a bug of whoever
-//!   made them, and so is a request that does not fit.
+//! - A write takes effect when it completes; requests complete in any order. A read that meets a write, in whichever order
+//!   they begin and complete, sees each of its sectors as it was or as it becomes. Two requests in flight that change the
+//!   same bytes are a bug of whoever made them, and so is a request that does not fit.
 //! - A flush makes stable what had completed before the flush was *submitted*, nothing else.
 //! - At power loss, each sector (or larger atomic unit) of a page takes any one of its states: stable, cached, or of a
 //!   write that was in flight. With power-loss protection, completion is stability.
@@ -121,6 +121,8 @@ struct InFlight {
     /// For a flush: the number of writes that had completed when it was submitted.
     watermark: u64,
     error: bool,
+    /// For a read: pages that changed since it began, and what they were.
+    replaced: Vec<(u64, Buf)>,
 }
 
 /// Counts of what the device did.
@@ -301,7 +303,7 @@ impl SimDisk {
         let error = self.dead || (error_ppm > 0 && rng.chance(error_ppm, 1_000_000));
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.in_flight.insert(ticket, InFlight { op, watermark: self.completed, error });
+        self.in_flight.insert(ticket, InFlight { op, watermark: self.completed, error, replaced: Vec::new() });
         (ticket, delay)
     }
 
@@ -312,7 +314,7 @@ impl SimDisk {
 
     /// Carries the request out. `None` if it is not in flight (any more).
     pub fn complete(&mut self, ticket: Ticket, rng: &mut Rng, bufs: &mut BufPool) -> Option<DiskDone> {
-        let InFlight { op, watermark, error } = self.in_flight.remove(&ticket)?;
+        let InFlight { op, watermark, error, replaced } = self.in_flight.remove(&ticket)?;
         let error = error || self.dead;
         if error {
             self.counters.errors += 1;
@@ -320,7 +322,7 @@ impl SimDisk {
         Some(match op {
             DiskOp::Read { offset, len, .. } => {
                 let read = self.read(offset, len, error, bufs);
-                DiskDone::Read(read.map(|read| self.met(offset, read, rng, bufs)))
+                DiskDone::Read(read.map(|read| self.met(offset, read, &replaced, rng, bufs)))
             }
             DiskOp::Write { offset, data, .. } => DiskDone::Done(self.write(offset, &data, error, rng, bufs)),
             DiskOp::Flush { .. } => {
@@ -355,22 +357,39 @@ impl SimDisk {
         Ok(bufs.freeze(out))
     }
 
-    /// What a read sees that met writes in flight: of each of their sectors, what was there or what comes.
-    fn met(&self, offset: u64, read: Buf, rng: &mut Rng, bufs: &mut BufPool) -> Buf {
+    /// What a read sees that met writes: of each of their sectors, what was there or what comes.
+    fn met(&self, offset: u64, read: Buf, replaced: &[(u64, Buf)], rng: &mut Rng, bufs: &mut BufPool) -> Buf {
+        let before = replaced.iter().map(|(page, old)| (page * u64::from(UNIT), old));
+        let coming = self.in_flight.values().filter_map(|request| match &request.op {
+            DiskOp::Write { offset, data, .. } => Some((*offset, data)),
+            _ => None,
+        });
         let mut seen = read;
-        for request in self.in_flight.values() {
-            let DiskOp::Write { offset: at, data, .. } = &request.op else { continue };
-            let both = common((offset, u64::from(seen.len())), (*at, u64::from(data.len())));
+        for (at, data) in before.chain(coming) {
+            let both = common((offset, u64::from(seen.len())), (at, u64::from(data.len())));
             let Some((from, to)) = both else { continue };
             let mut mixed = bufs.alloc(seen.len());
             mixed.copy_from(0, &seen);
             for sector in (from..to).step_by(SECTOR).filter(|_| rng.chance(1, 2)) {
                 let place = |base: u64| u32::try_from(sector - base).expect("in a buffer");
-                mixed.copy_from(place(offset), &data.slice(place(*at), 512));
+                mixed.copy_from(place(offset), &data.slice(place(at), 512));
             }
             seen = bufs.freeze(mixed);
         }
         seen
+    }
+
+    /// A page is about to change: reads that are under way may still see what it is.
+    fn remember(&mut self, page: u64) {
+        let extent = (page * u64::from(UNIT), u64::from(UNIT));
+        let old = self.newest(page).unwrap_or(&self.zeroes).clone();
+        for request in self.in_flight.values_mut().filter(|request| is_read(&request.op, extent)) {
+            request.replaced.push((page, old.clone()));
+        }
+    }
+
+    fn is_being_read(&self, extent: (u64, u64)) -> bool {
+        self.in_flight.values().any(|request| is_read(&request.op, extent))
     }
 
     fn write(
@@ -382,9 +401,13 @@ impl SimDisk {
         bufs: &mut BufPool,
     ) -> Result<(), DiskError> {
         let place = self.real_place(offset, data.len(), rng);
+        let met = place.is_some_and(|place| self.is_being_read((place, u64::from(data.len()))));
         let states = place.map(|place| self.page_states(place, data, bufs)).unwrap_or_default();
         for (page, state) in states {
             if !error || rng.chance(1, 2) {
+                if met {
+                    self.remember(page);
+                }
                 self.put(page, state);
             }
         }
@@ -589,6 +612,11 @@ fn collide(a: &DiskOp, b: &DiskOp) -> bool {
     use DiskOp::{Read, Write};
     let harmless = matches!((a, b), (Read { .. }, Read { .. } | Write { .. }) | (Write { .. }, Read { .. }));
     !harmless && a.extent().zip(b.extent()).is_some_and(|(a, b)| common(a, b).is_some())
+}
+
+/// Whether a request reads of this extent.
+fn is_read(op: &DiskOp, extent: (u64, u64)) -> bool {
+    matches!(op, DiskOp::Read { .. }) && op.extent().is_some_and(|other| common(extent, other).is_some())
 }
 
 /// The bytes that two extents have in common: the first of them, and the first behind them.
@@ -813,6 +841,23 @@ mod tests {
             seen.insert((read.bytes()[512], read.bytes()[1024]));
             bench.complete(ticket);
             assert_eq!((bench.byte(512), bench.byte(1024)), (2, 2));
+        }
+        assert_eq!(seen, [(1, 1), (1, 2), (2, 1), (2, 2)].into_iter().collect());
+    }
+
+    #[test]
+    fn a_read_that_began_before_a_write_completed_may_see_what_was_there() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..100 {
+            let mut bench = Bench::new(false, 512, seed);
+            bench.write(0, 8192, 1);
+            let reading = bench.submit(DiskOp::Read { device: Device::Data, offset: 0, len: 8192 });
+            bench.write(3584, 1024, 2);
+            let DiskDone::Read(Ok(read)) = bench.complete(reading) else { panic!("a read answers a read") };
+            let rest = read.bytes()[..3584].iter().chain(&read.bytes()[4608..]);
+            assert!(rest.copied().all(|byte| byte == 1));
+            seen.insert((read.bytes()[3584], read.bytes()[4096]));
+            assert_eq!((bench.byte(3584), bench.byte(4096)), (2, 2), "later ones do not");
         }
         assert_eq!(seen, [(1, 1), (1, 2), (2, 1), (2, 2)].into_iter().collect());
     }

@@ -60,11 +60,21 @@ impl Sector {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Flying {
-    Write { at: usize, sectors: usize, tag: u64 },
-    Flush { watermark: u64 },
-    Read { at: usize, sectors: usize },
+    Write {
+        at: usize,
+        sectors: usize,
+        tag: u64,
+    },
+    Flush {
+        watermark: u64,
+    },
+    /// With what each sector may hold for it: what it held when the read began, and what came since.
+    Read {
+        at: usize,
+        possible: Vec<BTreeSet<u64>>,
+    },
 }
 
 struct Bench {
@@ -124,7 +134,9 @@ impl Bench {
             Step::Flush => self.submit(DiskOp::Flush { device }, Flying::Flush { watermark: self.completed }),
             Step::Read { at, sectors } => {
                 let op = DiskOp::Read { device, offset: (at * SECTOR) as u64, len: (sectors * SECTOR) as u32 };
-                self.submit(op, Flying::Read { at, sectors });
+                let possible = self.sectors[at..at + sectors].iter().map(|sector| BTreeSet::from([sector.newest()]));
+                let possible = possible.collect();
+                self.submit(op, Flying::Read { at, possible });
             }
             Step::Complete(which) => {
                 let ticket = self.flying.keys().nth(which % self.flying.len().max(1)).copied();
@@ -157,6 +169,7 @@ impl Bench {
         match (what, done) {
             (Flying::Write { at, sectors, tag }, DiskDone::Done(Ok(()))) => {
                 self.completed += 1;
+                self.reads_may_see(at, sectors, tag);
                 for sector in &mut self.sectors[at..at + sectors] {
                     if self.protected {
                         sector.safe = tag;
@@ -173,17 +186,29 @@ impl Bench {
                     }
                 }
             }
-            (Flying::Read { at, sectors }, DiskDone::Read(Ok(read))) => {
-                let possible = self.possible(|sector| BTreeSet::from([sector.newest()]));
-                prop_assert_eq!(read.bytes().len(), sectors * SECTOR);
-                for (sector, bytes) in (at..).zip(read.bytes().chunks_exact(SECTOR)) {
+            (Flying::Read { at, possible }, DiskDone::Read(Ok(read))) => {
+                let coming = self.possible(|_| BTreeSet::new());
+                prop_assert_eq!(read.bytes().len(), possible.len() * SECTOR);
+                for ((sector, possible), bytes) in (at..).zip(possible).zip(read.bytes().chunks_exact(SECTOR)) {
                     let tag = tag_of(bytes)?;
-                    prop_assert!(possible[sector].contains(&tag), "read {} at {}: {:?}", tag, sector, possible[sector]);
+                    let allowed = possible.contains(&tag) || coming[sector].contains(&tag);
+                    prop_assert!(allowed, "read {} at {}: {:?}, {:?}", tag, sector, possible, coming[sector]);
                 }
             }
             (_, other) => prop_assert!(false, "{:?}", other),
         }
         Ok(())
+    }
+
+    /// A write completes: reads in flight that meet it may see it, or what was there.
+    fn reads_may_see(&mut self, at: usize, sectors: usize, tag: u64) {
+        for what in self.flying.values_mut() {
+            let Flying::Read { at: from, possible } = what else { continue };
+            let met = (*from..).zip(possible).filter(|(sector, _)| (at..at + sectors).contains(sector));
+            met.for_each(|(_, possible)| {
+                possible.insert(tag);
+            });
+        }
     }
 
     /// What each sector may hold: what this says of it, and what is on its way there.

@@ -1,4 +1,5 @@
-//! A device with a volatile cache, or with power-loss protection, whose requests complete in any order.
+//! A device with a volatile cache, or with power-loss protection, whose requests complete in any order. A read that meets a
+//! write, in whichever order they begin and complete, sees each sector as it was or as it becomes.
 
 use crate::buf::{Buf, BufPool};
 use crate::io::{DiskDone, DiskError, DiskOp, IoId};
@@ -19,9 +20,18 @@ struct Write {
 #[derive(Clone)]
 enum Request {
     Write(IoId),
-    Read(IoId, usize, usize),
+    Read(Reading),
     Flush(IoId),
     Discard(IoId, usize, usize),
+}
+
+#[derive(Clone)]
+struct Reading {
+    id: IoId,
+    offset: usize,
+    len: usize,
+    /// Where a write completed since the read began, and what was there before.
+    before: Vec<(usize, Vec<u8>)>,
 }
 
 /// What of a write survives.
@@ -77,7 +87,10 @@ impl Device {
 
     pub fn submit(&mut self, id: IoId, op: DiskOp) {
         match op {
-            DiskOp::Read { offset, len, .. } => self.requests.push(Request::Read(id, offset as usize, len as usize)),
+            DiskOp::Read { offset, len, .. } => {
+                let (offset, len) = (offset as usize, len as usize);
+                self.requests.push(Request::Read(Reading { id, offset, len, before: Vec::new() }));
+            }
             DiskOp::Write { offset, data, .. } => {
                 assert!(offset as usize + data.len() as usize <= self.media.len(), "write beyond the device");
                 assert_eq!(offset % 4096, 0);
@@ -120,7 +133,45 @@ impl Device {
             self.requests.remove(at);
             return (id, DiskDone::Done(Err(DiskError::Io)));
         }
-        self.complete_at(at, bufs)
+        let Request::Read(reading) = self.requests[at].clone() else { return self.complete_at(at, bufs) };
+        let (id, mut done) = self.complete_at(at, bufs);
+        if let DiskDone::Read(Ok(read)) = &mut done {
+            let mixed = self.mixed(&reading, read, rng);
+            *read = bufs.copy_of(&mixed);
+        }
+        (id, done)
+    }
+
+    /// What a read sees that met writes: of each of their sectors, what was there or what comes.
+    fn mixed(&self, reading: &Reading, read: &Buf, rng: &mut Rng) -> Vec<u8> {
+        let mut mixed = read.bytes().to_vec();
+        let before = reading.before.iter().map(|(offset, bytes)| (*offset, &bytes[..]));
+        let coming = self.writes.iter().filter(|write| !write.completed);
+        for (offset, bytes) in before.chain(coming.map(|write| (write.offset, write.data.bytes()))) {
+            for (sector, bytes) in bytes.chunks(SECTOR).enumerate() {
+                let at = offset + sector * SECTOR;
+                if reading.offset <= at && at + SECTOR <= reading.offset + reading.len && rng.chance(1, 2) {
+                    mixed[at - reading.offset..][..SECTOR].copy_from_slice(bytes);
+                }
+            }
+        }
+        mixed
+    }
+
+    /// A write completes: reads that met it may still see what was there.
+    fn remember(&mut self, offset: usize, len: usize) {
+        let meets = |request: &Request| match request {
+            Request::Read(read) => read.offset < offset + len && offset < read.offset + read.len,
+            _ => false,
+        };
+        if !self.requests.iter().any(meets) {
+            return;
+        }
+        let before = self.view()[offset..offset + len].to_vec();
+        for request in self.requests.iter_mut().filter(|request| meets(request)) {
+            let Request::Read(read) = request else { unreachable!("only reads meet it") };
+            read.before.push((offset, before.clone()));
+        }
     }
 
     /// Fails a write of which some sectors arrive. False if it is one that does not fail.
@@ -129,6 +180,7 @@ impl Device {
         if self.writes[place].offset < self.flaky.0 {
             return false;
         }
+        self.remember(self.writes[place].offset, self.writes[place].data.len() as usize);
         let write = self.writes.remove(place);
         let all = self.is_atomic(&write).then(|| rng.chance(1, 2));
         apply(&mut self.media, &write, |_| all.unwrap_or_else(|| rng.chance(1, 2)));
@@ -138,10 +190,12 @@ impl Device {
 
     pub fn complete_at(&mut self, at: usize, bufs: &mut BufPool) -> (IoId, DiskDone) {
         match self.requests.remove(at) {
-            Request::Read(id, offset, len) if offset < self.unreadable.end && self.unreadable.start < offset + len => {
+            Request::Read(Reading { id, offset, len, .. })
+                if offset < self.unreadable.end && self.unreadable.start < offset + len =>
+            {
                 (id, DiskDone::Read(Err(DiskError::Io)))
             }
-            Request::Read(id, offset, len) => {
+            Request::Read(Reading { id, offset, len, .. }) => {
                 self.reads_done += 1;
                 (id, DiskDone::Read(Ok(bufs.copy_of(&self.view()[offset..offset + len]))))
             }
@@ -152,6 +206,7 @@ impl Device {
                     self.writes.remove(place);
                     return (id, DiskDone::Done(Err(DiskError::Io)));
                 }
+                self.remember(self.writes[place].offset, self.writes[place].data.len() as usize);
                 let mut write = self.writes.remove(place);
                 write.completed = true;
                 if self.volatile {
