@@ -115,6 +115,13 @@ impl LogStore {
         self.running().is_some_and(Running::is_quiet)
     }
 
+    /// Panics if an invariant is broken, as [`ObjectStore::check`] does; the sums of digests are not looked at.
+    pub fn check_briefly(&self) {
+        if let Some(store) = self.running() {
+            store.check_briefly();
+        }
+    }
+
     /// All copies, in no order that means anything; for tools.
     pub fn copies(&self) -> impl Iterator<Item = CopyInfo> + '_ {
         let store = self.running();
