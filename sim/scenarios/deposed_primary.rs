@@ -30,8 +30,7 @@ pub(super) fn depose(c: &mut Cluster, meanwhile: impl Fn(&mut Cluster, &[NodeId]
         let acting = c.acting(c.pg_of_block(0));
         let Some((primary, others)) = acting.split_first() else { continue };
         let far: Vec<NodeId> = others.iter().chain(c.mons()).copied().collect();
-        c.partition(&[*primary, c.client_node(0)], &far);
-        c.cut_from_meta(*primary);
+        c.isolate(&[*primary, c.client_node(0)], &far);
         c.end_session(*primary);
         meanwhile(c, others);
         let write = c.start_write(1, 0, 4);

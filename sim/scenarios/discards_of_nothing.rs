@@ -1,7 +1,7 @@
-//! An object is discarded before there is one, then written; small writes are durable when they are acknowledged, in a pool
-//! that promises it for those only.
-//! Goal: when the group's epoch changes, the client does not discard again what had nothing to discard.
-//! Method: discards of empty objects and small writes after them; sessions end, or the power goes; the client reads.
+//! An object is discarded before there is one, then written by another client; small writes are durable when they are
+//! acknowledged, in a pool that promises it for those only.
+//! Goal: when the group's epoch changes, the first client does not discard again what had nothing to discard.
+//! Method: discards of empty objects and small writes after them; sessions end, or the power goes; the second client reads.
 //! Stands for: C1, C18, F2, J6
 
 use super::{on_disks, power_cycle, three, ms};
@@ -21,10 +21,9 @@ pub(super) fn configure(config: Config) -> Config {
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     c.settle_down()?;
     let blocks = c.config().object_blocks;
-    // Each client has its own objects.
     for object in (0..OBJECTS).step_by(2) {
         c.discard(0, object * blocks, blocks)?;
-        c.write(0, object * blocks, 1)?;
+        c.write(1, object * blocks, 1)?;
         let moment = c.world.draw(ms(0), ms(50));
         c.run_for(moment)?;
         if object % 4 == 0 {
@@ -34,7 +33,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         } else {
             power_cycle(c)?;
         }
-        c.read(0, object * blocks, 2)?;
+        c.read(1, object * blocks, 2)?;
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
 
 const OBJECTS: u32 = 120;
+/// Objects that one write touches: few writes fill the disks.
+const TOUCHED: u32 = 5;
 
 pub(super) fn configure(config: Config) -> Config {
     let mut config = on_disks(chunks(config, 2, 1, 4), 200);
@@ -21,8 +23,9 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     c.settle_down()?;
     let blocks = c.config().object_blocks;
     let mut refused = Vec::new();
-    for object in 0..OBJECTS {
-        let op = c.start_write(object as usize % 2, object * blocks + object % 8, 2);
+    for object in (0..OBJECTS).step_by(TOUCHED as usize) {
+        let length = (TOUCHED - 1) * blocks + 2;
+        let op = c.start_write(object as usize % 2, object * blocks + object % 8, length);
         if !c.run_until(ms(30_000), |c| c.is_done(op) || c.has_failed(op))? {
             return Err(broken(format!("a write without space is stuck: {}", c.describe_stuck())));
         }

@@ -22,10 +22,7 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let far: Vec<NodeId> = others.iter().chain(c.mons()).copied().collect();
         let client = c.client_node(0);
         c.partition(&[client], &far);
-        for node in &far {
-            c.cut_one_way(*node, *primary);
-        }
-        c.cut_from_meta(*primary);
+        c.deafen(*primary, &far);
         let deaf = c.world.draw(ms(20), ms(300));
         c.run_for(deaf)?;
         c.end_session(*primary);

@@ -12,9 +12,7 @@ pub(super) use super::deposed_primary::configure;
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     depose(c, |c, others| {
-        for other in others {
-            c.kill(*other);
-            c.start(*other);
-        }
+        c.kill_all(others);
+        others.iter().for_each(|other| c.start(*other));
     })
 }

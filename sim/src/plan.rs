@@ -4,7 +4,7 @@
 //! Decisions are operations of the load and faults of the mix (with their times and the state of the generator that
 //! chooses the rest), and the operations and actions of scripts (by their numbers). What is missing from a plan does not
 //! happen; nothing takes its place. Not recorded: delays of messages and disks, which the seed gives; `jitter` chooses
-//! others, since a run with fewer operations is another one anyway.
+//! others, and in *steady* runs those that are left out do not change those of the rest.
 
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Time;
@@ -28,6 +28,10 @@ pub struct Operation {
 pub struct Plan {
     /// Chooses the delays, together with the seed; 0: those of the seed alone.
     pub jitter: u64,
+    /// Delays follow from the seed, from whose they are, and from the time, instead of from all that was drawn before: a
+    /// decision more or less changes only what it has to do with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub steady: bool,
     /// Operations and scripts are as the seed draws them, whatever is said of them here: only faults are planned, and their
     /// times count from the moment at which faults begin. So a list of faults from elsewhere is carried out under a load.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

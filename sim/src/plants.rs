@@ -75,12 +75,9 @@ pub enum Finder {
 pub fn finder(bug: Bug) -> Finder {
     match bug {
         bug if bug.is_of_store() => Finder::Tests("the store's tests"),
-        Bug::ReplayNothing => Finder::Tests("the client's model"),
-        Bug::ReuseAttempt
-        | Bug::RecoverOverNewer
-        | Bug::SkipNarrowing
-        | Bug::CommitBeforeRecord
-        | Bug::TombstoneNeedsK => Finder::Tests("the small scope"),
+        Bug::ReuseAttempt | Bug::RecoverOverNewer | Bug::CommitBeforeRecord | Bug::TombstoneNeedsK => {
+            Finder::Tests("the small scope")
+        }
         bug => Finder::Seeds(ground(bug)),
     }
 }
@@ -92,6 +89,8 @@ pub fn finder(bug: Bug) -> Finder {
 pub fn ground(bug: Bug) -> &'static Scenario {
     let name = match bug {
         Bug::AcknowledgeBeforeDurable | Bug::SkipResolve | Bug::IgnoreWitnesses => "forgotten_write",
+        Bug::SkipNarrowing => "kept_by_one",
+        Bug::SkipFullAttempt => "one_holder_left",
         Bug::DirtyRead => "reads_of_the_forgotten",
         Bug::AnswerBeforeFlush => "stated_then_lost",
         Bug::FenceWithoutWaiting => "fenced_client",

@@ -114,6 +114,7 @@ scenarios! {
     retries_after_a_move = "../scenarios/retries_after_a_move.rs",
     retries_after_a_patch = "../scenarios/retries_after_a_patch.rs",
     flush_covers_the_past = "../scenarios/flush_covers_the_past.rs",
+    one_holder_left = "../scenarios/one_holder_left.rs",
     kept_by_one = "../scenarios/kept_by_one.rs",
     restart_unnoticed = "../scenarios/restart_unnoticed.rs",
     reads_of_the_forgotten = "../scenarios/reads_of_the_forgotten.rs",

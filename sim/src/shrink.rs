@@ -1,19 +1,23 @@
 //! Reducing a failing run to the few decisions that it needs.
 //!
 //! Delta debugging of the recorded decisions: halves of them, then quarters, and so on down to single ones are left out,
-//! and stay out if the run still fails in the same way. Fewer decisions make another run of the rest (delays are drawn
-//! anew), so each try has a few chances, each with delays of its own. Faults go first, since runs without them are the
-//! easiest to read.
+//! and stay out if the run still fails in the same way. Few faults are left out in pairs, too: one may end, or undo, another.
+//! Fewer decisions make another run of the rest, so each try has a few chances, each with delays of its own: first few, and
+//! when nothing more can be left out that way, more. From the second chance on, runs are *steady* (`plan.rs`): what is left
+//! out then changes what it has to do with and nothing else. Faults go first, since runs without them are the easiest to
+//! read.
 
 use crate::case::Case;
 use crate::plan::Plan;
 use crate::run::{FailureKind, Recording, Report, run_case};
 use crate::scenarios::Scenario;
 
-/// Delays that a try may have until it fails.
-const CHANCES: u64 = 5;
-/// The same if it leaves out a quarter of a part or more: there is much to be gained, and what is rare takes many tries.
-const CHANCES_OF_LARGE: u64 = 24;
+/// Delays that a try may have until it fails: at first, and when nothing more can be left out with fewer.
+const CHANCES: [u64; 3] = [3, 8, 24];
+/// The fewest if it leaves out a quarter of a part or more: there is much to be gained, and what is rare takes many tries.
+const CHANCES_OF_LARGE: u64 = 10;
+/// The most faults of which all pairs are tried.
+const PAIRED: usize = 10;
 
 /// A reduced failure.
 pub struct Shrunk {
@@ -31,16 +35,11 @@ pub fn shrink(case: &Case, scenario: &Scenario, runs: u64, told: impl FnMut(usiz
     let report = run_case(case, scenario, &Recording::default());
     let kind = report.failure.as_ref()?.kind();
     let plan = case.plan.clone().unwrap_or_else(|| report.plan.clone());
-    let mut search = Search { case: case.clone(), scenario, kind, runs: 1, limit: runs, best: None, told };
-    let mut plan = search.tries(&plan, CHANCES_OF_LARGE)?;
-    loop {
-        let before = plan.operation_count() + plan.fault_count();
-        for part in [Part::Faults, Part::Actions, Part::Operations, Part::Scripted] {
-            plan = search.reduce(plan, part);
-        }
-        if plan.operation_count() + plan.fault_count() == before || search.is_over() {
-            break;
-        }
+    let mut search = Search { case: case.clone(), scenario, kind, runs: 1, limit: runs, chances: 0, best: None, told };
+    let mut plan = search.tries(&plan, CHANCES[2])?;
+    for chances in CHANCES {
+        search.chances = chances;
+        plan = search.reduce_all(plan);
     }
     let (case, report) = search.best?;
     Some(Shrunk { case, report, runs: search.runs })
@@ -89,6 +88,8 @@ struct Search<'a, F> {
     kind: FailureKind,
     runs: u64,
     limit: u64,
+    /// Delays that a try may have, at least.
+    chances: u64,
     best: Option<(Case, Report)>,
     told: F,
 }
@@ -104,7 +105,8 @@ impl<F: FnMut(usize, usize, u64)> Search<'_, F> {
             if self.is_over() {
                 return None;
             }
-            let plan = Plan { jitter: plan.jitter.wrapping_add(chance), ..plan.clone() };
+            let (jitter, steady) = (plan.jitter.wrapping_add(chance), plan.steady || chance > 0);
+            let plan = Plan { jitter, steady, ..plan.clone() };
             let case = Case { plan: Some(plan.clone()), ..self.case.clone() };
             let report = run_case(&case, self.scenario, &Recording::default());
             self.runs += 1;
@@ -117,6 +119,22 @@ impl<F: FnMut(usize, usize, u64)> Search<'_, F> {
         None
     }
 
+    /// Leaves out what can be left out, until nothing more can.
+    fn reduce_all(&mut self, mut plan: Plan) -> Plan {
+        loop {
+            let before = plan.operation_count() + plan.fault_count();
+            for part in [Part::Faults, Part::Actions, Part::Operations, Part::Scripted] {
+                plan = self.reduce(plan, part);
+            }
+            for part in [Part::Faults, Part::Actions] {
+                plan = self.reduce_pairs(plan, part);
+            }
+            if plan.operation_count() + plan.fault_count() == before || self.is_over() {
+                return plan;
+            }
+        }
+    }
+
     /// Leaves out what can be left out of one part.
     fn reduce(&mut self, mut plan: Plan, part: Part) -> Plan {
         let (whole, mut size) = (part.len(&plan), part.len(&plan));
@@ -125,13 +143,29 @@ impl<F: FnMut(usize, usize, u64)> Search<'_, F> {
             let mut end = part.len(&plan);
             while end > 0 && !self.is_over() {
                 let from = end.saturating_sub(size);
-                let chances = if 4 * size >= whole && whole > 4 { CHANCES_OF_LARGE } else { CHANCES };
+                let large = 4 * size >= whole && whole > 4;
+                let chances = if large { self.chances.max(CHANCES_OF_LARGE) } else { self.chances };
                 if let Some(smaller) = self.tries(&part.without(&plan, from, end - from), chances) {
                     plan = smaller;
                 }
                 end = from;
             }
             size = if size == 1 { 0 } else { size.div_ceil(2) };
+        }
+        plan
+    }
+
+    /// Leaves out pairs of a part, if it is small.
+    fn reduce_pairs(&mut self, mut plan: Plan, part: Part) -> Plan {
+        let mut later = part.len(&plan);
+        while (2..=PAIRED).contains(&later) && !self.is_over() {
+            later -= 1;
+            let pairs = (0..later).map(|earlier| part.without(&part.without(&plan, later, 1), earlier, 1));
+            let pairs: Vec<Plan> = pairs.collect();
+            if let Some(smaller) = pairs.iter().find_map(|pair| self.tries(pair, self.chances)) {
+                plan = smaller;
+                later = part.len(&plan);
+            }
         }
         plan
     }

@@ -13,13 +13,13 @@ fn mix() -> &'static Scenario {
 }
 
 /// What is left of a plan: of each of its decisions, whether it stays.
-fn part(plan: &Plan, jitter: u64, operations: &[bool], faults: &[bool]) -> Plan {
+fn part(plan: &Plan, (jitter, steady): (u64, bool), operations: &[bool], faults: &[bool]) -> Plan {
     fn chosen<T: Clone>(all: &[T], stay: &[bool]) -> Vec<T> {
         let stays = |place: usize| stay.get(place % stay.len().max(1)).copied().unwrap_or(true);
         all.iter().enumerate().filter(|(place, _)| stays(*place)).map(|(_, one)| one.clone()).collect()
     }
     let (operations, faults) = (chosen(&plan.operations, operations), chosen(&plan.faults, faults));
-    Plan { jitter, operations, faults, ..plan.clone() }
+    Plan { jitter, steady, operations, faults, ..plan.clone() }
 }
 
 fn outcome(report: &Report) -> (u64, u64, Option<&str>) {
@@ -30,10 +30,10 @@ fn parts_are_legal(cases: u32, seeds: u64) {
     let whole: Vec<Case> = (1..=seeds).map(|seed| Case::drawn(seed, mix(), Choice::default())).collect();
     let plans: Vec<Plan> = whole.iter().map(|case| run_case(case, mix(), &Recording::default()).plan).collect();
     let stay = || proptest::collection::vec(prop::bool::weighted(0.6), 1..40);
-    let strategy = (0..whole.len(), 0..1000u64, stay(), stay());
+    let strategy = (0..whole.len(), (0..1000u64, any::<bool>()), stay(), stay());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    let verdict = TestRunner::new(config).run(&strategy, |(which, jitter, operations, faults)| {
-        let plan = part(&plans[which], jitter, &operations, &faults);
+    let verdict = TestRunner::new(config).run(&strategy, |(which, luck, operations, faults)| {
+        let plan = part(&plans[which], luck, &operations, &faults);
         let kept = (plan.operation_count(), plan.fault_count());
         let case = Case { plan: Some(plan), ..whole[which].clone() };
         let report = run_case(&case, mix(), &Recording::default());

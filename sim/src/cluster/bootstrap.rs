@@ -54,8 +54,12 @@ impl Cluster {
             watch: |msg| matches!(msg, Message::Request(_) | Message::Reply(_)),
             probe,
         };
-        let jitter = plan.as_ref().map_or(0, |plan| plan.jitter);
-        let world = World::new(rng.next_u64() ^ jitter, links(&config), meta_model(), options);
+        let (jitter, steady) = plan.as_ref().map_or((0, false), |plan| (plan.jitter, plan.steady));
+        let luck = rng.next_u64() ^ jitter;
+        let mut world = World::new(luck, links(&config), meta_model(), options);
+        if steady {
+            world.hold_still(luck);
+        }
         let mut cluster = Cluster {
             world,
             osds: Vec::new(),

@@ -337,6 +337,42 @@ impl Cluster {
         self.world.change_fabric(|fabric| fabric.partition(&one, &other));
     }
 
+    /// Kills several processes at once.
+    pub fn kill_all(&mut self, nodes: &[NodeId]) {
+        if self.decisions.allows_action() {
+            nodes.iter().for_each(|node| {
+                self.world.kill(*node);
+                self.after_end(*node);
+            });
+        }
+    }
+
+    /// Cuts every path between two groups of processes, and between the first group's first process and the metadata store.
+    pub fn isolate(&mut self, one: &[NodeId], other: &[NodeId]) {
+        if self.decisions.allows_action() {
+            let script = self.decisions.leave_script();
+            self.partition(one, other);
+            self.cut_from_meta(one[0]);
+            self.return_to(script);
+        }
+    }
+
+    /// A process hears nothing of others, nor of the metadata store: what they send waits on its way.
+    pub fn deafen(&mut self, node: NodeId, to: &[NodeId]) {
+        if self.decisions.allows_action() {
+            let script = self.decisions.leave_script();
+            to.iter().for_each(|other| self.cut_one_way(*other, node));
+            self.cut_from_meta(node);
+            self.return_to(script);
+        }
+    }
+
+    fn return_to(&mut self, script: bool) {
+        if script {
+            self.decisions.enter_script();
+        }
+    }
+
     /// What one process sends to another vanishes.
     pub fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
         if !self.decisions.allows_action() {

@@ -4,6 +4,7 @@
 //! Invariant: each request of a living process is answered exactly once; the events of a watch come in order, without gaps,
 //! until it is lost (but each may come once more, later).
 
+use super::luck::Drawer;
 use super::{Happening, Machine, NodeId, World};
 use ashlar_core::id::Revision;
 use ashlar_core::io::{MetaError, MetaEvent, MetaId, MetaOp};
@@ -89,6 +90,10 @@ impl MetaWorld {
             rng,
         }
     }
+
+    pub(super) fn set_rng(&mut self, rng: Rng) {
+        self.rng = rng;
+    }
 }
 
 impl<M: Machine> World<M> {
@@ -146,6 +151,7 @@ impl<M: Machine> World<M> {
         if self.meta.leases.is_empty() {
             return false;
         }
+        self.drawn_by(Drawer::MetaAlone);
         let place = usize::try_from(self.meta.rng.below(self.meta.leases.len() as u64)).expect("few leases");
         self.end_lease(place)
     }
@@ -181,6 +187,7 @@ impl<M: Machine> World<M> {
         if count == 0 {
             return false;
         }
+        self.drawn_by(Drawer::MetaAlone);
         let place = usize::try_from(self.meta.rng.below(count)).expect("few watches");
         let key = *self.meta.watches.keys().nth(place).expect("below the count");
         self.lose_watch(key, Duration::ZERO);
@@ -201,6 +208,7 @@ impl<M: Machine> World<M> {
     }
 
     pub(super) fn meta_request(&mut self, node: NodeId, op: MetaOp) {
+        self.drawn_by(Drawer::Meta(node));
         let boot = self.nodes[node.index()].boot;
         let delay = self.meta.model.delay.draw(&mut self.meta.rng);
         let what = match op {
@@ -277,6 +285,7 @@ impl<M: Machine> World<M> {
     }
 
     fn meta_arrive(&mut self, node: NodeId, boot: u32, id: MetaId, request: Request, answered: bool) {
+        self.drawn_by(Drawer::Meta(node));
         let delay = self.meta.model.delay.draw(&mut self.meta.rng);
         let timeout = self.meta.model.timeout;
         let reachable = self.meta_reachable(node);
@@ -316,6 +325,7 @@ impl<M: Machine> World<M> {
             if !self.meta_reachable(node) {
                 continue;
             }
+            self.drawn_by(Drawer::Meta(node));
             let meta = &mut self.meta;
             let watching = meta.watches.get_mut(&key).expect("listed just now");
             let polled = watching.watcher.poll(&meta.store);
@@ -345,6 +355,7 @@ impl<M: Machine> World<M> {
     pub(super) fn meta_paths_changed(&mut self) {
         let keys: Vec<_> = self.meta.watches.keys().copied().collect();
         for key in keys {
+            self.drawn_by(Drawer::Meta(key.0));
             if !self.meta_reachable(key.0) && self.meta.rng.chance(1, 2) {
                 let after = Duration(self.meta.rng.below(2 * self.meta.model.timeout.0));
                 self.lose_watch(key, after);

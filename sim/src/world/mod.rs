@@ -8,6 +8,7 @@
 //! events of equal time happen in the order in which they were scheduled; nothing depends on addresses or hash order.
 
 mod clock;
+mod luck;
 mod meta;
 mod net;
 mod power;
@@ -29,6 +30,7 @@ use ashlar_core::time::{Duration, Time};
 use ashlar_core::wire::handshake::Identity;
 use ashlar_faultinject::disk::{SimDisk, Ticket};
 use ashlar_faultinject::link::{Fabric, HostId, LinkModel};
+use luck::{Drawer, Steady};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -190,6 +192,7 @@ pub struct World<M: Machine> {
     meta: meta::MetaWorld,
     bufs: BufPool,
     rng: Rng,
+    steady: Option<Steady>,
     effects: Effects,
     options: Options,
     observed: Vec<Observed>,
@@ -218,6 +221,7 @@ impl<M: Machine> World<M> {
             meta: meta::MetaWorld::new(meta, rng.fork()),
             bufs: BufPool::new(),
             rng,
+            steady: None,
             effects: Effects::default(),
             options,
             observed: Vec::new(),
@@ -519,6 +523,8 @@ impl<M: Machine> World<M> {
             self.schedule(until, Happening::Disk { node, boot, device, io, ticket });
             return Stepped::World;
         }
+        self.drawn_by(Drawer::Disk(node));
+        let disk = self.nodes[node.index()].disks[device_index(device)].as_mut().expect("seen just now");
         let Some(done) = disk.complete(ticket, &mut self.rng, &mut self.bufs) else { return Stepped::World };
         self.trace.mix(&[2, self.now.0, u64::from(node.0), io.0]);
         self.input(node, Input::Io { id: io, done })
@@ -539,6 +545,7 @@ impl<M: Machine> World<M> {
     /// # Panics
     /// If the process does not run.
     pub fn with<R>(&mut self, node: NodeId, call: impl FnOnce(&mut M, &mut Env<'_>) -> R) -> R {
+        self.drawn_by(Drawer::Node(node));
         let slot = &mut self.nodes[node.index()];
         let machine = slot.machine.as_mut().expect("a call into a running process");
         let now = slot.clock.local(self.now);
@@ -563,6 +570,7 @@ impl<M: Machine> World<M> {
         if !self.alive(node, boot) {
             return;
         }
+        self.drawn_by(Drawer::Node(node));
         let slot = &mut self.nodes[node.index()];
         slot.round_open = false;
         let machine = slot.machine.as_mut().expect("alive");
@@ -639,6 +647,7 @@ impl<M: Machine> World<M> {
     }
 
     fn disk_request(&mut self, node: NodeId, io: IoId, op: DiskOp) {
+        self.drawn_by(Drawer::Disk(node));
         let device = device_of(&op);
         let slot = &mut self.nodes[node.index()];
         let boot = slot.boot;
@@ -649,6 +658,7 @@ impl<M: Machine> World<M> {
 
     /// A disk request outside of time, of a tool that runs while the process does not.
     pub fn disk_now(&mut self, node: NodeId, op: DiskOp) -> Option<ashlar_core::io::DiskDone> {
+        self.drawn_by(Drawer::Disk(node));
         let place = device_index(device_of(&op));
         let disk = self.nodes[node.index()].disks[place].as_mut().expect("the node has this device");
         let (ticket, _) = disk.submit(&mut self.rng, op);
@@ -662,6 +672,7 @@ impl<M: Machine> World<M> {
         after: Duration,
         call: impl FnOnce(&mut Env<'_>) -> R,
     ) -> (R, Vec<Effect>) {
+        self.drawn_by(Drawer::Node(node));
         let slot = &mut self.nodes[node.index()];
         assert!(slot.machine.is_none(), "the process of node {} runs", node.0);
         let (now, mut out) = (slot.clock.local(self.now) + after, Effects::default());
@@ -671,6 +682,7 @@ impl<M: Machine> World<M> {
 
     /// Flips a bit of a page of a disk, at rest.
     pub fn rot(&mut self, node: NodeId, page: u64) {
+        self.drawn_by(Drawer::Disk(node));
         if let Some(disk) = self.nodes[node.index()].disks[0].as_mut() {
             disk.rot(page, &mut self.rng, &mut self.bufs);
         }
@@ -678,12 +690,7 @@ impl<M: Machine> World<M> {
 
     /// After how long something happens, at random.
     pub fn draw(&mut self, low: Duration, high: Duration) -> Duration {
-        Duration(self.rng.between(low.0, high.0))
-    }
-
-    /// The generator of whoever drives the world.
-    pub fn rng(&mut self) -> &mut Rng {
-        &mut self.rng
+        Duration(self.rng().between(low.0, high.0))
     }
 }
 

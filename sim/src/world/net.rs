@@ -10,6 +10,7 @@
 //!
 //! Each end is named by its process as `LinkId(2 * connection + end)`.
 
+use super::luck::Drawer;
 use super::{Happening, Machine, NodeId, Sight, Stepped, World};
 use ashlar_core::id::LinkId;
 use ashlar_core::io::{Input, LinkEvent, PeerId, PeerName};
@@ -86,6 +87,10 @@ impl Net {
         Net { model, fabric: Fabric::default(), conns: BTreeMap::new(), opened: 0, damaged_ppm: 0, rng }
     }
 
+    pub(super) fn set_rng(&mut self, rng: Rng) {
+        self.rng = rng;
+    }
+
     pub(super) fn fabric(&self) -> &Fabric {
         &self.fabric
     }
@@ -144,12 +149,20 @@ impl<M: Machine> World<M> {
         self.schedule(self.now + timeout, Happening::ConnectTimeout { conn });
     }
 
+    /// Before something is drawn about what an end of a connection sends.
+    fn drawn_on(&mut self, conn: ConnId, from: usize) {
+        let Some(Conn { ends, .. }) = self.net.conns.get(&conn).filter(|_| self.steady.is_some()) else { return };
+        let path = Drawer::Path(ends[from].node, ends[1 - from].node);
+        self.drawn_by(path);
+    }
+
     /// Puts a packet on its way.
     fn push(&mut self, conn: ConnId, from: usize, packet: Packet) {
         let bytes = match &packet {
             Packet::Message(msg, _) => weight(msg),
             _ => 0,
         };
+        self.drawn_on(conn, from);
         let delay = self.net.model.delay(&mut self.net.rng, bytes);
         let Some(record) = self.net.conns.get_mut(&conn) else { return };
         let slow = self.nodes[record.ends[1 - from].node.index()].slow;
@@ -294,6 +307,7 @@ impl<M: Machine> World<M> {
         if let (Some(story), Some(number)) = (&mut self.story, number) {
             story.arrived(number, self.now);
         }
+        self.drawn_on(conn, 1 - end);
         let ppm = self.net.damaged_ppm;
         if ppm == 0 || !self.net.rng.chance(ppm, 1_000_000) {
             return self.input(node, Input::Message { from: link_id(conn, end), msg });
@@ -335,6 +349,7 @@ impl<M: Machine> World<M> {
     /// Nobody has this connection any more: the kernel answers with a reset. Whoever gets that does not read on, so that
     /// messages sent before it may be lost, though they were sent before a close in good order.
     fn answer_with_end(&mut self, conn: ConnId, end: usize) -> Stepped {
+        self.drawn_on(conn, end);
         let record = self.net.conns.get_mut(&conn).expect("the packet came on it");
         record.ends[end].state = EndState::Gone;
         let under_way = record.pipes[end].len() as u64;
@@ -397,6 +412,7 @@ impl<M: Machine> World<M> {
     }
 
     fn start_giving_up(&mut self, conn: ConnId, end: usize) {
+        self.drawn_on(conn, end);
         let after = self.net.model.give_up(&mut self.net.rng);
         let record = self.net.conns.get_mut(&conn).expect("its pipe is stuck");
         if !record.ends[end].giving_up {
@@ -428,6 +444,7 @@ impl<M: Machine> World<M> {
             if !self.path_open(&self.net.conns[&conn], from) {
                 continue;
             }
+            self.drawn_on(conn, from);
             let delay = self.net.draw_delay();
             let record = self.net.conns.get_mut(&conn).expect("just seen");
             let at = record.pipes[from].next_arrival(self.now, delay);
@@ -463,6 +480,7 @@ impl<M: Machine> World<M> {
     /// Resets a connection: any number of the messages under way still arrives, then both ends hear of it.
     pub fn reset(&mut self, conn: ConnId) {
         for from in 0..2 {
+            self.drawn_on(conn, from);
             let Some(record) = self.net.conns.get_mut(&conn) else { return };
             let under_way = record.pipes[from].len() as u64;
             let kept = usize::try_from(self.net.rng.below(under_way + 1)).expect("few messages");
@@ -490,6 +508,7 @@ impl<M: Machine> World<M> {
         let mine: Vec<(ConnId, usize)> =
             self.net.conns.iter().filter_map(|(id, conn)| ends(conn).map(|end| (*id, end))).collect();
         for (conn, end) in mine {
+            self.drawn_on(conn, end);
             let record = self.net.conns.get_mut(&conn).expect("just seen");
             record.ends[end].state = EndState::Gone;
             if kernel_tells {

@@ -1,5 +1,6 @@
 //! Processes and hosts: start, crash, pause, power.
 
+use super::luck::Drawer;
 use super::{Halt, Happening, Machine, NodeId, World};
 use ashlar_core::id::Incarnation;
 use ashlar_core::io::Env;
@@ -10,6 +11,8 @@ use ashlar_faultinject::link::HostId;
 impl<M: Machine> World<M> {
     /// Starts a process, unless it runs or its host is off.
     pub fn start(&mut self, node: NodeId) {
+        self.drawn_by(Drawer::Disk(node));
+        self.drawn_by(Drawer::Node(node));
         let incarnation = Incarnation(self.rng.next_u64() | 1);
         let slot = &mut self.nodes[node.index()];
         if slot.machine.is_some() || !self.hosts[slot.host.0 as usize].powered {
@@ -44,12 +47,14 @@ impl<M: Machine> World<M> {
     /// Kills a process. Its disks keep what had completed.
     pub fn kill(&mut self, node: NodeId) {
         self.end(node, Halt::Process);
+        self.drawn_by(Drawer::Disk(node));
         for disk in self.nodes[node.index()].disks.iter_mut().flatten() {
             disk.process_died(&mut self.rng, &mut self.bufs);
         }
     }
 
     fn end(&mut self, node: NodeId, how: Halt) {
+        self.drawn_by(Drawer::Disk(node));
         let slot = &mut self.nodes[node.index()];
         let Some(machine) = slot.machine.take() else { return };
         machine.halt(&mut slot.spec, how, &mut self.rng);
@@ -74,6 +79,7 @@ impl<M: Machine> World<M> {
         for node in self.node_ids() {
             if self.nodes[node.index()].host == host {
                 self.end(node, Halt::Power);
+                self.drawn_by(Drawer::Disk(node));
                 for disk in self.nodes[node.index()].disks.iter_mut().flatten() {
                     disk.power_loss(outcome, &mut self.rng, &mut self.bufs);
                 }
