@@ -96,18 +96,62 @@ pub struct Stages {
     pub store_read: Histogram,
     /// Changes of the store here.
     pub store_write: Histogram,
+    /// What the store asked of its device.
+    pub device: DeviceStages,
+}
+
+/// The stages of a store's requests on its device, from when they are given out to when they completed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceStages {
+    /// Writes to the log.
+    pub log_write: Histogram,
+    /// Writes of data: of clients, and of what was compacted or moved.
+    pub data_write: Histogram,
+    /// Flushes.
+    pub flush: Histogram,
+    /// Reads.
+    pub read: Histogram,
 }
 
 impl Stages {
     /// Each with its name.
-    pub fn named(&self) -> [(&'static str, &Histogram); 5] {
+    pub fn named(&self) -> [(&'static str, &Histogram); 9] {
         [
             ("read", &self.read),
             ("write", &self.write),
             ("member", &self.member),
             ("store_read", &self.store_read),
             ("store_write", &self.store_write),
+            ("device_log_write", &self.device.log_write),
+            ("device_data_write", &self.device.data_write),
+            ("device_flush", &self.device.flush),
+            ("device_read", &self.device.read),
         ]
+    }
+
+    /// What was counted since an earlier state of the same stages.
+    pub fn since(&self, before: &Stages) -> Stages {
+        let mut all = self.clone();
+        all.each(before, |now, then| *now = now.since(then));
+        all
+    }
+
+    /// Adds what others counted.
+    pub fn add(&mut self, other: &Stages) {
+        self.each(other, Histogram::add);
+    }
+
+    fn each(&mut self, other: &Stages, mut call: impl FnMut(&mut Histogram, &Histogram)) {
+        call(&mut self.read, &other.read);
+        call(&mut self.write, &other.write);
+        call(&mut self.member, &other.member);
+        call(&mut self.store_read, &other.store_read);
+        call(&mut self.store_write, &other.store_write);
+        call(&mut self.device.log_write, &other.device.log_write);
+        call(&mut self.device.data_write, &other.device.data_write);
+        call(&mut self.device.flush, &other.device.flush);
+        call(&mut self.device.read, &other.device.read);
     }
 }
 
@@ -126,6 +170,19 @@ mod tests {
         assert!((2_048..=4_096).contains(&histogram.percentile_us(99)));
         assert_eq!(histogram.percentile_us(100), Histogram::bound_us(BUCKETS - 1));
         assert_eq!(Histogram::default().percentile_us(99), 0);
+    }
+
+    #[test]
+    fn each_stage_has_its_name_and_its_difference() {
+        let (mut before, mut after) = (Stages::default(), Stages::default());
+        before.device.flush.record(Duration::millis(1));
+        (0..3).for_each(|_| after.device.flush.record(Duration::millis(1)));
+        after.member.record(Duration::millis(2));
+        let since = after.since(&before);
+        let counts = since.named().map(|(name, histogram)| (name, histogram.count)).into_iter().filter(|(_, n)| *n > 0);
+        assert_eq!(counts.collect::<Vec<_>>(), [("member", 1), ("device_flush", 2)]);
+        before.add(&since);
+        assert_eq!(before, after);
     }
 
     #[test]

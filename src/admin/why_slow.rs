@@ -103,13 +103,7 @@ fn differences(
 ) -> BTreeMap<u32, Stages> {
     let difference = |(osd, now): (&u32, &Statistics)| {
         let then = before.get(osd).map(|then| then.stages.clone()).unwrap_or_default();
-        let stages = Stages {
-            read: now.stages.read.since(&then.read),
-            write: now.stages.write.since(&then.write),
-            member: now.stages.member.since(&then.member),
-            store_read: now.stages.store_read.since(&then.store_read),
-            store_write: now.stages.store_write.since(&then.store_write),
-        };
+        let stages = now.stages.since(&then);
         (*osd, stages)
     };
     after.iter().filter(|(osd, _)| osds.contains(&OsdId(**osd))).map(difference).collect()
@@ -123,11 +117,7 @@ fn row(stage: &'static str, of: &Histogram) -> Row {
 fn report(image: &str, probe: &Histogram, osds: &BTreeMap<u32, Stages>) -> Report {
     let mut sum = Stages::default();
     for stages in osds.values() {
-        sum.read.add(&stages.read);
-        sum.write.add(&stages.write);
-        sum.member.add(&stages.member);
-        sum.store_read.add(&stages.store_read);
-        sum.store_write.add(&stages.store_write);
+        sum.add(stages);
     }
     let stages = vec![
         row("our reads, whole", probe),
@@ -136,6 +126,10 @@ fn report(image: &str, probe: &Histogram, osds: &BTreeMap<u32, Stages>) -> Repor
         row("writes at primaries", &sum.write),
         row("changes of a member, there and back", &sum.member),
         row("changes of stores", &sum.store_write),
+        row("writes to logs on devices", &sum.device.log_write),
+        row("writes of data on devices", &sum.device.data_write),
+        row("flushes of devices", &sum.device.flush),
+        row("reads of devices", &sum.device.read),
     ];
     let stores = osds.iter().map(|(osd, stages)| (*osd, row("changes of its store", &stages.store_write))).collect();
     let findings = findings(probe, &sum, osds);
@@ -200,7 +194,7 @@ mod tests {
     fn osd(store_us: u64) -> Stages {
         let (read, write) = (took(200, 5), took(store_us + 500, 5));
         let (member, store_write) = (took(store_us + 100, 5), took(store_us, 5));
-        Stages { read, write, member, store_read: took(150, 5), store_write }
+        Stages { read, write, member, store_read: took(150, 5), store_write, ..Stages::default() }
     }
 
     #[test]

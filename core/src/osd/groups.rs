@@ -240,8 +240,8 @@ impl<S: ObjectStore> Groups<S> {
     }
 
     /// Where the time of operations went.
-    pub fn stages(&self) -> &Stages {
-        &self.stages
+    pub fn stages(&self) -> Stages {
+        Stages { device: self.store.device_stages(), ..self.stages.clone() }
     }
 
     /// Operations that the store has not completed.

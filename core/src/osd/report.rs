@@ -50,7 +50,7 @@ struct Statistics<'a> {
     store: StoreStats,
     /// Groups of which this OSD is primary, by state.
     pgs: BTreeMap<String, u64>,
-    stages: &'a Stages,
+    stages: Stages,
     runtime: &'a BTreeMap<&'static str, u64>,
     pools: BTreeMap<PoolId, PoolFigures>,
 }
@@ -160,7 +160,7 @@ impl<S: ObjectStore> Osd<S> {
             store: self.groups.store().stats(),
             pgs: self.groups_by_state(),
             store_queue: self.groups.store_queue(),
-            stages: self.groups.stages().clone(),
+            stages: self.groups.stages(),
             runtime: self.runtime_counters.clone(),
             pools: self.by_pool_name(),
             ..Figures::default()

@@ -11,6 +11,7 @@ use crate::id::{CopyId, HashRange, ObjectId, PgId, PoolId, Requests, Role, Store
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::SECTOR_BYTES;
 use crate::map::ImmediateCommit;
+use crate::stages::DeviceStages;
 use crate::time::Time;
 
 /// Payload with the CRC-32 of its bytes, computed where the data entered the system and verified where it is stored,
@@ -621,6 +622,10 @@ pub trait ObjectStore {
     fn stats(&self) -> StoreStats;
     /// Use by pool; kept up, not counted.
     fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)>;
+    /// How long its device took.
+    fn device_stages(&self) -> DeviceStages {
+        DeviceStages::default()
+    }
     /// Panics if an invariant is broken.
     fn check(&self);
 }

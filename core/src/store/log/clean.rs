@@ -10,15 +10,17 @@
 //! The tail moves on by itself once nothing lives in the segment ([`super::journal`]).
 //!
 //! The work is bounded: in a round, so many objects are looked at; and while the log is not short of space in earnest, what
-//! is logged anew follows what clients log, and the clock, so that clients notice little of it.
+//! is logged anew follows what clients log, and the clock, so that clients notice little of it. It ends when the log has
+//! enough room, or as much as cleaning is sure to bring ([`super::room`]): what is all needed is not logged over and over.
 
 use super::index::{NONE, ObjectIndex};
+use super::journal::LOOKS;
 use super::object::Sums;
 use super::ops::{Base, Op};
-use super::page::Sequence;
 use super::record::{self, Body};
+use super::room::{Class, RECORD_BYTES};
 use super::running::Running;
-use super::write::Class;
+use crate::buf::UNIT;
 use crate::io::Env;
 use crate::planted::{Bug, planted};
 use crate::time::{Duration, Time};
@@ -29,8 +31,6 @@ const BATCH: usize = 64;
 const FREE_PERCENT: u64 = 20;
 /// Segments that shall be free beyond what cleaning itself may need.
 const FREE_SEGMENTS: u64 = 2;
-/// Objects looked at in a round: most of those that a segment names may have moved on, and looking is a cache miss each.
-const LOOKS: usize = 512;
 /// Bytes of snapshots for each byte that goes to the log, while there is room: all snapshots take two fifths of the log at
 /// most, so that two thirds keep up.
 const PACE_SHARE: u64 = 1;
@@ -38,6 +38,8 @@ const PACE_SHARE: u64 = 1;
 const PACE_RATE: u64 = 8 << 20;
 /// What may be saved up, or owed.
 const PACE_SAVED: i64 = 1 << 20;
+/// What is saved up before it goes on by itself: a page that is nearly empty takes as much of the log as a full one.
+const PACE_BURST: i64 = 64 << 10;
 /// When to go on with what one round did not finish.
 const AGAIN: Duration = Duration::micros(200);
 
@@ -69,28 +71,12 @@ impl Pace {
         self.saved = (self.saved - i64::try_from(bytes).unwrap_or(PACE_SAVED)).max(-PACE_SAVED);
     }
 
-    /// How long until something may be logged anew.
+    /// How long until so much may be logged anew that it fills pages.
     fn wait(&self) -> Duration {
-        let owed = u64::try_from(-self.saved).unwrap_or(0) + 1;
+        let owed = u64::try_from(PACE_BURST - self.saved).unwrap_or(0);
         Duration((owed * 1_000_000_000 / PACE_RATE).max(AGAIN.0))
     }
 }
-
-/// One time around the ring, and whether that was of use.
-#[derive(Clone, Debug, Default)]
-struct Turn {
-    /// It ends when the tail is past this page; 0: none was begun.
-    upto: Sequence,
-    /// Room at its beginning.
-    room: u64,
-    /// Records of others at its beginning.
-    logged: u64,
-    /// It brought next to nothing: garbage that was left then.
-    given_up: Option<u64>,
-}
-
-/// A turn is of use if it brings a segment's part in so many.
-const TURN_GAIN: u64 = 4;
 
 /// How far the oldest segment is cleaned.
 #[derive(Clone, Debug)]
@@ -101,7 +87,10 @@ pub struct Cleaner {
     /// Objects that wait for their snapshot.
     waiting: Vec<ObjectIndex>,
     pace: Pace,
-    turn: Turn,
+    /// Whether snapshots wait for those whose overlays are being compacted, to share a page with them.
+    gathers: bool,
+    /// Room besides what cleaning may need, in the round before.
+    spare: u64,
     /// When it goes on, if nothing else happens.
     again: Option<Time>,
 }
@@ -113,7 +102,8 @@ impl Default for Cleaner {
             cursor: 0,
             waiting: Vec::new(),
             pace: Pace::default(),
-            turn: Turn::default(),
+            gathers: false,
+            spare: 0,
             again: None,
         }
     }
@@ -135,30 +125,42 @@ impl Running {
     /// Whether the log is short of space, or a part of it is to go; and whether there is no time to lose.
     fn wants_cleaning(&self) -> (bool, bool) {
         let segment = u64::from(self.superblock.segment_size);
-        let wanted = self.journal.cleaning_need() * 5 / 4 + FREE_SEGMENTS * segment;
-        let share = self.journal.total_bytes() * FREE_PERCENT / 100;
+        let (spare, sure) = (self.spare_room() + self.journal.cooling_bytes(), self.sure_room());
         let oldest = self.journal.segments[self.journal.tail() as usize].first;
         let condemned = self.scrubber.condemned() >= oldest;
-        let short = self.journal.room() < wanted;
-        let wanted = condemned || short || self.journal.room() < share;
-        (wanted && !self.journal.is_one_segment(), short || self.is_stalled())
+        let short = spare < sure.min(FREE_SEGMENTS * segment);
+        let low = spare < sure && self.journal.room() < self.journal.total_bytes() * FREE_PERCENT / 100;
+        // What ends something is sure to get room. Should that be wrong, there may be some nevertheless.
+        let ending = self.ending_share() + RECORD_BYTES as u64 + u64::from(UNIT);
+        let stuck = self.is_stalled() && spare < ending;
+        let wanted = condemned || short || low || stuck;
+        (wanted && !self.journal.is_one_segment(), short || (self.is_stalled() && sure >= ending))
+    }
+
+    /// Whether snapshots wait for others: without time to lose, those that come one by one would take a page each.
+    fn gathers(&self, urgent: bool) -> bool {
+        let compacts = |place: &ObjectIndex| {
+            let active = self.objects.get(*place).and_then(|object| self.actives.get(object.active));
+            active.is_some_and(|active| active.compaction.is_some())
+        };
+        urgent && self.cleaner.waiting.iter().any(compacts)
     }
 
     /// Chooses objects of the oldest segment, as long as the log is short of space.
     pub(super) fn clean(&mut self, env: &mut Env<'_>) {
         self.gained |= self.journal.advance_tail();
+        let (wanted, urgent) = self.wants_cleaning();
+        self.cleaner.gathers = self.gathers(urgent);
         for at in (0..self.cleaner.waiting.len()).rev() {
             // A snapshot takes its object off the list, and moves none before it.
             let place = self.cleaner.waiting[at];
             self.step_object(env, place);
         }
-        let (wanted, urgent) = self.wants_cleaning();
+        // Snapshots that lie more evenly leave more room to others.
+        let spare = self.spare_room();
+        self.gained |= spare > std::mem::replace(&mut self.cleaner.spare, spare);
         self.cleaner.again = None;
         if !wanted {
-            self.cleaner.turn = Turn::default();
-            return;
-        }
-        if self.is_in_vain() {
             return;
         }
         self.cleaner.pace.update(env.now, self.journal.begun_bytes());
@@ -185,29 +187,6 @@ impl Running {
             }
         }
         self.cleaner.again = Some(env.now + AGAIN);
-    }
-
-    /// Whether a turn brought next to nothing, and little has changed since: what is in the log is all needed, and logging it
-    /// over and over would only wear the device.
-    fn is_in_vain(&mut self) -> bool {
-        let gain = u64::from(self.superblock.segment_size) / TURN_GAIN;
-        let (room, snapshots) = (self.journal.room(), self.snapshot_bytes);
-        let garbage = self.journal.total_bytes().saturating_sub(room + snapshots);
-        let tail = self.journal.segments[self.journal.tail() as usize].first;
-        let condemned = self.scrubber.condemned() >= tail;
-        let turn = &mut self.cleaner.turn;
-        if turn.given_up.is_some_and(|then| garbage >= then + gain) || condemned {
-            (turn.given_up, turn.upto) = (None, 0);
-        }
-        if turn.upto == 0 {
-            (turn.upto, turn.room, turn.logged) = (self.journal.head_first(), room, self.logged);
-        } else if tail > turn.upto {
-            turn.upto = 0;
-            // Others may have filled at once what became free.
-            let alone = turn.logged == self.logged;
-            turn.given_up = (alone && room < turn.room + gain).then_some(garbage);
-        }
-        turn.given_up.is_some()
     }
 
     /// All were looked at; those that could not be chosen then may be now.
@@ -241,10 +220,7 @@ impl Running {
         let object = self.objects.at(place);
         let Some(active) = self.actives.get(object.active) else { return };
         let busy = active.is_block_busy() && !planted(Bug::StoreSnapshotUndone);
-        if !active.cleaning || busy || self.is_read_only() {
-            return;
-        }
-        if active.fetching {
+        if !active.cleaning || busy || self.is_read_only() || active.fetching {
             return;
         }
         let versions = &object.versions;
@@ -254,7 +230,7 @@ impl Running {
             return;
         }
         let bytes = record::snapshot_bytes(versions.committed.as_ref(), versions.prepared.as_deref());
-        if !self.admits(bytes, Class::Cleaning) {
+        if self.cleaner.gathers || !self.admits(bytes, Class::Cleaning) {
             return;
         }
         self.snapshot(env, place);
@@ -275,6 +251,5 @@ impl Running {
         active.cleaning = false;
         self.cleaner.waiting.retain(|waiting| *waiting != place);
         self.record(env, key, place, body, base, None);
-        self.logged -= 1;
     }
 }

@@ -22,8 +22,8 @@ pub type ObjectIndex = u32;
 pub const NONE: u32 = u32::MAX;
 /// An overlay in a snapshot: a unit, its number and its checksum, padded.
 pub const OVERLAY_BYTES: u64 = 4096 + 16;
-/// What the page of a snapshot takes besides: its header, and what stays empty at its end.
-const PAGE_SHARE_BYTES: u64 = 96;
+/// A snapshot with overlays is counted larger by this share of them: where it does not fit, the end of a segment stays empty.
+pub const LARGE_SHARE: u64 = 2;
 /// Places made at a time: what is there never moves, so that growing takes no time to speak of.
 const CHUNK: usize = 1024;
 /// Memory of awake objects that is kept for the next ones; a busy store has not many more awake.
@@ -324,12 +324,14 @@ impl Object {
         self.share = self.versions.share(self.copy.object);
     }
 
-    /// Upper bound of what its snapshot will take in the log. Overlays of the committed version are compacted first.
+    /// What its snapshot will take in the log, and the waste that comes of its size. Overlays of the committed version are
+    /// compacted first.
     pub fn snapshot_bound(&self) -> u64 {
         let Versions { committed, prepared } = &self.versions;
         if committed.is_none() && prepared.is_none() {
             return 0;
         }
-        record::compacted_snapshot_bytes(committed.as_ref(), prepared.as_deref()) as u64 + PAGE_SHARE_BYTES
+        let large = self.versions.prepared_overlays() * OVERLAY_BYTES / LARGE_SHARE;
+        record::compacted_snapshot_bytes(committed.as_ref(), prepared.as_deref()) as u64 + large
     }
 }

@@ -19,6 +19,11 @@ use crate::buf::{Buf, BufMut, BufPool, UNIT};
 use crate::planted::{Bug, planted};
 use std::collections::VecDeque;
 
+/// The cleaner looks at so many objects in a round: most of those that a segment names may have moved on, and looking is a
+/// cache miss each.
+pub const LOOKS: usize = 1024;
+/// Bytes of the log that name as many objects, at least.
+const ROUND_BYTES: u64 = LOOKS as u64 * 64;
 /// A unit, for sums of bytes.
 const UNIT_U64: u64 = UNIT as u64;
 
@@ -271,15 +276,28 @@ impl<T: Copy> Journal<T> {
         self.tail != self.vouched_tail
     }
 
+    /// Bytes of segments that wait for a page that says they are free.
+    pub fn cooling_bytes(&self) -> u64 {
+        u64::from(self.ahead(self.tail) - self.ahead(self.vouched_tail)) * u64::from(self.superblock.segment_size)
+    }
+
+    /// Bytes that cleaning a segment wastes at most: each round's last page is not full; a page names the later tail; pages
+    /// have headers, and ends that are too short for the next snapshot.
+    pub fn cleaning_waste(&self) -> u64 {
+        let more_rounds = u64::from(self.superblock.segment_size - 1) / ROUND_BYTES;
+        (3 + more_rounds) * UNIT_U64
+    }
+
     /// Bytes that cleaning the oldest segments may take before it gives back more than it took.
     pub fn cleaning_need(&self) -> u64 {
         // Snapshots of the whole log stay below a share of it; what matters is how unevenly they lie.
         const LOOK_AHEAD: u32 = 32;
-        let size = u64::from(self.superblock.segment_size);
+        let (size, waste) = (u64::from(self.superblock.segment_size), self.cleaning_waste());
         let (mut taken, mut most) = (0u64, 0);
         let mut segment = self.tail;
         for _ in 0..LOOK_AHEAD.min(self.superblock.segments) {
-            taken += self.segments[segment as usize].snapshot_bytes;
+            let Segment { live, snapshot_bytes, .. } = &self.segments[segment as usize];
+            taken += if *live > 0 { snapshot_bytes + waste } else { 0 };
             most = taken.max(most);
             taken = taken.saturating_sub(size);
             if segment == self.head {

@@ -12,6 +12,7 @@
 //! | `blocks`, `journal`, `flush` | free blocks, the ring of the log, durability |
 //! | `running`, `ops`, `write`, `read` | operations of an open store |
 //! | `intent` | data in place: when that is safe, and when it pays |
+//! | `room` | who may use how much of the log |
 //! | `compact`, `clean`, `moves` | overlays into blocks, old segments free, data away from blocks that are refused |
 //! | `scrub` | damage to the log found, and mended from memory, before an opening finds it |
 //! | `summary` | sums over all objects |
@@ -36,6 +37,7 @@ mod read;
 mod record;
 mod replay;
 mod resting;
+mod room;
 mod running;
 mod scrub;
 mod signature;
@@ -59,6 +61,7 @@ use crate::id::{ClusterUuid, CopyId, HashRange, OsdId, PoolId, Role, StoreUuid, 
 use crate::io::{DiskDone, Env, IoId};
 use crate::limits::SECTOR_BYTES;
 use crate::map::ImmediateCommit;
+use crate::stages::DeviceStages;
 use crate::time::{Duration, Time};
 use object::Sums;
 use open::{Opening, Outcome};
@@ -309,6 +312,10 @@ impl ObjectStore for LogStore {
 
     fn use_by_pool(&self) -> Vec<(PoolId, PoolUse)> {
         self.running().map_or_else(Vec::new, Running::use_by_pool)
+    }
+
+    fn device_stages(&self) -> DeviceStages {
+        self.running().map_or_else(DeviceStages::default, |store| store.device.clone())
     }
 
     fn check(&self) {

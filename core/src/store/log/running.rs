@@ -26,6 +26,7 @@ use crate::io::{Device, DiskDone, DiskError, DiskOp, Effect, Env, Event, IoId, L
 use crate::map::ImmediateCommit;
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
+use crate::stages::{DeviceStages, Histogram};
 use crate::store::{Completion, CopyInfo, Digest, PoolUse, StoreError, StoreOp, StoreReply, StoreStats};
 use crate::time::{Duration, Time};
 use std::collections::VecDeque;
@@ -84,7 +85,9 @@ pub struct Running {
     pub(super) actives: Actives,
     pub(super) ops: Slab<Op>,
     pub(super) reads: Slab<ReadOp>,
-    ios: Slab<Io>,
+    ios: Slab<(Io, Time)>,
+    /// How long the device took.
+    pub(super) device: DeviceStages,
     pub(super) journal: Journal<Key<Op>>,
     pub(super) blocks: Blocks,
     pub(super) data_flush: Flusher,
@@ -120,8 +123,6 @@ pub struct Running {
     unsettled: u64,
     /// Of them, the cleaner's.
     pub(super) snapshots: usize,
-    /// Records that went to the log, but for the cleaner's.
-    pub(super) logged: u64,
     /// Operations that were under way in the last rounds, the older ones counting less.
     pub(super) depth: usize,
     voucher_at: Option<Time>,
@@ -166,6 +167,7 @@ impl Running {
             ops: Slab::default(),
             reads: Slab::default(),
             ios: Slab::default(),
+            device: DeviceStages::default(),
             journal,
             blocks,
             data_flush: flushers.0,
@@ -190,7 +192,6 @@ impl Running {
             next_number: 1,
             unsettled: 0,
             snapshots: 0,
-            logged: 0,
             depth: 0,
             voucher_at: None,
             units: Vec::new(),
@@ -560,7 +561,7 @@ impl Running {
             DiskOp::Flush { .. } => self.counters.device_flushes += 1,
             DiskOp::Read { .. } | DiskOp::Discard { .. } => {}
         }
-        let id = IoId(self.ios.insert(io).to_u64());
+        let id = IoId(self.ios.insert((io, env.now)).to_u64());
         env.out.push(Effect::Io { id, op });
     }
 
@@ -574,9 +575,22 @@ impl Running {
         self.emit(env, io, DiskOp::Write { device: Device::Data, offset, data });
     }
 
+    fn device_stage(&mut self, io: Io) -> Option<&mut Histogram> {
+        match io {
+            Io::Page => Some(&mut self.device.log_write),
+            Io::Data(..) | Io::Compaction(_) | Io::Move(_) => Some(&mut self.device.data_write),
+            Io::Fetch(_) | Io::Read(_) | Io::MoveRead(..) | Io::Scrub => Some(&mut self.device.read),
+            Io::Flush(_) => Some(&mut self.device.flush),
+            Io::Discard(..) | Io::Mend | Io::Wipe => None,
+        }
+    }
+
     /// Takes the completion of a disk request.
     pub fn handle_io(&mut self, env: &mut Env<'_>, id: IoId, done: DiskDone) {
-        let Some(io) = self.ios.remove(Key::from_u64(id.0)) else { return };
+        let Some((io, since)) = self.ios.remove(Key::from_u64(id.0)) else { return };
+        if let Some(stage) = self.device_stage(io) {
+            stage.record(env.now.since(since));
+        }
         match (io, done) {
             (Io::Read(key), DiskDone::Read(result)) => self.finish_read(env, key, result),
             (Io::Fetch(key), DiskDone::Read(result)) => self.fetched(env, key, result),

@@ -259,8 +259,7 @@ impl Running {
             return;
         }
         // Cleaning needs room in another segment than the one that shall go.
-        let segment = u64::from(self.superblock.segment_size);
-        let room = self.journal.room() > self.journal.cleaning_need() * 5 / 4 + 2 * segment;
+        let room = self.spare_room() > 2 * u64::from(self.superblock.segment_size);
         if self.journal.head_first() <= condemned && room {
             self.journal.leave_head(env.bufs);
         }

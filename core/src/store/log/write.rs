@@ -7,12 +7,13 @@
 //! Invariant: when this returns `Applied`, memory and the log under construction agree; otherwise nothing changed.
 
 use super::crc;
-use super::index::{OVERLAY_BYTES, ObjectIndex};
+use super::index::ObjectIndex;
 use super::intent::{Candidate, Way};
 use super::object::{State, Sums, Versions, sectors, unit_of, units_of};
 use super::ops::{Base, DataStage, Op, Stage};
 use super::read::{Captured, Source};
 use super::record::{Body, Join, Label, NO_BLOCK, Record, Sectors, UnitData};
+use super::room::{self, Class, RECORD_BYTES, VOID_BYTES};
 use super::running::{Io, Next, Running};
 use super::versions::{self, Effect};
 use crate::buf::{Buf, UNIT, UNIT_USIZE};
@@ -25,29 +26,6 @@ use crate::store::{Bitmap, Content, CopyInfo, Data, Mode, Patch, StoreError, Sto
 
 /// Most operations with data under way: what the page written at opening can void, and what opening verifies.
 const UNDONE_MAX: u32 = 4096;
-/// Bytes of a `Void` record.
-const VOID_BYTES: u32 = 48;
-/// Of the log, how much the snapshots of all objects may take before creating objects is refused.
-const SNAPSHOTS_PERCENT: u64 = 40;
-/// And before marks of deletions are.
-const TOMBSTONES_PERCENT: u64 = 60;
-/// Share of the log that overlays of prepared versions take before the next ones get blocks: only their primary ends them, it
-/// may be long in coming to it, and until then nothing else makes room.
-const PREPARED_SHARE: u64 = 8;
-/// A record besides its data: labels, requests, checksums of the largest object.
-const RECORD_BYTES: usize = 4 << 10;
-
-/// Who may use how much of the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Class {
-    /// Clients' data leave room for everything else.
-    Data,
-    /// What deletes or ends something leaves room for the cleaner.
-    Ending,
-    /// The cleaner leaves room for the next opening.
-    Cleaning,
-}
-
 /// Data on their way to a block: block, first unit, bytes.
 type BlockData = (u32, usize, Buf);
 
@@ -76,18 +54,6 @@ enum Planned {
 }
 
 impl Running {
-    /// Whether a record of so many bytes may be written now.
-    pub(super) fn admits(&self, bytes: usize, class: Class) -> bool {
-        let segment = u64::from(self.superblock.segment_size);
-        let cleaning = self.journal.cleaning_need() * 5 / 4;
-        let kept = match class {
-            Class::Data => cleaning + segment,
-            Class::Ending => cleaning + segment / 2,
-            Class::Cleaning => u64::from(UNIT) + u64::from(self.undone) * u64::from(VOID_BYTES),
-        };
-        self.journal.room() >= bytes as u64 + u64::from(UNIT) + kept && self.journal.fits(bytes)
-    }
-
     /// Carries out the next operation of an object.
     pub(super) fn carry_out(&mut self, env: &mut Env<'_>, key: Key<Op>) -> Next {
         let op = self.ops.get_mut(key).expect("listed operations live");
@@ -209,7 +175,7 @@ impl Running {
             StoreOp::Remove { version, .. } => dropped(version),
             other => panic!("{other:?} does not end anything"),
         };
-        if !self.admits(RECORD_BYTES, Class::Ending) {
+        if !self.admits(RECORD_BYTES, room::class_of(request)) {
             return Ok(Next::Stall);
         }
         self.record(env, key, place, body, base, None);
@@ -307,33 +273,6 @@ impl Running {
     /// Whether blocks will be free soon: superseded, but not for good yet.
     pub(super) fn blocks_are_coming(&self) -> bool {
         self.blocks.is_cooling() || self.ops.iter().any(|(_, op)| !op.frees.is_empty())
-    }
-
-    /// Whether there is no room for a copy that is not there yet. Marks of deletions are taken longer than others: without
-    /// them, what is deleted might come back.
-    fn refuses_new(&self, place: ObjectIndex, request: &StoreOp) -> bool {
-        let percent = match request {
-            StoreOp::Tombstone { .. } | StoreOp::Replace { content: Content::Tombstone, .. } => TOMBSTONES_PERCENT,
-            _ => SNAPSHOTS_PERCENT,
-        };
-        self.snapshots_exceed(place, percent)
-    }
-
-    fn snapshots_full(&self, place: ObjectIndex) -> bool {
-        self.snapshots_exceed(place, SNAPSHOTS_PERCENT)
-    }
-
-    /// Whether the snapshots of all other objects take more of the log, for good: what is prepared now will be committed.
-    fn snapshots_exceed(&self, place: ObjectIndex, percent: u64) -> bool {
-        let object = self.objects.at(place);
-        let others = self.snapshot_bytes - object.snapshot_bytes;
-        let passing = (self.prepared_overlays - object.prepared_overlays) * OVERLAY_BYTES;
-        (others - passing) * 100 > self.journal.total_bytes() * percent
-    }
-
-    /// Whether the log carries enough data of prepared versions.
-    fn prepared_full(&self) -> bool {
-        self.prepared_overlays * OVERLAY_BYTES * PREPARED_SHARE > self.journal.total_bytes()
     }
 
     /// Whether one more operation with data may be under way.
@@ -611,7 +550,6 @@ impl Running {
         base: Base,
         data: Option<BlockData>,
     ) {
-        self.logged += 1;
         let record = Record { copy: self.objects.at(place).copy, body };
         let log_place = self.journal.append(&record, Some(key), env.bufs);
         let object = self.objects.at_mut(place);
