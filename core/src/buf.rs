@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Size of a checksum unit, of a log page and of the alignment of every buffer, in bytes.
@@ -24,11 +25,43 @@ struct Page([u8; UNIT_USIZE]);
 
 struct Run {
     pages: Box<[Page]>,
+    mark: Mark,
 }
 
 impl Run {
+    fn new(pages: Box<[Page]>) -> Arc<Run> {
+        Arc::new(Run { pages, mark: Mark::default() })
+    }
+
     fn bytes(&self) -> &[u8] {
         self.pages.as_bytes()
+    }
+}
+
+/// What a driver of devices remembers of a run of memory. It lives as long as somebody holds a clone, and is never that of
+/// another run meanwhile: who holds one knows whether it is still the same memory.
+#[derive(Clone, Default)]
+pub struct Mark(Arc<AtomicU32>);
+
+impl Mark {
+    /// The number that was set last; at first 0.
+    pub fn number(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number.
+    pub fn set(&self, number: u32) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether it is of the same run.
+    pub fn is_of(&self, other: &Mark) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether nobody else holds it: the memory was given back.
+    pub fn is_left(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 }
 
@@ -59,6 +92,11 @@ impl Buf {
     /// Bytes of memory that it keeps: those of the buffer that it is a part of.
     pub fn kept(&self) -> usize {
         self.run.bytes().len()
+    }
+
+    /// The whole run of memory that it is a part of, and its mark.
+    pub fn memory(&self) -> (&[u8], &Mark) {
+        (self.run.bytes(), &self.run.mark)
     }
 
     /// Part of this buffer; shares its memory. Panics if the range lies outside.
@@ -95,7 +133,7 @@ pub struct BufMut {
 /// A clone is a copy of the bytes: it has an owner of its own.
 impl Clone for BufMut {
     fn clone(&self) -> Self {
-        BufMut { run: Arc::new(Run { pages: self.run.pages.clone() }), len: self.len }
+        BufMut { run: Run::new(self.run.pages.clone()), len: self.len }
     }
 }
 
@@ -103,6 +141,11 @@ impl BufMut {
     /// The bytes, to be read.
     pub fn bytes(&self) -> &[u8] {
         &self.run.bytes()[..self.len as usize]
+    }
+
+    /// The whole run of memory that it is a part of, and its mark.
+    pub fn memory(&self) -> (&[u8], &Mark) {
+        (self.run.bytes(), &self.run.mark)
     }
 
     /// The bytes, to be filled. The start is 4 KiB-aligned.
@@ -190,7 +233,7 @@ impl BufPool {
         }
         self.allocated += 1;
         let pages = vec![Page([0; UNIT_USIZE]); units as usize].into_boxed_slice();
-        BufMut { run: Arc::new(Run { pages }), len }
+        BufMut { run: Run::new(pages), len }
     }
 
     /// A buffer of zeroes.
@@ -250,6 +293,18 @@ mod tests {
             drop(pool.copy_of(b"again"));
         }
         assert_eq!(pool.allocated(), 2);
+    }
+
+    #[test]
+    fn a_mark_is_of_one_run_for_good() {
+        let mut pool = BufPool::new();
+        let (first, second) = (pool.copy_of(b"first"), pool.copy_of(b"second"));
+        let mark = first.memory().1.clone();
+        mark.set(7);
+        assert!(mark.is_of(first.slice(1, 2).memory().1) && !mark.is_of(second.memory().1));
+        assert_eq!((second.memory().1.number(), mark.is_left()), (0, false));
+        drop((first, pool));
+        assert!(mark.is_left());
     }
 
     #[test]

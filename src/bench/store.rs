@@ -115,10 +115,7 @@ fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     let mut raw = [Raw::default(); 2];
     for (raw, depth) in raw.iter_mut().zip([1, 32]) {
-        *raw = driver.raw(depth, time)?;
-        let [median, high, most] = raw.latency_us;
-        let value = format!("{:.0}, latency p50, p99, most: {median:.0}, {high:.0}, {most:.0} us", raw.rate);
-        lines.push(Line::new(format!("bare device, 4 KiB writes, depth {depth}: a second"), value, "-"));
+        lines.extend(bare(&mut driver, raw, depth, time)?);
     }
     let intents = atomic >= 4096 && durability == log::Durability::Plp;
     for work in series(intents) {
@@ -126,6 +123,7 @@ fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
         let figures = driver.measure(&work, time)?;
         lines.extend(table_of(&work, &figures, raw[usize::from(work.depth > 1)].rate));
     }
+    lines.push(unregistered(&mut driver, &series(intents)[usize::from(intents) + 1], time)?);
     if let Some(minutes) = args.sustained {
         lines.extend(sustained(&mut driver, intents, raw[1], Duration::from_secs_f64(minutes * 60.0))?);
     }
@@ -138,6 +136,35 @@ fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
         lines.extend(memory::measure(args.objects)?);
     }
     Ok(lines)
+}
+
+/// The bare device, with files and memory that the kernel knows and without, in turns.
+fn bare(driver: &mut Driver, raw: &mut Raw, depth: usize, time: Duration) -> Result<Vec<Line>> {
+    let mut cpu_us = [0.0; 2];
+    for registered in [false, true, false, true] {
+        driver.set_registered(registered);
+        *raw = driver.raw(depth, time / 2)?;
+        cpu_us[usize::from(registered)] += raw.cpu_us / 2.0;
+    }
+    let line =
+        |what: &str, value: String| Line::new(format!("bare device, 4 KiB writes, depth {depth}: {what}"), value, "-");
+    let ([median, high, most], [plain, known]) = (raw.latency_us, cpu_us);
+    let rate = format!("{:.0}, latency p50, p99, most: {median:.0}, {high:.0}, {most:.0} us", raw.rate);
+    let cpu = format!("{known:.2} us, {:.2} calls; unregistered {plain:.2} us, ratio {:.2}", raw.calls, known / plain);
+    Ok(vec![line("a second", rate), line("CPU each", cpu)])
+}
+
+/// What files and memory that the kernel knows are worth to the store.
+fn unregistered(driver: &mut Driver, work: &Work, time: Duration) -> Result<Line> {
+    eprintln!("measuring {}, registered and not", work.name);
+    let mut cpu_us = [0.0; 2];
+    for registered in [false, true, false, true] {
+        driver.set_registered(registered);
+        cpu_us[usize::from(registered)] += driver.measure(work, time / 2)?.cpu_us / 2.0;
+    }
+    let [plain, known] = cpu_us;
+    let value = format!("{known:.2} us; unregistered {plain:.2} us, ratio {:.2}", known / plain);
+    Ok(Line::new(format!("{}: CPU each, files and memory registered", work.name), value, "-"))
 }
 
 /// The loads, with the device bytes for each client byte that they are meant to reach at most.
@@ -171,6 +198,8 @@ fn table_of(work: &Work, figures: &Figures, raw: f64) -> Vec<Line> {
     }
     lines.push(line("device writes each", format!("{:.2}", figures.writes_each), "-"));
     lines.push(line("flushes each", format!("{:.2}", figures.flushes_each), "-"));
+    let calls = format!("{:.2}; memory known in {:.0} % of the requests", figures.calls, figures.known_percent);
+    lines.push(line("calls of the ring each", calls, "-"));
     lines.push(line("CPU each, with the ring", format!("{:.1} us", figures.cpu_us), "-"));
     let of_raw = if work.bytes == 4096 { format!(", bare device {raw:.0}") } else { String::new() };
     lines.push(line("a second", format!("{:.0}{of_raw}", figures.rate), "-"));

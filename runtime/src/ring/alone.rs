@@ -34,9 +34,11 @@ pub struct Alone {
 impl Alone {
     /// The data device, and the log's own if it has one.
     pub fn new(data: DeviceFile, log: Option<DeviceFile>, seed: u64) -> io::Result<Alone> {
+        let (mut queue, disks) = (Queue::new()?, Disks::new(data, log));
+        disks.register(&mut queue);
         Ok(Alone {
-            queue: Queue::new()?,
-            disks: Disks::new(data, log),
+            queue,
+            disks,
             counters: Counters::default(),
             observer: Observer::default(),
             rng: Rng::new(seed),
@@ -45,6 +47,20 @@ impl Alone {
             spare: Vec::new(),
             ready: VecDeque::new(),
         })
+    }
+
+    /// Has the kernel remember files and memory, as it does at first, or look at them anew with each request.
+    pub fn set_registered(&mut self, registered: bool) {
+        if registered {
+            self.disks.register(&mut self.queue);
+        } else {
+            self.queue.forget();
+        }
+    }
+
+    /// System calls that submitted requests or waited, and requests with memory that the kernel knew, so far.
+    pub fn calls(&self) -> (u64, u64) {
+        (self.queue.enters(), self.queue.fixed())
     }
 
     /// Calls something with an environment, and carries out its disk requests.

@@ -28,6 +28,16 @@ impl Disks {
         self.in_flight
     }
 
+    /// Has the kernel remember the files, and the memory of requests, if it is to carry any out.
+    pub fn register(&self, queue: &mut Queue) {
+        let devices = [Some(&self.data), self.log.as_ref()];
+        let on_ring = devices.into_iter().flatten().filter(|device| device.access == Access::Ring);
+        let files: Vec<_> = on_ring.map(|device| raw(&device.file)).collect();
+        if !files.is_empty() {
+            queue.register(&files);
+        }
+    }
+
     fn device(&self, device: Device) -> &DeviceFile {
         match device {
             Device::Data => &self.data,

@@ -13,6 +13,7 @@ mod links;
 mod mail;
 mod patience;
 mod queue;
+mod registered;
 
 #[cfg(test)]
 mod tests;
@@ -125,7 +126,8 @@ impl<N: Daemon> Loop<N> {
     /// Sets everything up. `build` makes the node, and may use its environment.
     pub fn new(setup: Setup, build: impl FnOnce(&mut Env<'_>) -> N) -> io::Result<Loop<N>> {
         let mailbox = Mailbox::new()?;
-        let mut queue = Queue::new()?;
+        let (mut queue, disks) = (Queue::new()?, Disks::new(setup.data, setup.log));
+        disks.register(&mut queue);
         let (mut rng, mut bufs, mut effects) = (Rng::new(setup.seed), BufPool::new(), Effects::default());
         let now = os::now();
         let node = build(&mut Env { now, rng: &mut rng, bufs: &mut bufs, out: &mut effects });
@@ -142,7 +144,7 @@ impl<N: Daemon> Loop<N> {
             observer: Observer::default(),
             queue,
             links: Links::new(setup.identity, setup.listener),
-            disks: Disks::new(setup.data, setup.log),
+            disks,
             meta,
             mailbox,
             letters: Vec::new(),

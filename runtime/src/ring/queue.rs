@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::Token;
+use super::registered::Registered;
 use ashlar_core::buf::{Buf, BufMut};
 use ashlar_core::slab::{Key, Slab};
 use ashlar_core::time::Duration;
@@ -120,6 +121,9 @@ pub struct Queue {
     backlog: VecDeque<squeue::Entry>,
     sends_submitted: usize,
     enters: u64,
+    registered: Registered,
+    /// Requests that named registered memory.
+    fixed: u64,
 }
 
 impl Queue {
@@ -141,7 +145,24 @@ impl Queue {
                 "this kernel's io_uring is too old; 5.19 is needed",
             ));
         }
-        Ok(Queue { ring, in_flight: Slab::default(), backlog: VecDeque::new(), sends_submitted: 0, enters: 0 })
+        let (in_flight, backlog, registered) = (Slab::default(), VecDeque::new(), Registered::default());
+        Ok(Queue { ring, in_flight, backlog, sends_submitted: 0, enters: 0, registered, fixed: 0 })
+    }
+
+    /// Has the kernel remember these files, which must stay open, and the memory that requests on any file use.
+    pub fn register(&mut self, files: &[RawFd]) {
+        self.forget();
+        self.registered = Registered::new(&self.ring, files);
+    }
+
+    /// Has the kernel forget what it remembered.
+    pub fn forget(&mut self) {
+        self.registered.end(&self.ring);
+    }
+
+    /// Requests with memory that the kernel knew.
+    pub fn fixed(&self) -> u64 {
+        self.fixed
     }
 
     /// System calls so far.
@@ -153,9 +174,18 @@ impl Queue {
     pub fn push(&mut self, fd: RawFd, token: Token, operation: Operation) -> OperationKey {
         self.sends_submitted += usize::from(matches!(operation, Operation::Send(_)));
         let key = self.in_flight.insert(InFlight { token, operation });
-        let in_flight = self.in_flight.get_mut(key).expect("inserted above");
-        let entry = entry(fd, &mut in_flight.operation).user_data(key.to_u64());
-        self.backlog.push_back(entry);
+        let operation = &mut self.in_flight.get_mut(key).expect("inserted above").operation;
+        let memory = match &operation {
+            Operation::Read { buf, .. } => self.registered.memory(&self.ring, buf.memory()),
+            Operation::Write { buf, .. } => self.registered.memory(&self.ring, buf.memory()),
+            _ => None,
+        };
+        self.fixed += u64::from(memory.is_some());
+        let entry = match self.registered.file(fd) {
+            Some(number) => entry(number, operation, memory).flags(squeue::Flags::FIXED_FILE),
+            None => entry(fd, operation, memory),
+        };
+        self.backlog.push_back(entry.user_data(key.to_u64()));
         self.fill();
         key
     }
@@ -238,6 +268,8 @@ impl Drop for Queue {
             // The kernel may still use this memory until the ring is gone for good, which happens later: let it be.
             std::mem::forget(std::mem::take(&mut self.in_flight));
         }
+        // The ring itself ends later, and would keep devices locked until then.
+        self.forget();
     }
 }
 
@@ -249,7 +281,8 @@ fn len_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("buffers are far below 4 GiB")
 }
 
-fn entry(fd: RawFd, operation: &mut Operation) -> squeue::Entry {
+/// `memory`: the place where the kernel knows the memory of the buffer.
+fn entry(fd: RawFd, operation: &mut Operation, memory: Option<u16>) -> squeue::Entry {
     let fd = types::Fd(fd);
     match operation {
         Operation::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
@@ -260,14 +293,20 @@ fn entry(fd: RawFd, operation: &mut Operation) -> squeue::Entry {
         }
         Operation::Send(send) => send_entry(fd, send),
         Operation::Read { offset, buf, done } => {
-            let rest = &mut buf.bytes_mut()[*done as usize..];
-            opcode::Read::new(fd, rest.as_mut_ptr(), len_of(rest)).offset(*offset + u64::from(*done)).build()
+            let (rest, offset) = (&mut buf.bytes_mut()[*done as usize..], *offset + u64::from(*done));
+            let (start, len) = (rest.as_mut_ptr(), len_of(rest));
+            match memory {
+                Some(place) => opcode::ReadFixed::new(fd, start, len, place).offset(offset).build(),
+                None => opcode::Read::new(fd, start, len).offset(offset).build(),
+            }
         }
         Operation::Write { offset, buf, done, atomic } => {
-            let rest = &buf.bytes()[*done as usize..];
-            let flags = if *atomic { RWF_ATOMIC } else { 0 };
-            let write = opcode::Write::new(fd, rest.as_ptr(), len_of(rest)).offset(*offset + u64::from(*done));
-            write.rw_flags(flags).build()
+            let (rest, offset) = (&buf.bytes()[*done as usize..], *offset + u64::from(*done));
+            let (start, len, flags) = (rest.as_ptr(), len_of(rest), if *atomic { RWF_ATOMIC } else { 0 });
+            match memory {
+                Some(place) => opcode::WriteFixed::new(fd, start, len, place).offset(offset).rw_flags(flags).build(),
+                None => opcode::Write::new(fd, start, len).offset(offset).rw_flags(flags).build(),
+            }
         }
         Operation::Flush => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
         Operation::Discard { offset, len } => {

@@ -54,6 +54,10 @@ pub struct Figures {
     pub waves: u64,
     /// CPU time of this thread.
     pub cpu_us: f64,
+    /// System calls of the ring.
+    pub calls: f64,
+    /// Of the device's requests, those with memory that the kernel knew, in percent.
+    pub known_percent: f64,
     /// Writes a second.
     pub rate: f64,
     /// Half of the writes took less, 99 %, all.
@@ -69,6 +73,10 @@ pub struct Raw {
     pub rate: f64,
     /// Half of the writes took less, 99 %, all.
     pub latency_us: [f64; 3],
+    /// CPU time of this thread for each write.
+    pub cpu_us: f64,
+    /// System calls of the ring for each write.
+    pub calls: f64,
 }
 
 /// What an object is doing.
@@ -208,6 +216,7 @@ impl Driver {
         for _ in 0..RAW_PAGES {
             writes.push(self.read_page(pages)?);
         }
+        let (cpu, calls) = (os::thread_cpu(), self.alone.calls().0);
         let (begin, mut done) = (Instant::now(), 0u64);
         let mut since = vec![begin; depth];
         self.latencies.reset();
@@ -225,13 +234,20 @@ impl Driver {
             }
         }
         let rate = done as f64 / begin.elapsed().as_secs_f64();
+        let cpu_us = (os::thread_cpu() - cpu).as_secs_f64() * 1e6 / done as f64;
+        let calls = (self.alone.calls().0 - calls) as f64 / done as f64;
         for _ in 0..depth {
             while self.alone.take().is_none() {
                 self.alone.wait(None)?;
             }
         }
         let latency = |quantile: f64| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
-        Ok(Raw { rate, latency_us: [latency(0.5), latency(0.99), latency(1.0)] })
+        Ok(Raw { rate, latency_us: [latency(0.5), latency(0.99), latency(1.0)], cpu_us, calls })
+    }
+
+    /// Whether the kernel is to remember files and memory of requests.
+    pub fn set_registered(&mut self, registered: bool) {
+        self.alone.set_registered(registered);
     }
 
     /// A page somewhere, with its bytes.
@@ -256,13 +272,17 @@ impl Driver {
         self.latencies.reset();
         self.waves.reset();
         let (before, done, cpu, begin) = (self.store.stats(), self.done, os::thread_cpu(), Instant::now());
+        let (calls, known) = self.alone.calls();
         self.load(work, time)?;
         let (after, elapsed) = (self.store.stats(), begin.elapsed());
         let cpu_us = (os::thread_cpu() - cpu).as_secs_f64() * 1e6;
         let writes = (self.done - done) as f64;
         let delta = |of: fn(&StoreStats) -> u64| (of(&after) - of(&before)) as f64;
+        let (calls, known) = (self.alone.calls().0 - calls, self.alone.calls().1 - known);
         let latency = |quantile: f64| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
         Ok(Figures {
+            calls: calls as f64 / writes,
+            known_percent: known as f64 * 100.0 / delta(|stats| stats.device_writes),
             amplification: delta(|stats| stats.device_written_bytes) / (writes * f64::from(work.bytes)),
             writes_each: delta(|stats| stats.device_writes) / writes,
             flushes_each: delta(|stats| stats.device_flushes) / writes,
