@@ -32,6 +32,8 @@ struct Slot {
     touched: bool,
     /// In `unreported`.
     unreported: bool,
+    /// What it said of itself when it was asked last.
+    reported: Option<Summary>,
 }
 
 /// Whether this OSD is a group's primary.
@@ -125,7 +127,7 @@ impl<S: ObjectStore> Groups<S> {
         if let Some(until) = self.former_leases.get(&id.pool).filter(|_| !planted(Bug::ForgetFormerLeases)) {
             pg.inherit_lease(*until);
         }
-        self.table.insert(id, Slot { pg, touched: false, unreported: false });
+        self.table.insert(id, Slot { pg, touched: false, unreported: false, reported: None });
     }
 
     /// How a pool's hashes are cut into groups from now on. Groups of another layout end; gives them.
@@ -345,13 +347,17 @@ impl<S: ObjectStore> Groups<S> {
         changed
     }
 
-    /// What groups that were called since the last time say of themselves.
+    /// What groups say of themselves, of those that say something else than the last time.
     pub fn take_summaries(&mut self) -> Vec<(PgId, Option<Summary>)> {
         let mut summaries = Vec::new();
         for id in self.unreported.drain(..) {
             let Some(slot) = self.table.get_mut(&id) else { continue };
             slot.unreported = false;
-            summaries.push((id, slot.pg.summary()));
+            let summary = slot.pg.summary();
+            if summary != slot.reported {
+                slot.reported.clone_from(&summary);
+                summaries.push((id, summary));
+            }
         }
         summaries
     }

@@ -62,7 +62,8 @@ impl SlowModel {
 }
 
 /// The real store, which knows whether anything may have changed since it was last checked: most inputs of an OSD do not
-/// concern its store, and to check it again would find what was found before. Digests are added up in some checks only.
+/// concern its store, and to check it again would find what was found before. Only some checks go through
+/// all blocks and add digests up.
 #[derive(Clone)]
 pub struct Watched {
     inner: LogStore,
@@ -70,8 +71,8 @@ pub struct Watched {
     checks: Cell<u32>,
 }
 
-/// One check of a store in so many adds up its digests, which takes twice as long as all the rest.
-const DIGESTS_CHECKED_EVERY: u32 = 16;
+/// One check of a store in so many is of everything, which takes three times as long as what is left otherwise.
+const EVERYTHING_CHECKED_EVERY: u32 = 16;
 
 impl Watched {
     /// Watches a store from its beginning.
@@ -99,7 +100,7 @@ impl Watched {
             return;
         }
         self.checks.set(self.checks.get() + 1);
-        if self.checks.get().is_multiple_of(DIGESTS_CHECKED_EVERY) {
+        if self.checks.get().is_multiple_of(EVERYTHING_CHECKED_EVERY) {
             self.inner.check();
         } else {
             self.inner.check_briefly();

@@ -118,7 +118,8 @@ impl LogStore {
         self.running().is_some_and(Running::is_quiet)
     }
 
-    /// Panics if an invariant is broken, as [`ObjectStore::check`] does; the sums of digests are not looked at.
+    /// Panics if an invariant is broken, as [`ObjectStore::check`] does; the owners of blocks and the sums of digests are not
+    /// looked at.
     pub fn check_briefly(&self) {
         if let Some(store) = self.running() {
             store.check_briefly();

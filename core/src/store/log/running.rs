@@ -909,9 +909,16 @@ impl Running {
         self.check_briefly();
         let share = |object: &super::index::Object| object.versions.share(object.copy.object);
         self.summary.check(self.objects.in_order().map(|object| (object.copy, share(&object))));
+        if self.is_read_only() {
+            return;
+        }
+        let owned = self.objects.blocks().filter(|block| *block != NO_BLOCK);
+        let taken = self.moves.iter().filter_map(|(_, state)| state.taken());
+        let leaving = self.ops.iter().flat_map(|(_, op)| op.frees.iter().copied()).chain(taken);
+        self.blocks.check(owned, leaving);
     }
 
-    /// The same, but for the sums of digests: to add them up takes a walk through the whole directory.
+    /// The same, but for the owners of all blocks and the sums of digests: these take walks through everything there is.
     pub fn check_briefly(&self) {
         if self.trusted {
             self.journal.check();
@@ -928,13 +935,6 @@ impl Running {
         }
         let sums = (self.snapshot_bytes, self.overlays, self.prepared_overlays);
         assert_eq!((snapshots, overlays, prepared), sums, "sums over all objects");
-        if self.is_read_only() {
-            return;
-        }
-        let owned = self.objects.blocks().filter(|block| *block != NO_BLOCK);
-        let taken = self.moves.iter().filter_map(|(_, state)| state.taken());
-        let leaving = self.ops.iter().flat_map(|(_, op)| op.frees.iter().copied()).chain(taken);
-        self.blocks.check(owned, leaving);
     }
 }
 
