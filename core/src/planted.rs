@@ -250,6 +250,8 @@ bugs! {
     StoreScrubBlind = "store-scrub-blind",
     /// What the scrub found damaged stays needed.
     StoreScrubForgets = "store-scrub-forgets",
+    /// Data are admitted to the log while there is room, whatever cleaning can bring.
+    StoreFillsUp = "store-fills-up",
 }
 
 impl Bug {

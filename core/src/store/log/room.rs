@@ -15,6 +15,7 @@
 use super::index::{LARGE_SHARE, OVERLAY_BYTES, ObjectIndex};
 use super::running::Running;
 use crate::buf::UNIT;
+use crate::planted::{Bug, planted};
 use crate::store::{Content, Mode, StoreOp};
 
 /// Bytes of a `Void` record.
@@ -84,6 +85,9 @@ impl Running {
                 return self.journal.room() >= wanted + kept && self.journal.fits(bytes);
             }
         };
+        if planted(Bug::StoreFillsUp) && class == Class::Data {
+            return self.journal.room() >= wanted + u64::from(UNIT) && self.journal.fits(bytes);
+        }
         let there = self.spare_room() >= wanted + kept && (!lasts || self.sure_room() >= wanted + kept);
         there && self.journal.fits(bytes)
     }
