@@ -198,7 +198,10 @@ fn table_of(work: &Work, figures: &Figures, raw: f64) -> Vec<Line> {
     }
     lines.push(line("device writes each", format!("{:.2}", figures.writes_each), "-"));
     lines.push(line("flushes each", format!("{:.2}", figures.flushes_each), "-"));
-    let calls = format!("{:.2}; memory known in {:.0} % of the requests", figures.calls, figures.known_percent);
+    let calls = format!(
+        "{:.2}; requests with known memory, for 100 device writes: {:.0}",
+        figures.calls, figures.known_percent
+    );
     lines.push(line("calls of the ring each", calls, "-"));
     lines.push(line("CPU each, with the ring", format!("{:.1} us", figures.cpu_us), "-"));
     let of_raw = if work.bytes == 4096 { format!(", bare device {raw:.0}") } else { String::new() };

@@ -56,7 +56,7 @@ pub struct Figures {
     pub cpu_us: f64,
     /// System calls of the ring.
     pub calls: f64,
-    /// Of the device's requests, those with memory that the kernel knew, in percent.
+    /// Requests with memory that the kernel knew, reads included, for a hundred device writes.
     pub known_percent: f64,
     /// Writes a second.
     pub rate: f64,
