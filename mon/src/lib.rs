@@ -22,6 +22,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// A host that goes with the leading monitor and OSDs on it is missed until another one leads. etcd grants what its election
+/// time-out allows, if that is more.
+const LEADERSHIP_TTL_S: u64 = 1;
 /// How long a clean stop waits for the metadata store to hear of it.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How often a stop looks whether it is done.
@@ -122,7 +125,7 @@ async fn start_monitor(args: &Args, global: &Global, endpoints: Endpoints) -> an
         incarnation,
         address: listener.address().to_string(),
         cluster: global.cluster,
-        session_ttl_s: global.session_ttl_s,
+        session_ttl_s: global.session_ttl_s.min(LEADERSHIP_TTL_S),
     };
     tracing::info!("monitor of cluster {} serves maps at {}", global.cluster, listener.address());
     let setup = Setup {

@@ -64,15 +64,15 @@ pub const ALL: &[Failure] = &[
         what: "all processes of a host stop",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| signal_host(d, HOSTS, Signal::SIGSTOP),
-        mend: |d, _| signal_host(d, HOSTS, Signal::SIGCONT),
+        inflict: |d, run| signal_host(d, host(run), Signal::SIGSTOP),
+        mend: |d, run| signal_host(d, host(run), Signal::SIGCONT),
     },
     Failure {
         name: "host-cut",
         what: "a host is cut off",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| d.cut(HOSTS, Cut::Both),
+        inflict: |d, run| d.cut(host(run), Cut::Both),
         mend: |d, _| d.heal(),
     },
     Failure {
@@ -80,7 +80,7 @@ pub const ALL: &[Failure] = &[
         what: "nothing that a host sends arrives",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| d.cut(HOSTS, Cut::Out),
+        inflict: |d, run| d.cut(host(run), Cut::Out),
         mend: |d, _| d.heal(),
     },
     Failure {
@@ -88,7 +88,7 @@ pub const ALL: &[Failure] = &[
         what: "nothing arrives at a host",
         goal: Duration::from_millis(2_000),
         lasts: Duration::from_secs(4),
-        inflict: |d, _| d.cut(HOSTS, Cut::In),
+        inflict: |d, run| d.cut(host(run), Cut::In),
         mend: |d, _| d.heal(),
     },
     Failure {
@@ -112,6 +112,11 @@ pub const ALL: &[Failure] = &[
 /// A different one in each run.
 fn osd(run: u64) -> String {
     format!("osd-{}", run % 6 + 1)
+}
+
+/// A different one in each run: with each goes a member of etcd, and with two of them a monitor.
+fn host(run: u64) -> u32 {
+    u32::try_from(run % u64::from(HOSTS)).expect("few") + 1
 }
 
 fn signal_host(deployment: &Deployment, host: u32, signal: Signal) -> Result<()> {

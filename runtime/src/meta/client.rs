@@ -6,20 +6,34 @@
 use super::convert;
 use super::endpoints::Endpoints;
 use ashlar_core::io::MetaError;
+use ashlar_core::map::keys;
 use ashlar_core::meta::{KeyValue, Keys, Request, Response, Txn, TxnResult};
-use etcd_client::{ConnectOptions, LeaseKeepAliveStream, LeaseKeeper, WatchOptions, WatchStream};
+use etcd_client::{
+    ConnectOptions, GetOptions, GetResponse, LeaseKeepAliveStream, LeaseKeeper, ResponseHeader, WatchOptions,
+    WatchStream,
+};
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, ConnectError, Status};
 
 /// From the request to its answer, all members included. etcd's own limit for a request is about as long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A renewal that takes longer is better sent again, to another member: sessions live for some seconds only.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A member that owes an answer for so long is asked whether it is there, by a read that needs no other member. Beside a
+/// time-out of peers' heartbeats of a second, a member that died with its host costs little then.
+const SILENCE: Duration = Duration::from_millis(200);
+/// And is left if it does not answer that either.
+const PROBE_LIMIT: Duration = Duration::from_millis(300);
+/// What was sent before the members chose another leader went to the old one, and is lost if it is not answered so soon after.
+const LATE_ANSWER: Duration = Duration::from_millis(100);
+/// To open a watch; a member that is alive answers at once.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a member says to a token from before a change of users or roles; nothing was done.
 const OLD_AUTH_REVISION: &str = "etcdserver: revision of auth store is old";
 
@@ -54,6 +68,17 @@ struct Member {
     is_logged_in: AtomicBool,
 }
 
+impl Member {
+    /// Asks for a key that need not exist: any answer will do. `None`: there was none; else the term of its leader, if it
+    /// says so.
+    async fn probe(&self) -> Option<u64> {
+        let mut kv = self.client.kv_client();
+        let options = GetOptions::new().with_serializable().with_keys_only();
+        let answer = tokio::time::timeout(PROBE_LIMIT, kv.get(keys::leader(), Some(options))).await.ok()?;
+        Some(answer.ok().as_ref().and_then(GetResponse::header).map_or(0, ResponseHeader::raft_term))
+    }
+}
+
 /// An open renewal stream of one lease, to the member at this place.
 struct Renewal {
     place: usize,
@@ -67,6 +92,10 @@ pub struct Client {
     user: Option<(String, String)>,
     /// Which member is asked first: the one that answered last.
     preferred: AtomicUsize,
+    /// The term of the members' leader, as far as it was told.
+    term: AtomicU64,
+    /// Counts how often the preferred member changed, for watches.
+    moves: watch::Sender<u64>,
     renewals: Mutex<BTreeMap<u64, Renewal>>,
 }
 
@@ -89,7 +118,14 @@ impl Client {
             members.push(Member { address, client, is_logged_in: AtomicBool::new(false) });
         }
         let user = endpoints.user().cloned();
-        Client { members, user, preferred: AtomicUsize::new(0), renewals: Mutex::default() }
+        Client {
+            members,
+            user,
+            preferred: AtomicUsize::new(0),
+            term: AtomicU64::new(0),
+            moves: watch::Sender::new(0),
+            renewals: Mutex::default(),
+        }
     }
 
     /// Logs in at a member, if there is a user and it was not done before.
@@ -141,7 +177,11 @@ impl Client {
             let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
             asked.store(place, Ordering::Relaxed);
             let address = &self.members[place].address;
-            match self.ask(place, request).await {
+            let answer = tokio::select! {
+                answer = self.ask(place, request) => answer,
+                reason = self.falls_silent(place) => Err(Client::left_silent(request, reason)),
+            };
+            match answer {
                 Err(RequestError::Unavailable(reason)) => {
                     failures.push(format!("{address}: {reason}"));
                     self.prefer_next(place);
@@ -156,14 +196,51 @@ impl Client {
         Err(RequestError::Unavailable(failures.join("; ")))
     }
 
+    /// Ends, with the reason, when a member does not even answer a probe, or when the leader changed since the request was
+    /// sent. A member that is alive may take longer over a request, if the store is busy; a store of one member has no other
+    /// that could be asked.
+    async fn falls_silent(&self, place: usize) -> &'static str {
+        let member = &self.members[place];
+        let mut known = self.term.load(Ordering::Relaxed);
+        loop {
+            tokio::time::sleep(SILENCE).await;
+            if self.members.len() == 1 {
+                continue;
+            }
+            let Some(term) = member.probe().await else {
+                tracing::debug!("{} is silent: leaving it", member.address);
+                return "it is silent";
+            };
+            self.term.fetch_max(term, Ordering::Relaxed);
+            known = if known == 0 { term } else { known };
+            if term > known {
+                tokio::time::sleep(LATE_ANSWER).await;
+                return "its leader changed meanwhile";
+            }
+        }
+    }
+
+    /// What a silent member means: a renewal, or what changes nothing, may go to another one.
+    fn left_silent(request: &Request, reason: &str) -> RequestError {
+        let reason = reason.to_string();
+        match request {
+            Request::Range(_) | Request::LeaseKeepAlive { .. } => RequestError::Unavailable(reason),
+            _ => RequestError::Unknown(reason),
+        }
+    }
+
     /// Leaves a member, unless somebody did already.
     fn prefer_next(&self, place: usize) {
-        let _ = self.preferred.compare_exchange(
-            place,
-            (place + 1) % self.members.len(),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let next = (place + 1) % self.members.len();
+        let left = self.preferred.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if left && next != place {
+            self.moves.send_modify(|moves| *moves += 1);
+        }
+    }
+
+    /// Tells when another member is preferred from now on.
+    pub(super) fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
     }
 
     async fn ask(&self, place: usize, request: &Request) -> Result<Response, RequestError> {
@@ -184,9 +261,15 @@ impl Client {
         match request {
             Request::Range(keys) => {
                 let (key, options) = convert::get(keys);
-                convert::range_response(kv.get(key, Some(options)).await.map_err(meaning)?)
+                let answer = kv.get(key, Some(options)).await.map_err(meaning)?;
+                self.learn_term(answer.header());
+                convert::range_response(answer)
             }
-            Request::Txn(txn) => convert::txn_response(&kv.txn(convert::txn(txn)).await.map_err(meaning)?),
+            Request::Txn(txn) => {
+                let answer = kv.txn(convert::txn(txn)).await.map_err(meaning)?;
+                self.learn_term(answer.header());
+                convert::txn_response(&answer)
+            }
             Request::LeaseGrant { ttl } => {
                 let granted = lease_client.grant(convert::signed(*ttl), None).await.map_err(meaning)?;
                 Ok(Response::LeaseGranted {
@@ -201,6 +284,10 @@ impl Client {
             }
             Request::LeaseKeepAlive { lease } => self.keep_alive(place, *lease).await,
         }
+    }
+
+    fn learn_term(&self, header: Option<&ResponseHeader>) {
+        self.term.fetch_max(header.map_or(0, ResponseHeader::raft_term), Ordering::Relaxed);
     }
 
     /// Renews a lease on its open stream; if that has broken meanwhile, is another member's, or there is none, on a new one.
@@ -241,9 +328,9 @@ impl Client {
             self.log_in(member).await?;
             client.watch(prefix, Some(options)).await.map_err(meaning)
         };
-        let opened = match tokio::time::timeout(REQUEST_TIMEOUT, open).await {
+        let opened = match tokio::time::timeout(OPEN_TIMEOUT, open).await {
             Ok(opened) => opened,
-            Err(_) => Err(RequestError::Unknown(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+            Err(_) => Err(RequestError::Unknown(format!("no answer within {} s", OPEN_TIMEOUT.as_secs()))),
         };
         if opened.is_err() {
             self.prefer_next(place);

@@ -4,7 +4,7 @@
 //!            opened                    compacted, or ended by the store
 //!  Opening ---------> Following -------------------------------------> lost (told once)
 //!     ^ |                 |
-//!     | +-- failed --+    | connection lost
+//!     | +-- failed --+    | connection lost (if its member was left: without a pause)
 //!     |              v    v
 //!     +------------ Pausing
 //! ```
@@ -29,6 +29,8 @@ const REFUSED_TOKENS: [&str; 3] = ["permission denied", "invalid auth token", "r
 enum Ended {
     /// The connection: open the watch again.
     Connection,
+    /// The member: others have left it, since it is silent.
+    Moved,
     /// The store: it is of no use to ask again.
     Lost,
 }
@@ -49,13 +51,20 @@ impl Watch {
         let mut pause = PAUSE_MIN;
         loop {
             let before = self.next;
+            // From before the member is chosen: no move after that is missed.
+            let mut moves = client.moves();
             let ended = match client.watch(&self.prefix, self.next).await {
-                Ok(stream) => self.follow(client, stream, deliver).await,
+                Ok(stream) => tokio::select! {
+                    ended = self.follow(client, stream, deliver) => ended,
+                    _ = moves.changed() => Ended::Moved,
+                },
                 Err(RequestError::Refused(_)) => Ended::Lost,
                 Err(RequestError::Unknown(_) | RequestError::Unavailable(_)) => Ended::Connection,
             };
-            if matches!(ended, Ended::Lost) {
-                return deliver(MetaEvent::WatchLost { id: self.id });
+            match ended {
+                Ended::Lost => return deliver(MetaEvent::WatchLost { id: self.id }),
+                Ended::Moved => continue,
+                Ended::Connection => {}
             }
             pause = if self.next > before { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             tokio::time::sleep(pause).await;

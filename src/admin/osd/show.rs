@@ -29,7 +29,7 @@ struct Report {
     damaged_copies: u64,
     /// The same by pool.
     used_by_pool: Vec<(String, u64)>,
-    /// Groups that are on it and not on all members that they should be on.
+    /// Groups of which it is a member.
     groups: Vec<String>,
 }
 
@@ -101,7 +101,6 @@ impl Report {
         let reporters: Vec<_> = row.unreachable_from.iter().map(ToString::to_string).collect();
         line("unreachable from", reporters.join(", "));
         line("groups", format!("{}, primary of {}", row.pgs, row.primary_pgs));
-        line("", self.groups.join(" "));
         table.to_string()
     }
 }
