@@ -71,6 +71,7 @@ scenarios! {
     removed_image_leaves_nothing = "../scenarios/removed_image_leaves_nothing.rs",
     deletions_add_up = "../scenarios/deletions_add_up.rs",
     full_disks = "../scenarios/full_disks.rs",
+    full_disks_lose_power = "../scenarios/full_disks_lose_power.rs",
     full_disks_of_chunks = "../scenarios/full_disks_of_chunks.rs",
     rot_found_by_scrub = "../scenarios/rot_found_by_scrub.rs",
     rot_is_never_read = "../scenarios/rot_is_never_read.rs",

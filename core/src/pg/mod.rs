@@ -16,6 +16,7 @@ mod changes;
 pub mod choose;
 mod commit;
 mod compare;
+mod cramped;
 mod gather;
 mod heal;
 pub mod history;
@@ -58,6 +59,7 @@ use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{ObjectStore, StoreError, StoreOp, StoreReply};
 use crate::time::{Duration, Time};
+use cramped::Cramped;
 use host::{Host, NodeView};
 use member::{Caller, MemberSide};
 use msg::{SubOp, SubReply};
@@ -180,6 +182,7 @@ pub struct Pg {
     attempts: u64,
     post: Post,
     wishes: Wishes,
+    cramped: Cramped,
     scrub: Scrub,
     /// Requests that wait for the group to be served.
     held: VecDeque<(LinkId, Request)>,
@@ -224,6 +227,7 @@ impl Pg {
             attempts: 0,
             post: Post::new(id),
             wishes: Wishes::new(),
+            cramped: Cramped::default(),
             scrub: Scrub::new(id, pool.scrub_interval()),
             held: VecDeque::new(),
             heartbeat_members: Vec::new(),
@@ -243,6 +247,7 @@ impl Pg {
             self.stop(host, map.epoch);
             if map.primary != Some(host.node.osd) {
                 self.wishes.clear();
+                self.cramped.placed();
                 self.scrub.forget();
             }
             self.map = map.clone();
@@ -357,7 +362,7 @@ impl Pg {
     ) {
         if let Some(primary) = &mut self.primary {
             let (member, wishes, scrub) = (&self.member, &mut self.wishes, &mut self.scrub);
-            let mut cx = Cx { host, post: &mut self.post, member, wishes, scrub };
+            let mut cx = Cx { host, post: &mut self.post, member, wishes, cramped: &mut self.cramped, scrub };
             act(primary, &mut cx);
         }
     }
@@ -688,8 +693,7 @@ impl Pg {
 
     /// What this primary wishes for; to be written to the metadata store when it changed.
     pub fn wish(&self) -> Option<Wish> {
-        let renewal = self.primary.as_ref().is_some_and(|primary| primary.trim.renewal);
-        let renewal = renewal.then_some("tombstones of this epoch are to be dropped");
+        let renewal = self.primary.as_ref().and_then(|primary| primary.trim.renewal);
         let reason = self.wishes.values().next().map(|grievance| grievance.reason).or(renewal)?;
         let without = self.wishes.keys().copied().collect();
         Some(Wish { epoch: self.map.epoch, without, reason: reason.to_owned() })

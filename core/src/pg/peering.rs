@@ -259,7 +259,7 @@ impl Primary {
     }
 
     /// What a part of the history says.
-    fn grounds(&self, part: &History) -> Grounds {
+    pub fn grounds(&self, part: &History) -> Grounds {
         self.roster.grounds(part, self.rules.k, self.rules.replicated)
     }
 
@@ -370,7 +370,8 @@ impl Primary {
             })
             .collect();
         let part = self.history.of(object.hash());
-        match choose(&self.grounds(part), &held) {
+        let choice = self.choose_placed(cx, object, copies, &held);
+        match choice.unwrap_or_else(|| choose(&self.grounds(part), &held)) {
             Choice::Version { kept, certain, verdicts } => {
                 let (version, tombstone) = kept.unwrap_or_default();
                 cx.host.observe(Fact::Chosen { pg: self.pg, attempt: self.attempt, object, version });
@@ -525,6 +526,7 @@ impl Primary {
             return self.look_again(cx, leases_end);
         }
         self.enter(Stage::Active);
+        cx.cramped.placed();
         let me = cx.host.node.osd;
         self.lease = Lease::new(self.acting.iter().map(|member| member.osd).filter(|osd| *osd != me));
         self.trim.trimmed = self.is_trimmed();

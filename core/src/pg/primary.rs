@@ -18,6 +18,7 @@ use crate::pg::calls::Calls;
 use crate::pg::choose::Mask;
 use crate::pg::commit::Commits;
 use crate::pg::compare::Comparison;
+use crate::pg::cramped::Cramped;
 use crate::pg::gather::Gather;
 use crate::pg::host::Host;
 use crate::pg::lease::{Lease, OldLeases};
@@ -50,6 +51,8 @@ pub struct Cx<'c, 'h, 'e, S> {
     pub member: &'c MemberSide,
     /// Standing wishes.
     pub wishes: &'c mut Wishes,
+    /// What could not be placed for want of space.
+    pub cramped: &'c mut Cramped,
     /// How far the scrub is.
     pub scrub: &'c mut Scrub,
 }

@@ -13,7 +13,7 @@
 //! In resolve only what must be done before the record is done; a step that fails leads to a new attempt. Later, it
 //! leads to another source, or to the wish for an epoch without the member that failed.
 
-use crate::id::{CopyId, ObjectId, OsdId, Version};
+use crate::id::{CopyId, ObjectId, OsdId, Requests, Version};
 use crate::pg::choose::Mask;
 use crate::pg::host::Host;
 use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
@@ -23,7 +23,7 @@ use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
 use crate::pg::rebuild::{Fetched, hides_damage};
 use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
-use crate::store::{Mode, ObjectStore};
+use crate::store::{Content, Mode, ObjectStore};
 use crate::time::{Duration, Time};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +32,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const RESOLVING: usize = 16;
 
 /// Pause after a member failed in resolve: the monitor should have had time to act on the complaint.
-const FAILURE_PAUSE: Duration = Duration::millis(1_000);
+pub const FAILURE_PAUSE: Duration = Duration::millis(1_000);
 
 /// Pause before a member that had no space for a copy is tried again, with one object: somebody has to make room.
-const FULL_PAUSE: Duration = Duration::secs(10);
+pub const FULL_PAUSE: Duration = Duration::secs(10);
 
 /// Copies to remove: seat and version.
 pub type Doomed = SmallVec<[(u8, Version); 2]>;
@@ -80,6 +80,12 @@ pub struct Entry {
     wanted: bool,
     /// There is no good copy.
     pub unfound: bool,
+    /// A client waited for it, and a member that the group cannot do without has no space for it.
+    pub cramped: bool,
+    /// Which requests its version includes, and whether that is a tombstone: as far as a client waits for it.
+    pub label: Option<Box<(Requests, bool)>>,
+    /// It is being deleted, whatever its members hold.
+    pub buried: bool,
     /// It has one of the OSD's slots.
     slot: bool,
     /// What is under way.
@@ -140,10 +146,18 @@ impl Entry {
             unreadable: false,
             wanted: false,
             unfound: false,
+            cramped: false,
+            label: None,
+            buried: false,
             slot: false,
             work: Work::Idle,
             fetched: Vec::new(),
         }
+    }
+
+    /// Whether it stays as it is for now, so that it can be looked at and deleted.
+    pub fn is_settled(&self) -> bool {
+        self.cramped && !self.buried && self.work == Work::Idle
     }
 
     fn is_installed_at(&self, seat: u8) -> bool {
@@ -276,6 +290,11 @@ impl Unclean {
         }
     }
 
+    /// A seat has no space; when it is tried again.
+    pub fn is_full(&mut self, seat: u8, again: Time) {
+        self.full.insert(seat, Full { again, probe: None });
+    }
+
     /// Seats without space for what is to be recovered there.
     pub fn full_seats(&self) -> impl Iterator<Item = u8> + '_ {
         self.full.keys().copied()
@@ -294,6 +313,20 @@ impl Unclean {
         let waits =
             |object: &&ObjectId| self.entries[object].missing >> seat & 1 == 1 && self.waits_for_space(**object);
         self.crowded.iter().find(waits).copied()
+    }
+
+    /// The object is being deleted: nothing else is done to it meanwhile.
+    pub fn bury(&mut self, object: ObjectId) {
+        self.crowded.remove(&object);
+        self.entries.get_mut(&object).expect("not all members have it").buried = true;
+    }
+
+    /// No member could delete it.
+    pub fn unbury(&mut self, object: ObjectId) {
+        let Some(entry) = self.entries.get_mut(&object) else { return };
+        if std::mem::take(&mut entry.buried) && !entry.unfound {
+            self.crowded.insert(object);
+        }
     }
 
     /// Numbers for people.
@@ -410,7 +443,7 @@ impl Primary {
         }
     }
 
-    /// An object without a good copy was deleted on all acting members.
+    /// An object that not all members had was deleted on all of them.
     pub fn buried<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId) {
         self.unclean.entries.remove(&object);
         self.unclean.stalled.remove(&object);
@@ -470,7 +503,8 @@ impl Primary {
         let fetched = std::mem::take(&mut entry.fetched);
         entry.work = Work::Installing(entry.missing);
         let (missing, repair, version, wanted) = (entry.missing, entry.repair, entry.version, entry.wanted);
-        let Fetched { predecessor, requests, .. } = fetched.first().expect("something was fetched");
+        let Fetched { predecessor, requests, content, .. } = fetched.first().expect("something was fetched");
+        entry.label = wanted.then(|| Box::new((requests.clone(), matches!(content, Content::Tombstone))));
         for seat in seats_of(missing) {
             let (purpose, mode) = self.install_purpose(repair >> seat & 1 == 1, wanted);
             let copy = CopyId { object, role: self.roster.role(seat) };
@@ -614,8 +648,9 @@ impl Primary {
             cx.host.mark("a member has space again");
             let acting = self.acting_seats();
             for object in std::mem::take(&mut self.unclean.crowded) {
-                let urgency = self.unclean.entries[&object].urgency(acting);
-                self.unclean.queue.insert((urgency, object));
+                let entry = self.unclean.entries.get_mut(&object).expect("crowded objects have entries");
+                entry.cramped = false;
+                self.unclean.queue.insert((entry.urgency(acting), object));
             }
             self.recover(cx);
         }
@@ -644,11 +679,13 @@ impl Primary {
         reply: &SubReply,
     ) {
         let wanted = self.unclean.entries[&object].wanted;
-        if (step, reply) == (Step::Install, &SubReply::Refused(Refused::NoSpace))
-            && self.stage == Stage::Active
-            && !wanted
-        {
-            return self.no_room(cx, object, seat);
+        if (step, reply) == (Step::Install, &SubReply::Refused(Refused::NoSpace)) {
+            let waits = !wanted || !self.lets_go(cx, seat);
+            match self.stage {
+                Stage::Resolve => return self.cannot_place(cx, object, seat, sent),
+                _ if waits => return self.no_room(cx, object, seat),
+                _ => {}
+            }
         }
         let reason = match (step, reply) {
             (_, SubReply::Refused(Refused::NoSpace)) => "it has no space for a copy",
@@ -672,20 +709,22 @@ impl Primary {
         self.unclean.stalled.insert(object);
     }
 
-    /// A member has no space for a copy, and nobody waits for it: what it has remains of use, so it keeps its place. Objects
-    /// that it lacks wait until it has space again.
+    /// A member has no space for a copy, and nobody waits for it, or the group cannot do without the member: what it has
+    /// remains of use, so it keeps its place. Objects that it lacks stay as they are until it has space again.
     fn no_room<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, seat: u8) {
         cx.host.mark("recovery waits for space on a member");
         let again = cx.host.now() + FULL_PAUSE;
-        self.unclean.full.insert(seat, Full { again, probe: None });
+        self.unclean.is_full(seat, again);
         cx.host.wake(self.pg, again);
         let entry = self.unclean.entries.get_mut(&object).expect("being worked on");
         entry.work = Work::Idle;
+        entry.cramped = entry.wanted && entry.label.is_some();
         if std::mem::take(&mut entry.slot) {
             cx.host.recovery.give_back();
         }
         self.unclean.crowded.insert(object);
         self.recover(cx);
+        self.wake_object(cx, object);
     }
 
     /// Time passed: members without space are tried again, each with one object.
@@ -697,7 +736,7 @@ impl Primary {
         }
         while let Some(seat) = self.unclean.full.iter().find(due).map(|(seat, _)| *seat) {
             let again = now + FULL_PAUSE;
-            self.unclean.full.insert(seat, Full { again, probe: None });
+            self.unclean.is_full(seat, again);
             let Some(object) = self.unclean.waiting_for(seat) else {
                 self.unclean.full.remove(&seat);
                 continue;

@@ -60,8 +60,8 @@ pub struct Trim {
     deletions: u32,
     /// When they are worth another epoch.
     renew_at: Option<Time>,
-    /// The primary wishes for another epoch with the same members.
-    pub renewal: bool,
+    /// The primary wishes for another epoch with the same members: why.
+    pub renewal: Option<&'static str>,
 }
 
 impl Trim {
@@ -134,9 +134,9 @@ impl Primary {
     /// trimmed: otherwise nothing would be dropped in the next one either.
     pub fn consider_renewal<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>) {
         let due = self.trim.renew_at.is_some_and(|at| at <= cx.host.now());
-        if due && self.trim.trimmed && !self.trim.renewal {
+        if due && self.trim.trimmed && self.trim.renewal.is_none() {
             cx.host.mark("asking for a new epoch to drop tombstones");
-            self.trim.renewal = true;
+            self.trim.renewal = Some("tombstones of this epoch are to be dropped");
         }
     }
 

@@ -14,6 +14,7 @@ use crate::msg::{Answer, Fact, Refusal, Request, RequestOp};
 use crate::pg::msg::{Change, Purpose as Installation, Refused, SubOp, SubReply};
 use crate::pg::ops::{Kind, Object, Op, State};
 use crate::pg::primary::{Cx, Primary, Purpose};
+use crate::pg::recover::Entry;
 use crate::pg::requests::{Known, look_up};
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
@@ -137,6 +138,7 @@ impl Primary {
         if !self.ops.is_live(object) || !self.load(cx, object) {
             return;
         }
+        let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
         let mut next = self.ops.first(object);
         while let Some(key) = next {
             next = self.ops.after(key);
@@ -146,7 +148,7 @@ impl Primary {
                 continue;
             }
             let is_write = op.kind.is_write();
-            match self.turn(object, key) {
+            match self.turn(object, key, own) {
                 Turn::Start if is_write => self.start_write(cx, object, key),
                 Turn::Start => self.start_read(cx, object, key),
                 Turn::Wait => {}
@@ -156,10 +158,16 @@ impl Primary {
     }
 
     /// Whether an operation's turn has come, by those before it.
-    fn turn(&self, object: Key<Object>, key: Key<Op>) -> Turn {
+    fn turn(&self, object: Key<Object>, key: Key<Op>, own: u8) -> Turn {
         let op = self.ops.get(key).expect("in the queue");
         let record = self.ops.object(object);
-        let writable = self.unclean.get(record.id).is_none();
+        let entry = self.unclean.get(record.id);
+        let purges = matches!(op.kind, Kind::Purge { .. });
+        let writable = entry.is_none_or(|entry| entry.is_settled() && record.in_flight == 0 && !purges);
+        let lacks = |entry: &Entry| entry.good >> own & 1 == 0;
+        if !op.kind.is_write() && entry.is_some_and(lacks) && !planted(Bug::ReadBeforeRecovery) {
+            return Turn::Wait;
+        }
         if op.kind.is_write() && (!writable || record.hurt != 0) {
             return Turn::Wait;
         }
@@ -178,7 +186,8 @@ impl Primary {
             let waiting = matches!(before.state, State::Waiting);
             let writing = matches!(before.state, State::Writing { .. });
             let purging = writing && matches!(before.kind, Kind::Purge { .. });
-            let unread = waiting || matches!(before.state, State::Reading { .. });
+            // A read that waits for space is no reason not to make some.
+            let unread = (waiting && entry.is_none()) || matches!(before.state, State::Reading { .. });
             let blocks = if op.kind.is_write() {
                 purging || (waiting && before.kind.is_write()) || (unread && before.kind.overlaps(&op.kind))
             } else {
@@ -198,14 +207,22 @@ impl Primary {
         let own = self.roster.acting_seat(cx.host.node.osd).expect("a primary is an acting member");
         if let Some(entry) = self.unclean.get(id) {
             let whole_here = entry.good >> own & 1 == 1 || planted(Bug::ReadBeforeRecovery);
+            if entry.buried {
+                return false;
+            }
             if entry.unfound {
                 let version = entry.version;
                 self.step_unfound(cx, object, version);
                 return false;
             }
-            self.recover_now(cx, id);
-            if !self.ops.is_live(object) || !(whole_here || self.unclean.get(id).is_none()) {
+            if !entry.cramped {
+                self.recover_now(cx, id);
+            }
+            if !self.ops.is_live(object) {
                 return false;
+            }
+            if !whole_here && self.unclean.get(id).is_some() {
+                return self.load_label(object, id);
             }
         }
         if self.ops.object(object).loaded {
@@ -237,33 +254,36 @@ impl Primary {
             if !deletes {
                 self.finish(cx, key, Err(Refusal::Damaged));
             } else if self.ops.object(object).in_flight == 0 {
-                self.bury(cx, object, key, version);
+                let request = self.ops.get(key).expect("listed above").id;
+                let requests = if request == RequestId::default() { Requests::new() } else { smallvec![request] };
+                self.bury(cx, object, key, version, requests);
             }
         }
     }
 
-    /// Puts a tombstone in place of an object that nobody can read: as a whole copy, since its members may hold what they
-    /// like of it.
-    fn bury<S: ObjectStore>(
+    /// Puts a tombstone in place of an object that not all members have: as a whole copy, since they may hold what they like
+    /// of it.
+    pub fn bury<S: ObjectStore>(
         &mut self,
         cx: &mut Cx<'_, '_, '_, S>,
         object: Key<Object>,
         key: Key<Op>,
         predecessor: Version,
+        requests: Requests,
     ) {
-        cx.host.mark("an object without a good copy is deleted");
-        let request = self.ops.get(key).expect("the caller's").id;
+        cx.host.mark("an object that not all members have is deleted");
         let version = Version { epoch: self.attempt.epoch, seq: predecessor.seq.max(self.seq_floor) + 1 };
         let record = self.ops.object_mut(object);
         record.in_flight += 1;
         record.loaded = false;
         let (id, seats) = (record.id, self.acting_seats());
+        self.unclean.bury(id);
         let op = self.ops.get_mut(key).expect("the caller's");
         op.state = State::Writing { version, tombstone: true, left: seats, no_space: 0, damaged: 0 };
         for seat in (0..64u8).filter(|seat| seats >> seat & 1 == 1) {
             let copy = CopyId { object: id, role: self.roster.role(seat) };
             let (purpose, mode, content) = (Installation::Recovery, Mode::Plain, Content::Tombstone);
-            let requests = if request == RequestId::default() { Requests::new() } else { smallvec![request] };
+            let requests = requests.clone();
             let op = SubOp::Install { purpose, copy, version, predecessor, mode, content, requests };
             self.send(cx, seat, op, Purpose::Write { op: key, seat });
         }
@@ -351,6 +371,9 @@ impl Primary {
             }
             return;
         }
+        if record.absent && record.in_flight == 0 && cx.cramped.refuses_new(cx.host.now()) {
+            return self.finish(cx, key, Err(Refusal::NoSpace));
+        }
         let Some(requests) = self.sessions.extended(cx.host.now(), &record.requests, op.id) else {
             return self.finish(cx, key, Err(Refusal::Again));
         };
@@ -366,12 +389,15 @@ impl Primary {
         change: Change,
         requests: Requests,
     ) {
+        let id = self.ops.object(object).id;
+        if self.unclean.get(id).is_some() {
+            return self.write_cramped(cx, object, key, &change, requests);
+        }
         let floor = self.seq_floor;
         let record = self.ops.object_mut(object);
         let (predecessor, fresh, joins) = (record.newest, record.absent, record.round.is_some());
         let version = Version { epoch: self.attempt.epoch, seq: predecessor.seq.max(floor) + 1 };
         let tombstone = matches!(change, Change::Delete);
-        let id = record.id;
         record.newest = version;
         record.absent = tombstone;
         record.requests.clone_from(&requests);
@@ -477,7 +503,7 @@ impl Primary {
             SubReply::Refused(Refused::NoSpace) => {
                 *no_space |= 1 << seat;
                 self.parked.push((seat, key, sent));
-                return if self.rules.replicated {
+                return if self.rules.replicated || self.ops.object(object).round.is_none() {
                     self.no_space(cx, object, key)
                 } else {
                     self.withdraw_round(cx, object, key)
@@ -493,7 +519,9 @@ impl Primary {
                 return self.complain(cx, osd, "it cannot carry out a write");
             }
         }
-        if !self.rules.replicated && self.refused_by_some(cx, object, key) {
+        if self.rules.replicated {
+            self.no_space(cx, object, key);
+        } else if self.refused_by_some(cx, object, key) {
             return;
         }
         self.unpark(cx, object, seat);
@@ -559,23 +587,6 @@ impl Primary {
         }
     }
 
-    /// Some members have no space. If none has, the write never happened; else those must go.
-    fn no_space<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, key: Key<Op>) {
-        let seats = self.acting_seats();
-        let op = self.ops.get(key).expect("found by the caller");
-        let State::Writing { left, no_space, .. } = op.state else { return };
-        if no_space == seats {
-            cx.host.mark("no member has space for a new object");
-            return self.undo_all(cx, object, Refusal::NoSpace);
-        }
-        if left & !no_space == 0 {
-            for seat in (0..64u8).filter(|seat| no_space >> seat & 1 == 1) {
-                let osd = self.roster.osd(seat);
-                self.complain(cx, osd, "it has no space for a new object");
-            }
-        }
-    }
-
     /// A new object was refused by all members, and with it whatever was to come on top: nothing of it was applied
     /// anywhere, and nothing will be.
     pub fn undo_all<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: Key<Object>, why: Refusal) {
@@ -585,6 +596,7 @@ impl Primary {
         self.seq_floor = self.seq_floor.max(record.newest.seq);
         record.in_flight = 0;
         record.loaded = false;
+        self.unclean.unbury(record.id);
         let mut first = true;
         for key in keys {
             let op = self.ops.get_mut(key).expect("in the queue");
@@ -612,7 +624,10 @@ impl Primary {
             let record = self.ops.object_mut(object);
             record.in_flight -= 1;
             record.visible = if tombstone { Version::NONE } else { version };
-            if self.unclean.get(id).is_some_and(|entry| entry.unfound) {
+            if tombstone {
+                cx.cramped.deleted();
+            }
+            if self.unclean.get(id).is_some_and(|entry| entry.buried) {
                 self.buried(cx, id);
             }
             if !is_own {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Largest logical block that stores can do with.
 const BLOCK_MAX_BYTES: u32 = 4096;
-/// How long a device may be in use at first: the rest of a process that was killed is gone sooner.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a device may be in use at first: the rest of a process that was killed is gone sooner, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How often it is tried meanwhile.
 const POLL: Duration = Duration::from_millis(20);
 

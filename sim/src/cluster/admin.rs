@@ -58,7 +58,7 @@ impl Cluster {
         true
     }
 
-    fn set_members(&mut self, pg_size: u8, pg_minsize: u8) {
+    pub(super) fn set_members(&mut self, pg_size: u8, pg_minsize: u8) {
         self.change_pool(|pool| (pool.pg_size, pool.pg_minsize) = (pg_size, pg_minsize));
         self.members_wanted = pg_size;
         self.world.note(|| format!("the pool has {pg_size} members of a group, and needs {pg_minsize}"));

@@ -54,6 +54,11 @@ impl Atlas {
         self.damaged
     }
 
+    /// Whether an OSD lacks anything.
+    pub(super) fn has_lost(&self, node: NodeId) -> bool {
+        self.lost.contains_key(&node)
+    }
+
     /// Whether an OSD may have lost its metadata.
     pub(super) fn has_lost_everything(&self, node: NodeId) -> bool {
         self.lost.get(&node) == Some(&Scope::Everything)
@@ -146,6 +151,10 @@ impl Cluster {
         // Old copies are taken for new ones where the members of a write are not sure to be asked.
         if kind == FaultKind::OldDisk && (self.damage_margin() == 0 || self.config.is_lazy()) {
             return Some("a group may serve without any member that has a write which this one forgot".into());
+        }
+        // An OSD whose disk is dead takes part until it has to write: the group may count upon it and too few others.
+        if kind == FaultKind::DeadDisk && self.damage_margin() == 0 {
+            return Some("a group may go on with it, and with too few others".into());
         }
         if self.swapped.is_some() || !self.absent.is_empty() {
             return Some("a disk is not in its place".into());

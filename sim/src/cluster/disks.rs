@@ -68,6 +68,10 @@ impl Cluster {
         }
         let node = self.snapshots.keys().next().copied().unwrap_or(drawn);
         let Some(old) = self.snapshots.remove(&node) else {
+            // What is damaged now would come back with it, when the others have long been counted upon again.
+            if self.atlas.has_lost(node) {
+                return false;
+            }
             self.kill(node);
             let disks = DEVICES.map(|device| self.world.disk_mut(node, device).map(|disk| disk.clone()));
             self.snapshots.insert(node, disks);

@@ -59,8 +59,8 @@ impl Topology {
     pub fn draw(seed: u64) -> Option<Topology> {
         let mut rng = Rng::new(seed ^ 0x00c0_ffee_0000_0006);
         let place = match rng.below(100) {
-            // Not of full disks: groups on them do not always become whole again, once clients filled all but one.
-            0..14 => 0,
+            0..6 => 0,
+            6..14 => 1,
             14..20 => 2,
             20..26 => 3,
             26..30 => 4,
@@ -193,8 +193,7 @@ mod tests {
     #[test]
     fn every_shape_is_drawn_and_many_are_none() {
         let drawn: Vec<Option<Topology>> = (1..1000).map(Topology::draw).collect();
-        let wanted = ALL.iter().filter(|topology| topology.room == Room::Plenty);
-        assert!(wanted.copied().all(|topology| drawn.contains(&Some(topology))));
+        assert!(ALL.iter().all(|topology| drawn.contains(&Some(*topology))));
         assert!(drawn.iter().filter(|topology| topology.is_none()).count() > 400);
     }
 

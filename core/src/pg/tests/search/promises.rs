@@ -339,7 +339,18 @@ impl Promises {
                 damaged: at.damaged,
             }));
         }
-        match choose(grounds, &held) {
+        self.may_choose(grounds, &held)?;
+        // It does not insist on versions that nobody can read, or for which some member has no space.
+        for dropped in held.iter().map(|held| held.version).collect::<Vec<_>>() {
+            held.iter_mut().filter(|held| held.version == dropped).for_each(|held| held.damaged = true);
+            let result = self.may_choose(grounds, &held);
+            result.map_err(|text| format!("without insisting on {dropped}: {text}"))?;
+        }
+        Ok(())
+    }
+
+    fn may_choose(&self, grounds: &Grounds, held: &[Held]) -> Result<(), String> {
+        match choose(grounds, held) {
             Choice::Version { kept, .. } => {
                 let (version, tombstone) = kept.unwrap_or_default();
                 self.allowed(version, tombstone)

@@ -45,12 +45,13 @@ fn hash_pg(pg: &Pg, now: Time) -> u64 {
         attempts,
         post: _,
         wishes,
+        cramped,
         scrub: _,
         held,
         heartbeat_members,
         stray_at: _,
     } = pg;
-    let common = (map_revision, member, attempts, wishes, held.len(), heartbeat_members);
+    let common = (map_revision, member, attempts, wishes, cramped.state(), held.len(), heartbeat_members);
     mix(hash_of(&common, now), primary.as_ref().map_or(2, |primary| hash_primary(primary, now)))
 }
 
