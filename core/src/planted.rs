@@ -138,6 +138,10 @@ bugs! {
     SyncOneMember = "sync-one-member",
     /// A member without room counts as one that has the write.
     NoSpaceIsDone = "no-space-is-done",
+    /// Peering insists on a version for which a member has no space, although it was never acknowledged.
+    KeepUnplaced = "keep-unplaced",
+    /// That a member has no space for a new object matters only if it says so last.
+    NoSpaceUnlessLast = "no-space-unless-last",
     /// A primary reads objects that it has not recovered yet.
     ReadBeforeRecovery = "read-before-recovery",
     /// A lease counts from when it was granted, not from when it was asked for.

@@ -123,6 +123,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::DiscardDeletes => "deletes_meet_writes",
         Bug::AcceptOldEpochs => "client_with_an_old_map",
         Bug::TombstoneForgetsRequests => "retried_deletes",
+        Bug::KeepUnplaced | Bug::NoSpaceUnlessLast => "full_disks_lose_power",
         Bug::NoSpaceIsDone => "full_disks_of_chunks",
         Bug::ReadBeforeRecovery => "nobody_has_everything",
         Bug::IgnoreStoreUuid => "empty_disk_stands_in",

@@ -33,6 +33,7 @@ found! {
     peering: SkipResolve, IgnoreWitnesses, TrimTooEarly, IgnoreStoreUuid;
     flushes: SyncWithoutFlush, SkipReplay, SyncDuringReplay;
     fencing: FenceWithoutWaiting;
+    full_disks: KeepUnplaced, NoSpaceUnlessLast;
     requests_in_copies: InstallForgetsRequests;
     removals: RemovalSkipsMissing, RemovalReportsEarly;
     what_members_missed: ForgetChange, NoteFirstRegion, PatchSkipsRange, PatchIsAll, PatchOfOneSource;

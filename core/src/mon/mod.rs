@@ -11,9 +11,9 @@
 //! | [`Mon::stop`] | called once, at a clean end |
 //! | [`Mon::is_leading`], [`Mon::has_stopped`], [`Mon::map`] | for observers |
 //!
-//! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `attendance` (who is let in) -> `targets` (where groups should live) -> `acting` (who
-//! serves them) -> `plan` (what differs) -> `writer` (one transaction at a time, each comparing leadership and
-//! revisions).
+//! Flow of the leader: `ClusterMap` -> `verdict` (who is up) -> `attendance` (who is let in) -> `targets` (where groups
+//! should live) -> `acting` (who serves them) -> `plan` (what differs) -> `writer` (one transaction at a time, each
+//! comparing leadership and revisions).
 
 pub mod acting;
 pub mod attendance;

@@ -6,9 +6,9 @@
 //!
 //! A version of the last recorded interval that some answering member of that interval lacks was never acknowledged, nor
 //! served: it may go as well as stay. It stays if it can; if an acting member has no space for it, the next attempt takes
-//! it for void, as one that nobody can read; unless what was before it cannot be read. Any other version may have been acknowledged (in lazy pools that one, too:
-//! the member may have lost it with its power): all acting members must have it, and the group tries to do without the
-//! member that has no space.
+//! it for void, as one that nobody can read; unless what was before it cannot be read. In lazy pools the member may have lost
+//! it with its power: there the group first tries to do without the member that has no space. So it does with any other
+//! version, which may have been acknowledged; and if that is of no use, it waits.
 
 use crate::id::{ObjectId, Requests, Version};
 use crate::msg::Refusal;
@@ -19,6 +19,7 @@ use crate::pg::ops::{Object, Op, State};
 use crate::pg::primary::{Cx, Primary, RETRY_PAUSE};
 use crate::pg::recover::{FAILURE_PAUSE, FULL_PAUSE};
 use crate::pg::round::seats_of;
+use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Content, ObjectStore};
 use crate::time::Time;
@@ -135,12 +136,13 @@ impl Primary {
         let (version, good) = (entry.version, entry.good);
         let grounds = self.grounds(self.history.of(object.hash()));
         let last = grounds.sets.last().copied().unwrap_or(0) & grounds.answered;
-        let acknowledged = version.epoch < grounds.last_epoch || last & !good == 0 || self.rules.lazy;
+        let acknowledged = version.epoch < grounds.last_epoch || last & !good == 0;
         // Where a tombstone is, what was before it is gone.
         let deletes = matches!(sent, SubOp::Install { content: Content::Tombstone, .. });
-        if !acknowledged && !deletes && cx.cramped.unplaced.insert((object, version)) {
-            cx.host.mark("there is no space for a version that was never acknowledged");
-            return self.give_up(cx, RETRY_PAUSE);
+        let known = cx.cramped.is_unplaced(object, version);
+        let may_go = !acknowledged && !deletes && !known && !planted(Bug::KeepUnplaced);
+        if may_go && !self.rules.lazy {
+            return self.let_go(cx, object, version);
         }
         self.unclean.is_full(seat, cx.host.now() + FULL_PAUSE);
         match cx.cramped.may_wish(cx.host.now()) {
@@ -148,11 +150,18 @@ impl Primary {
                 self.complain(cx, self.roster.osd(seat), "it has no space for a copy");
                 self.give_up(cx, FAILURE_PAUSE);
             }
+            Err(_) if may_go => self.let_go(cx, object, version),
             Err(at) => {
                 cx.host.mark("peering waits for space on a member");
                 self.give_up(cx, at.since(cx.host.now()));
             }
         }
+    }
+
+    fn let_go<S: ObjectStore>(&mut self, cx: &mut Cx<'_, '_, '_, S>, object: ObjectId, version: Version) {
+        cx.host.mark("there is no space for a version that was never acknowledged");
+        cx.cramped.unplaced.insert((object, version));
+        self.give_up(cx, RETRY_PAUSE);
     }
 
     /// Some members have no space. If none has, the write never happened; else those must go.

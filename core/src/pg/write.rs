@@ -520,7 +520,9 @@ impl Primary {
             }
         }
         if self.rules.replicated {
-            self.no_space(cx, object, key);
+            if !planted(Bug::NoSpaceUnlessLast) {
+                self.no_space(cx, object, key);
+            }
         } else if self.refused_by_some(cx, object, key) {
             return;
         }

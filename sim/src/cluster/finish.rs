@@ -29,17 +29,11 @@ impl Cluster {
             self.run_for(LOSSES_SHOW)?;
             return self.check_history();
         }
-        self.replace_damaged_disks()?;
-        let mut whole = false;
         if self.config.may_be_full() {
-            // Half the objects may still be more than fits: members whose roles changed keep chunks in both.
             self.make_room(0)?;
-            whole = self.becomes_whole()?;
-            if !whole {
-                self.make_room(1)?;
-            }
         }
-        if !whole && !self.becomes_whole()? {
+        self.replace_damaged_disks()?;
+        if !self.reaches(|cluster| cluster.load_done() && cluster.all_whole() && cluster.removals_done())? {
             // What was seen so far may say more than that something is stuck.
             self.check_history()?;
             return Err(broken(format!(
@@ -57,8 +51,14 @@ impl Cluster {
         self.check_at_rest()
     }
 
-    fn becomes_whole(&mut self) -> Result<bool, Finding> {
-        self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && cluster.all_whole() && cluster.removals_done())
+    /// Waits for a condition. Half the objects may still be more than fits (members whose roles changed keep chunks in
+    /// both): if full disks are in its way, the other half goes, too.
+    fn reaches(&mut self, mut condition: impl FnMut(&mut Cluster) -> bool) -> Result<bool, Finding> {
+        if self.run_until(LIVENESS_LIMIT, &mut condition)? || !self.config.may_be_full() {
+            return Ok(condition(self));
+        }
+        self.make_room(1)?;
+        self.run_until(LIVENESS_LIMIT, &mut condition)
     }
 
     /// Recovery stops before a disk is full, and clients fill the others meanwhile: what is missing on the one then does not
@@ -112,7 +112,9 @@ impl Cluster {
         for (turn, node) in self.atlas.to_be_replaced().into_iter().enumerate() {
             let in_the_way = turn == 0 && self.atlas.has_lost_everything(node);
             let whole = |cluster: &mut Cluster| if in_the_way { cluster.all_active() } else { cluster.all_whole() };
-            self.run_until(LIVENESS_LIMIT, |cluster| cluster.load_done() && whole(cluster))?;
+            if !self.reaches(|cluster| cluster.load_done() && whole(cluster))? {
+                return Ok(());
+            }
             self.kill(node);
             self.wipe(node);
             self.start(node);
