@@ -37,59 +37,33 @@ fn gauge(number: u64) -> Value {
 }
 
 fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
-    let count = |value: u64| Value::Gauge(value as f64);
     let (client, store) = (&figures.client, &figures.store);
     let ops = [("read", Value::Counter(client.read_ops)), ("write", Value::Counter(client.write_ops))];
     let bytes = [("read", Value::Counter(client.read_bytes)), ("write", Value::Counter(client.write_bytes))];
-    let objects = [("copies", count(store.objects)), ("tombstones", count(store.tombstones))];
+    let objects = [("copies", gauge(store.objects)), ("tombstones", gauge(store.tombstones))];
     let trouble = [("degraded", figures.degraded), ("misplaced", figures.misplaced), ("unfound", figures.unfound)];
-    let trouble = trouble.into_iter().map(|(kind, objects)| (kind, count(objects)));
-    let log = [("used", count(store.log_used_bytes)), ("total", count(store.log_total_bytes))];
-    let data = [("free", count(store.free_bytes)), ("total", count(store.total_bytes))];
-    let states = figures.pgs.iter().map(|(state, groups)| (state.clone(), count(*groups)));
+    let trouble = trouble.into_iter().map(|(kind, objects)| (kind, gauge(objects)));
+    let log = [("used", gauge(store.log_used_bytes)), ("total", gauge(store.log_total_bytes))];
+    let data = [("free", gauge(store.free_bytes)), ("total", gauge(store.total_bytes))];
+    let states = figures.pgs.iter().map(|(state, groups)| (state.clone(), gauge(*groups)));
     let stages = figures.stages.named().map(|(name, histogram)| (name, Value::Latency(histogram.clone())));
     let runtime = figures.runtime.iter().map(|(name, counter)| (*name, Value::Counter(*counter)));
     let written = [("payload", store.written_bytes), ("device", store.device_written_bytes)];
-    let by_pool = |of: fn(&PoolFigures) -> Value| {
-        figures.pools.iter().map(|(name, pool)| (name.clone(), of(pool))).collect::<Vec<_>>()
+    let by_pool = |name, help, of: fn(&PoolFigures) -> Value| {
+        Metric::by(name, help, "pool", figures.pools.iter().map(|(name, pool)| (name.clone(), of(pool))))
     };
     vec![
-        Metric::by(
-            "pool_used_bytes",
-            "Bytes that a pool's copies take.",
-            "pool",
-            by_pool(|pool| gauge(pool.held.used_bytes)),
-        ),
-        Metric::by("pool_copies", "A pool's copies.", "pool", by_pool(|pool| gauge(pool.held.copies))),
-        Metric::by(
-            "pool_reads",
-            "Reads of clients, by pool.",
-            "pool",
-            by_pool(|pool| Value::Counter(pool.client.read_ops)),
-        ),
-        Metric::by(
-            "pool_writes",
-            "Writes of clients, by pool.",
-            "pool",
-            by_pool(|pool| Value::Counter(pool.client.write_ops)),
-        ),
-        Metric::by(
-            "pool_read_bytes",
-            "Bytes read, by pool.",
-            "pool",
-            by_pool(|pool| Value::Counter(pool.client.read_bytes)),
-        ),
-        Metric::by(
-            "pool_written_bytes",
-            "Bytes written, by pool.",
-            "pool",
-            by_pool(|pool| Value::Counter(pool.client.write_bytes)),
-        ),
+        by_pool("pool_used_bytes", "Bytes that a pool's copies take.", |pool| gauge(pool.held.used_bytes)),
+        by_pool("pool_copies", "A pool's copies.", |pool| gauge(pool.held.copies)),
+        by_pool("pool_reads", "Reads of clients, by pool.", |pool| Value::Counter(pool.client.read_ops)),
+        by_pool("pool_writes", "Writes of clients, by pool.", |pool| Value::Counter(pool.client.write_ops)),
+        by_pool("pool_read_bytes", "Bytes read, by pool.", |pool| Value::Counter(pool.client.read_bytes)),
+        by_pool("pool_written_bytes", "Bytes written, by pool.", |pool| Value::Counter(pool.client.write_bytes)),
         Metric::by("osd_info", "Which OSD this is.", "osd", [(osd.to_string(), Value::Gauge(1.0))]),
         Metric::by("client_operations", "Operations of clients that arrived.", "kind", ops),
         Metric::by("client_bytes", "Bytes that clients asked for, or wrote.", "kind", bytes),
         Metric::by("stage_seconds", "Time of operations, by stage.", "stage", stages),
-        Metric::one("store_queue", "Operations that wait for the store.", count(figures.store_queue as u64)),
+        Metric::one("store_queue", "Operations that wait for the store.", gauge(figures.store_queue as u64)),
         Metric::by("pgs", "Placement groups that this OSD serves, by state.", "state", states),
         Metric::by("objects", "Objects of those groups that need care.", "kind", trouble),
         Metric::by("store_objects", "What the store holds.", "kind", objects),
@@ -98,7 +72,7 @@ fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
         Metric::by("store_written_bytes", "Bytes written.", "kind", written.map(|(k, n)| (k, Value::Counter(n)))),
         Metric::one("store_device_writes", "Writes to devices.", Value::Counter(store.device_writes)),
         Metric::one("store_device_flushes", "Flushes of devices.", Value::Counter(store.device_flushes)),
-        Metric::one("store_damaged_copies", "Copies known to be damaged.", count(store.damaged)),
+        Metric::one("store_damaged_copies", "Copies known to be damaged.", gauge(store.damaged)),
         Metric::by("runtime", "What the event loop did.", "what", runtime),
     ]
 }

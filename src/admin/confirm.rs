@@ -13,6 +13,19 @@ pub struct Confirm {
     yes: bool,
 }
 
+/// How something that takes time is removed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Removing {
+    /// Only say what would be removed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not wait until everything is deleted; that goes on without this command.
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
 impl Confirm {
     /// Asks whether this is to be, by having its name typed; an error unless it is.
     pub fn ask(self, what: &str, name: &str) -> Result<()> {

@@ -4,7 +4,7 @@ mod rename;
 mod resize;
 mod usage;
 
-use super::confirm::Confirm;
+use super::confirm::Removing;
 use super::status::ClientFigures;
 use super::{ATTEMPTS, Connection, Watch, access, pool_named};
 use crate::metadata::Metadata;
@@ -86,14 +86,8 @@ pub struct Create {
 pub struct Remove {
     /// POOL/NAME.
     name: String,
-    /// Only say what would be removed.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not wait until everything is deleted; that goes on without this command.
-    #[arg(long)]
-    no_wait: bool,
     #[command(flatten)]
-    confirm: Confirm,
+    how: Removing,
     #[command(flatten)]
     connection: Connection,
 }
@@ -251,15 +245,15 @@ impl Remove {
     async fn run(self) -> Result<()> {
         let (pool_name, name) = parts(&self.name)?;
         let metadata = self.connection.open().await?;
-        if self.dry_run {
+        if self.how.dry_run {
             return self.say_only(&metadata.map().await?);
         }
         self.ask(&metadata.map().await?)?;
         let (pool, inode) = mark(&metadata, pool_name, name).await?;
-        if !self.no_wait {
+        if !self.how.no_wait {
             wait_until_removed(&metadata, pool, inode).await?;
         }
-        let removal = Removal { pool: pool_name.into(), image: name.into(), inode, done: !self.no_wait };
+        let removal = Removal { pool: pool_name.into(), image: name.into(), inode, done: !self.how.no_wait };
         self.connection.output().print(&removal, |removal| {
             let Removal { pool, image, inode, done } = removal;
             let what = if *done { "removed" } else { "removal goes on by itself:" };
@@ -277,7 +271,7 @@ impl Remove {
             return Ok(());
         }
         let size = size::human(image.size_bytes);
-        self.confirm.ask(&format!("image '{}' of {size} would be removed for good", self.name), &self.name)
+        self.how.confirm.ask(&format!("image '{}' of {size} would be removed for good", self.name), &self.name)
     }
 
     fn say_only(&self, map: &ClusterMap) -> Result<()> {

@@ -5,7 +5,7 @@
 //! off, and OSDs drop what they still hold of it, at once or when they come back.
 
 use super::{Connection, read};
-use crate::admin::confirm::Confirm;
+use crate::admin::confirm::Removing;
 use crate::admin::status::Statistics;
 use crate::admin::{ATTEMPTS, Watch, image, pool_named};
 use crate::metadata::Metadata;
@@ -29,14 +29,8 @@ pub struct Remove {
     /// which groups are lost for good.
     #[arg(long)]
     at_once: bool,
-    /// Only say what would be removed.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not wait for the end; the rest goes on without this command.
-    #[arg(long)]
-    no_wait: bool,
     #[command(flatten)]
-    confirm: Confirm,
+    how: Removing,
     #[command(flatten)]
     connection: Connection,
 }
@@ -67,7 +61,7 @@ impl Remove {
         let map = metadata.map().await?;
         let mut report = self.report(&metadata, &map).await?;
         let id = report.id;
-        if self.dry_run {
+        if self.how.dry_run {
             return self.connection.output().print(&report, |report| format!("{} would be removed", report.what()));
         }
         // A removal that was begun is gone on with.
@@ -79,10 +73,10 @@ impl Remove {
                 report.images
             );
         }
-        self.confirm.ask(&format!("{} would be removed for good", report.what()), &self.name)?;
+        self.how.confirm.ask(&format!("{} would be removed for good", report.what()), &self.name)?;
         self.mark(&metadata, id).await?;
         self.remove_images(&metadata, id).await?;
-        if !self.no_wait {
+        if !self.how.no_wait {
             wait(&metadata, id).await?;
             report.done = true;
         }
