@@ -137,6 +137,7 @@ scenarios! {
     operators_at_work = "../scenarios/operators_at_work.rs",
     removed_pool = "../scenarios/removed_pool.rs",
     flapping = "../scenarios/flapping.rs",
+    silent_host = "../scenarios/silent_host.rs",
 }
 
 fn ms(n: u64) -> Duration {

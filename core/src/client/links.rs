@@ -8,7 +8,8 @@
 //!
 //! The number of failures in a row is forgotten only when an answer arrives, so a node that accepts and drops
 //! connections is not hammered. A node that owes answers and sends nothing at all for a while is dropped, too: only so
-//! a connection is noticed whose other end is gone without a trace.
+//! a connection is noticed whose other end is gone without a trace. Long before that it is *in doubt*: nothing is done to
+//! it, but whether the map has changed is asked for.
 
 use super::backoff::Backoff;
 use crate::id::{LinkId, OsdId};
@@ -23,6 +24,9 @@ const RECONNECT: Backoff = Backoff { base: Duration::millis(20), cap: Duration::
 const SILENCE: Duration = Duration::secs(4);
 /// Doublings of [`SILENCE`]: 64 s at most, as long as the longest stall of a disk that is not given up.
 const SILENCE_DOUBLINGS: u32 = 4;
+/// Whoever owes an answer for so long is in doubt: far more than a healthy operation takes, and far less than the cluster
+/// takes to give the groups of an OSD that died to others.
+pub(super) const DOUBT: Duration = Duration::millis(300);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -39,7 +43,7 @@ struct OsdLink {
     failures: u32,
     /// Tries without an answer on the present connection.
     owed: u64,
-    /// When something was last heard, or when it began to owe.
+    /// When something was last heard, or when it began to owe an answer, or a connection.
     heard: Time,
     watched: bool,
     silences: u32,
@@ -48,6 +52,15 @@ struct OsdLink {
 impl OsdLink {
     fn limit(&self) -> Duration {
         Duration(SILENCE.0 << self.silences.min(SILENCE_DOUBLINGS))
+    }
+
+    /// Whether requests depend on hearing from it.
+    fn is_awaited(&self) -> bool {
+        match self.state {
+            State::Up(_) => self.owed > 0,
+            State::Connecting => true,
+            State::Idle | State::BackOff(_) => false,
+        }
     }
 }
 
@@ -98,7 +111,7 @@ impl OsdLinks {
         };
         let entry = self.osds.entry(osd).or_insert_with(fresh);
         if entry.state == State::Idle {
-            entry.state = State::Connecting;
+            (entry.state, entry.heard) = (State::Connecting, env.now);
             entry.address = address.to_string();
             env.out.push(Effect::Connect { target: PeerName::Osd(osd), address: address.to_string() });
         }
@@ -209,6 +222,11 @@ impl OsdLinks {
         entry.silences += 1;
         env.out.push(Effect::Close(link));
         Due::Lost(link)
+    }
+
+    /// When somebody who is awaited comes into doubt, or came.
+    pub fn doubt_at(&self) -> Option<Time> {
+        self.osds.values().filter(|entry| entry.is_awaited()).map(|entry| entry.heard + DOUBT).min()
     }
 
     /// Whether the outcome of an attempt to connect is awaited.

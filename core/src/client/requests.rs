@@ -8,7 +8,7 @@
 
 use super::api::OpError;
 use super::groups::{Gate, Group, Groups};
-use super::links::{Due, OsdLinks};
+use super::links::{DOUBT, Due, OsdLinks};
 use super::lookups::Lookups;
 use super::map::ClientMap;
 use super::numbers::{READ_FLAG, Unanswered, reader};
@@ -16,7 +16,7 @@ use super::ops::Op;
 use super::order::Order;
 use super::part::{Action, Owner, Part, PartAnswer, State, Step};
 use super::replay::Replays;
-use super::seeds::{Asked, Seeds};
+use super::seeds::{Asked, Seeds, Wanted};
 use super::unsynced::{Entry, Unsynced};
 use crate::id::{Epoch, LinkId, ObjectId, OsdId, PgId, RequestId, Session};
 use crate::io::{Env, Input, LinkEvent, PeerId, PeerName};
@@ -36,6 +36,8 @@ enum Timer {
     Connect(OsdId),
     /// An OSD may be silent.
     Silence(OsdId),
+    /// Somebody may be in doubt.
+    Doubt,
     /// The next seed may be connected to.
     Seed,
     /// News may still be wanted.
@@ -95,6 +97,8 @@ pub(super) struct Requests {
     /// Parts in queues of groups.
     waiting: usize,
     deadlines: Deadlines<Timer>,
+    /// [`Timer::Doubt`] is armed.
+    is_watchful: bool,
     released: Vec<Key<Part>>,
     pub(super) unsynced: Unsynced,
     pub(super) replays: Replays,
@@ -122,6 +126,7 @@ impl Requests {
             last_number: 0,
             waiting: 0,
             deadlines: Deadlines::default(),
+            is_watchful: false,
             released: Vec::new(),
             unsynced: Unsynced::default(),
             replays: Replays::default(),
@@ -138,7 +143,9 @@ impl Requests {
 
     /// Connects.
     pub fn start(&mut self, env: &mut Env<'_>) {
-        self.seeds.connect(env, &self.map);
+        if let Some(at) = self.seeds.connect(env, &self.map) {
+            self.deadlines.arm(at, Timer::Seed);
+        }
     }
 
     /// Looks an image up; the answer comes by [`Requests::next_lookup`].
@@ -255,7 +262,15 @@ impl Requests {
             return Some((link, epoch));
         }
         self.links.want(env, osd, address);
+        self.watch(env);
         None
+    }
+
+    /// Looks after a while whether what is asked for now was answered. One timer is enough for all that is under way.
+    fn watch(&mut self, env: &Env<'_>) {
+        if !std::mem::replace(&mut self.is_watchful, true) {
+            self.deadlines.arm(env.now + DOUBT, Timer::Doubt);
+        }
     }
 
     fn send(&mut self, env: &mut Env<'_>, key: Key<Part>, link: LinkId, epoch: Epoch) {
@@ -276,6 +291,7 @@ impl Requests {
         if let Some((osd, at)) = self.links.sent(env.now, link) {
             self.deadlines.arm(at, Timer::Silence(osd));
         }
+        self.watch(env);
     }
 
     /// Sends what waits for a group, `most` of it; gives how many were sent.
@@ -675,7 +691,7 @@ impl Requests {
             Input::Message { .. } => self.stats.stale_replies += 1,
             Input::Link(event) => self.on_link(env, event),
             // The first one starts the client.
-            Input::Tick => self.seeds.connect(env, &self.map),
+            Input::Tick => self.start(env),
             Input::Io { .. } | Input::Meta(_) => panic!("a client asks for no I/O and no metadata"),
         }
         while let Some(timer) = self.deadlines.pop_due(env.now) {
@@ -697,9 +713,10 @@ impl Requests {
                 }
             }
             Timer::Silence(osd) => self.on_silence_timer(env, osd),
+            Timer::Doubt => self.on_doubt_timer(env),
             Timer::Seed => {
-                if self.seeds.on_pause_over(env.now) {
-                    self.seeds.connect(env, &self.map);
+                if let Some(at) = self.seeds.on_timer(env, &self.map) {
+                    self.deadlines.arm(at, Timer::Seed);
                 }
             }
             Timer::Ask => self.on_ask_timer(env),
@@ -723,8 +740,30 @@ impl Requests {
         }
     }
 
+    /// Whoever is in doubt may have been replaced: whether the news of that would come is found out by asking for it.
+    fn on_doubt_timer(&mut self, env: &mut Env<'_>) {
+        self.is_watchful = false;
+        let Some(at) = self.links.doubt_at() else { return };
+        if at > env.now {
+            self.is_watchful = true;
+            return self.deadlines.arm(at, Timer::Doubt);
+        }
+        self.watch(env);
+        self.want_news(env);
+    }
+
+    fn wanted(&self, now: Time) -> Wanted {
+        if self.waiting > 0 || !self.lookups.is_empty() {
+            Wanted::Needed
+        } else if self.links.doubt_at().is_some_and(|at| at <= now) {
+            Wanted::InDoubt
+        } else {
+            Wanted::No
+        }
+    }
+
     fn on_ask_timer(&mut self, env: &mut Env<'_>) {
-        let wanted = self.waiting > 0 || !self.lookups.is_empty();
+        let wanted = self.wanted(env.now);
         match self.seeds.on_ask(env, wanted, self.map.revision()) {
             Asked::Nothing => {}
             Asked::Again(at) => self.deadlines.arm(at, Timer::Ask),

@@ -1,8 +1,10 @@
 //! The connection over which the map comes.
 //!
 //! One node at a time is subscribed to. It pushes changes by itself; while requests wait for news it is asked as well,
-//! and if that does not help, the next node is tried: it may know more, or the present one may be cut off. Candidates
-//! are the configured addresses and then those of all OSDs in the map.
+//! and if that does not help, the next node is tried: it may know more, or the present one may be cut off. It is asked,
+//! too, while somebody else owes an answer for suspiciously long: if that one's host is gone, this node may be gone with
+//! it, and the news that somebody else serves would never come. Candidates are the configured addresses and then those of
+//! all OSDs in the map; one at the address of a node that was silent is passed over if there is another.
 
 use super::backoff::Backoff;
 use super::map::ClientMap;
@@ -17,11 +19,30 @@ const RECONNECT: Backoff = Backoff { base: Duration::millis(10), cap: Duration::
 const ASK: Backoff = Backoff { base: Duration::millis(250), cap: Duration::secs(2) };
 /// Fruitless questions after which another node is tried.
 const ASKS_PER_NODE: u32 = 3;
+/// Questions in a row that were not answered by anything, after which another node is tried.
+const UNHEARD: u32 = 2;
+/// A candidate to which no connection comes about within this time is left; doubles with each failure, since it may be
+/// the network that is slow.
+const PATIENCE: Duration = Duration::millis(500);
+/// Doublings of [`PATIENCE`]: 4 s at most, as long as runtimes try.
+const PATIENCE_DOUBLINGS: u32 = 3;
+
+/// Why news is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    /// It is not.
+    No,
+    /// Somebody owes an answer; it may be on its way.
+    InDoubt,
+    /// Nothing goes on without.
+    Needed,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Idle,
-    Connecting(u32),
+    /// To this candidate, until this time.
+    Connecting(u32, Time),
     Up(LinkId),
     BackOff(Time),
 }
@@ -41,14 +62,28 @@ pub(super) struct Seeds {
     unheard: u32,
     /// Ask for everything: a pool may have gone.
     everything: bool,
+    /// Of the present candidate.
+    address: String,
+    /// Where the last one was that was left because it was silent.
+    silent_host: Option<String>,
 }
 
 impl Seeds {
     /// With the configured addresses.
     pub fn new(addresses: Vec<String>) -> Self {
         assert!(!addresses.is_empty(), "a client needs the address of at least one node");
-        let state = State::Idle;
-        Seeds { addresses, next: 0, state, failures: 0, ask_at: None, asks: 0, unheard: 0, everything: false }
+        Seeds {
+            addresses,
+            next: 0,
+            state: State::Idle,
+            failures: 0,
+            ask_at: None,
+            asks: 0,
+            unheard: 0,
+            everything: false,
+            address: String::new(),
+            silent_host: None,
+        }
     }
 
     /// Whether this connection carries the map.
@@ -60,23 +95,40 @@ impl Seeds {
     pub fn up(&self) -> Option<LinkId> {
         match self.state {
             State::Up(link) => Some(link),
-            State::Idle | State::Connecting(_) | State::BackOff(_) => None,
+            State::Idle | State::Connecting(..) | State::BackOff(_) => None,
         }
     }
 
-    /// Connects to the next candidate, unless a connection is up or on its way.
-    pub fn connect(&mut self, env: &mut Env<'_>, map: &ClientMap) {
+    /// Connects to the next candidate, unless a connection is up or on its way. Gives the time at which to look after it.
+    pub fn connect(&mut self, env: &mut Env<'_>, map: &ClientMap) -> Option<Time> {
         if self.state != State::Idle {
-            return;
+            return None;
         }
+        self.address = self.choose(map);
+        let until = env.now + Duration(PATIENCE.0 << self.failures.min(PATIENCE_DOUBLINGS));
+        self.state = State::Connecting(self.next, until);
+        env.out.push(Effect::Connect { target: PeerName::Seed(self.next), address: self.address.clone() });
+        Some(until)
+    }
+
+    /// The address of the next candidate that is not where the silent one is; of the next, if there is none.
+    fn choose(&mut self, map: &ClientMap) -> String {
         let candidates = self.addresses.len() + map.addresses();
-        let index = self.next as usize % candidates;
-        let address = match self.addresses.get(index) {
-            Some(address) => address.as_str(),
+        for _ in 0..candidates {
+            let address = self.candidate(map, self.next as usize % candidates);
+            if self.silent_host.as_deref() != Some(host(address)) {
+                return address.to_string();
+            }
+            self.next = self.next.wrapping_add(1);
+        }
+        self.candidate(map, self.next as usize % candidates).to_string()
+    }
+
+    fn candidate<'a>(&'a self, map: &'a ClientMap, index: usize) -> &'a str {
+        match self.addresses.get(index) {
+            Some(address) => address,
             None => map.nth_address(index - self.addresses.len()).expect("below the number of addresses"),
-        };
-        self.state = State::Connecting(self.next);
-        env.out.push(Effect::Connect { target: PeerName::Seed(self.next), address: address.to_string() });
+        }
     }
 
     /// A connection that we opened is up. False: it is not wanted any more and was closed.
@@ -84,7 +136,7 @@ impl Seeds {
     /// The whole map is asked for: revisions of two servers do not compare (each may have told changes above the one
     /// that it names), so what another server told may be undone here without being listed as a change.
     pub fn on_up(&mut self, env: &mut Env<'_>, number: u32, link: LinkId) -> bool {
-        if self.state != State::Connecting(number) {
+        if !self.is_connecting(number) {
             env.out.push(Effect::Close(link));
             return false;
         }
@@ -98,9 +150,19 @@ impl Seeds {
     pub fn on_lost(&mut self, env: &mut Env<'_>, which: Result<LinkId, u32>) -> Option<Time> {
         let ours = match which {
             Ok(link) => self.is(link),
-            Err(number) => self.state == State::Connecting(number),
+            Err(number) => self.is_connecting(number),
         };
         ours.then(|| self.back_off(env))
+    }
+
+    fn is_connecting(&self, number: u32) -> bool {
+        matches!(self.state, State::Connecting(wanted, _) if wanted == number)
+    }
+
+    /// The present candidate says nothing: on to the next. Gives the time of that.
+    fn leave(&mut self, env: &mut Env<'_>) -> Time {
+        self.silent_host = Some(host(&self.address).to_string());
+        self.back_off(env)
     }
 
     fn back_off(&mut self, env: &mut Env<'_>) -> Time {
@@ -111,18 +173,22 @@ impl Seeds {
         until
     }
 
-    /// The end of a pause: whether to connect now.
-    pub fn on_pause_over(&mut self, now: Time) -> bool {
-        let over = matches!(self.state, State::BackOff(until) if until <= now);
-        if over {
-            self.state = State::Idle;
+    /// A pause may be over, or patience. Gives the time at which to look again.
+    pub fn on_timer(&mut self, env: &mut Env<'_>, map: &ClientMap) -> Option<Time> {
+        match self.state {
+            State::BackOff(until) if until <= env.now => {
+                self.state = State::Idle;
+                self.connect(env, map)
+            }
+            State::Connecting(_, until) if until <= env.now => Some(self.leave(env)),
+            _ => None,
         }
-        over
     }
 
     /// The node said something; `news`: that changed the map.
     pub fn heard(&mut self, news: bool) {
         (self.failures, self.unheard) = (0, 0);
+        self.silent_host = None;
         if news {
             self.asks = 0;
         }
@@ -157,21 +223,20 @@ impl Seeds {
     }
 
     /// Time to look whether news is still wanted. Gives the time of the next look, or that of the next connection.
-    pub fn on_ask(&mut self, env: &mut Env<'_>, wanted: bool, have: Revision) -> Asked {
+    pub fn on_ask(&mut self, env: &mut Env<'_>, wanted: Wanted, have: Revision) -> Asked {
         if self.ask_at.is_none_or(|at| at > env.now) {
             return Asked::Nothing;
         }
         self.ask_at = None;
-        if !wanted {
+        if wanted == Wanted::No {
             self.asks = 0;
             return Asked::Nothing;
         }
-        let fruitless = self.asks > 0 && self.asks.is_multiple_of(ASKS_PER_NODE);
         if let State::Up(link) = self.state
-            && (fruitless || self.unheard > 1)
+            && self.is_no_help(wanted)
         {
             env.out.push(Effect::Close(link));
-            let until = self.back_off(env);
+            let until = if self.unheard >= UNHEARD { self.leave(env) } else { self.back_off(env) };
             self.ask_at = Some(env.now + ASK.pause(env.rng, self.asks));
             self.asks = self.asks.saturating_add(1);
             return Asked::Moved(until, self.ask_at.expect("set above"));
@@ -179,6 +244,17 @@ impl Seeds {
         self.ask(env, have);
         Asked::Again(self.ask_at.expect("set by ask"))
     }
+
+    /// Whether to try another node: this one is silent, or what it says does not bring on what depends on news.
+    fn is_no_help(&self, wanted: Wanted) -> bool {
+        let fruitless = self.asks > 0 && self.asks.is_multiple_of(ASKS_PER_NODE);
+        self.unheard >= UNHEARD || (fruitless && wanted == Wanted::Needed)
+    }
+}
+
+/// An address without its port.
+fn host(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
 /// What came of a look.

@@ -72,6 +72,8 @@ pub struct MapServer {
     stamps: BTreeMap<Item, Stamp>,
     by_sequence: BTreeSet<(u64, Item)>,
     sequence: u64,
+    /// No item changed after this revision.
+    newest: u64,
     /// The last change that can only be told by sending everything: a pool went away.
     removal: u64,
     /// Deletions before this revision are unknown.
@@ -199,6 +201,7 @@ impl MapServer {
 
     fn note(&mut self, item: Item, revision: u64) {
         let stamp = Stamp { sequence: self.sequence, revision };
+        self.newest = self.newest.max(revision);
         if let Some(old) = self.stamps.insert(item, stamp) {
             self.by_sequence.remove(&(old.sequence, item));
         }
@@ -234,6 +237,8 @@ impl MapServer {
         let first = self.first_revision.unwrap_or_default();
         match has {
             Has::Asked(have) if have < first || have.0 == 0 => send_full(env, map, link),
+            // Most who ask have all there is.
+            Has::Asked(have) if have.0 >= self.newest => send_items(env, map, link, std::iter::empty(), true),
             Has::Asked(have) => {
                 let newer = self.stamps.iter().filter(|(_, stamp)| stamp.revision > have.0).map(|(item, _)| *item);
                 send_items(env, map, link, newer, true);

@@ -231,6 +231,48 @@ fn a_silent_primary_is_left_for_the_new_one() {
 }
 
 #[test]
+fn news_of_a_silent_primary_come_from_elsewhere_if_the_server_of_the_map_is_silent_too() {
+    for seed in 0..20 {
+        let mut world = World::new(seed);
+        let image = opened(&mut world);
+        for object in 0..4 {
+            let op = write(&mut world, object * u64::from(OBJECT), &[1; 512]);
+            assert_eq!(done(&mut world, image, op), Ok(Outcome::Done));
+        }
+        let before = world.now;
+        world.silence(OsdId(0));
+        for object in 0..4 {
+            let op = write(&mut world, object * u64::from(OBJECT), &[2; 512]);
+            begin(&mut world, image, op);
+        }
+        world.run(Duration::secs(1));
+        assert!(world.client.pending() > 0, "no object is in the silent OSD's group");
+        for place in 0..3 {
+            world.set_primary(place, Some(OsdId(1)));
+        }
+        world.run(LONG);
+        let took = world.now.since(before);
+        assert!(took < Duration::millis(1500), "seed {seed}: {took:?}");
+        assert_eq!(world.client.stats().links_lost, 0, "seed {seed}: a request was dropped");
+    }
+}
+
+#[test]
+fn a_slow_primary_costs_a_few_questions_and_no_connection() {
+    let mut world = World::new(12);
+    let image = opened(&mut world);
+    let op = write(&mut world, 0, &[1; 512]);
+    assert_eq!(done(&mut world, image, op), Ok(Outcome::Done));
+    world.silence_osds();
+    let op = write(&mut world, 0, &[2; 512]);
+    begin(&mut world, image, op);
+    let asked = world.questions;
+    world.run(Duration::millis(3900));
+    assert!((1..=8).contains(&(world.questions - asked)), "{} questions", world.questions - asked);
+    assert_eq!((world.client.pending(), world.client.stats().links_lost), (1, 0));
+}
+
+#[test]
 fn a_primary_that_the_map_names_anew_is_tried_at_once() {
     let mut world = World::new(11);
     let image = opened(&mut world);

@@ -104,6 +104,8 @@ pub struct World {
     pub pgs: Vec<PgInfo>,
     pub revision: u64,
     pub requests: u64,
+    /// How often the map was asked for.
+    pub questions: u64,
     /// Writes that came again although they were included.
     pub replays_spared: u64,
     /// Groups that answer `Again`.
@@ -115,7 +117,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        let seeds = vec!["seed:1".to_string(), "seed:2".to_string()];
+        let seeds = vec!["seed1:1".to_string(), "seed2:1".to_string()];
         let pg = |number| PgId { pool: POOL, number: PgNumber(number) };
         let pgs = (0..GROUPS).map(|n| PgInfo { pg: pg(n), epoch: Epoch(1), primary: Some(OsdId(n % OSDS)) });
         let image =
@@ -142,6 +144,7 @@ impl World {
             pgs: pgs.collect(),
             revision: 1,
             requests: 0,
+            questions: 0,
             replays_spared: 0,
             inactive: false,
             refuse_all: None,
@@ -296,6 +299,17 @@ impl World {
         self.input(Input::Link(LinkEvent::Down { link: id }));
     }
 
+    /// A host stops: nothing comes from this OSD any more, nor from whoever serves the map.
+    pub fn silence(&mut self, osd: OsdId) {
+        let gone = |link: &Link| link.osd.is_none_or(|other| other == osd);
+        self.links.values_mut().filter(|link| gone(link)).for_each(|link| link.silent = true);
+    }
+
+    /// All OSDs that are connected stop; the server of the map goes on.
+    pub fn silence_osds(&mut self) {
+        self.links.values_mut().filter(|link| link.osd.is_some()).for_each(|link| link.silent = true);
+    }
+
     pub fn drop_all_links(&mut self) {
         while let Some(id) = self.any_link(|link| link.client_end) {
             self.drop_link(id);
@@ -414,6 +428,7 @@ impl World {
             }
             (Message::Map(MapMessage::Subscribe { have }), None) => {
                 link.subscribed = true;
+                self.questions += 1;
                 Message::Map(MapMessage::Update(self.update(have == Revision(0))))
             }
             (Message::Map(MapMessage::FindImage { token, name, .. }), None) => {
