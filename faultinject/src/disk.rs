@@ -17,6 +17,7 @@ use ashlar_core::buf::{Buf, BufPool, UNIT, UNIT_USIZE};
 use ashlar_core::io::{DiskDone, DiskError, DiskOp};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::{Duration, Time};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a sector.
@@ -28,7 +29,7 @@ const KEPT_BYTES: usize = 2 * UNIT_USIZE;
 const AFTER_STALL: Duration = Duration::micros(10);
 
 /// How long a request takes: `base` to twice `base`, now and then up to `tail`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     /// Shortest.
     pub base: Duration,
@@ -70,7 +71,8 @@ pub struct DiskModel {
 }
 
 /// How often requests fail or hang; parts of a million.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DiskFaults {
     /// Reads that answer an error.
     pub read_error_ppm: u64,
@@ -86,6 +88,25 @@ pub struct DiskFaults {
     pub misdirected_write_ppm: u64,
     /// Lost and misdirected are only writes from this byte on, and they go to places from it on.
     pub from_byte: u64,
+}
+
+impl DiskFaults {
+    /// Where a write to a device of so many bytes really goes; `None`: nowhere.
+    pub fn real_place(&self, size_bytes: u64, offset: u64, len: u32, rng: &mut Rng) -> Option<u64> {
+        let DiskFaults { lost_write_ppm, misdirected_write_ppm, from_byte, .. } = *self;
+        if offset < from_byte || lost_write_ppm + misdirected_write_ppm == 0 {
+            return Some(offset);
+        }
+        let fate = rng.below(1_000_000);
+        if fate < lost_write_ppm {
+            return None;
+        }
+        if fate >= lost_write_ppm + misdirected_write_ppm {
+            return Some(offset);
+        }
+        let places = (size_bytes - from_byte) / u64::from(len.max(1));
+        Some(from_byte + rng.below(places.max(1)) * u64::from(len))
+    }
 }
 
 /// How the device comes out of a power loss.
@@ -400,7 +421,7 @@ impl SimDisk {
         rng: &mut Rng,
         bufs: &mut BufPool,
     ) -> Result<(), DiskError> {
-        let place = self.real_place(offset, data.len(), rng);
+        let place = self.faults.real_place(self.model.size_bytes, offset, data.len(), rng);
         let met = place.is_some_and(|place| self.is_being_read((place, u64::from(data.len()))));
         let states = place.map(|place| self.page_states(place, data, bufs)).unwrap_or_default();
         for (page, state) in states {
@@ -417,23 +438,6 @@ impl SimDisk {
         self.counters.writes += 1;
         self.counters.written_bytes += u64::from(data.len());
         Ok(())
-    }
-
-    /// Where a write really goes; `None`: nowhere.
-    fn real_place(&self, offset: u64, len: u32, rng: &mut Rng) -> Option<u64> {
-        let DiskFaults { lost_write_ppm, misdirected_write_ppm, from_byte, .. } = self.faults;
-        if offset < from_byte || lost_write_ppm + misdirected_write_ppm == 0 {
-            return Some(offset);
-        }
-        let fate = rng.below(1_000_000);
-        if fate < lost_write_ppm {
-            return None;
-        }
-        if fate >= lost_write_ppm + misdirected_write_ppm {
-            return Some(offset);
-        }
-        let places = (self.model.size_bytes - from_byte) / u64::from(len.max(1));
-        Some(from_byte + rng.below(places.max(1)) * u64::from(len))
     }
 
     /// What each page becomes by a write.

@@ -10,6 +10,7 @@ use crate::cluster::{Cluster, free_port, is_alive};
 use crate::command::run;
 use crate::command_line::usual_mix;
 use crate::nbd::Nbd;
+use crate::platters::Under;
 use crate::registers::{BLOCK_BYTES, Registers};
 use crate::scratch::Scratch;
 use crate::soak::{self, Plan};
@@ -38,15 +39,25 @@ pub struct Scale {
     pub pause_s: u64,
     /// Power cycles.
     pub cycles: u32,
+    /// How long everything breaks, on each of four pools.
+    pub mix_s: u64,
 }
 
 impl Scale {
     /// For every change: a minute or two in all.
     pub const SHORT: Scale =
-        Scale { pool: POOLS[0], image_mib: 96, fio_s: 4, kills: 2, kill_period_s: 5, pause_s: 3, cycles: 2 };
+        Scale { pool: POOLS[0], image_mib: 96, fio_s: 4, kills: 2, kill_period_s: 5, pause_s: 3, cycles: 2, mix_s: 45 };
     /// For a torture run.
-    pub const LONG: Scale =
-        Scale { pool: POOLS[0], image_mib: 1024, fio_s: 60, kills: 6, kill_period_s: 10, pause_s: 8, cycles: 8 };
+    pub const LONG: Scale = Scale {
+        pool: POOLS[0],
+        image_mib: 1024,
+        fio_s: 60,
+        kills: 6,
+        kill_period_s: 10,
+        pause_s: 8,
+        cycles: 8,
+        mix_s: 300,
+    };
 }
 
 /// A case: its name, what it shows, how to run it.
@@ -122,16 +133,30 @@ pub const ALL: &[Case] = &[
     },
 ];
 
-/// Twice as long as fio runs elsewhere, and of two promises.
+/// Pools of the mix, and what they promise: two clusters at a time.
+const MIXED: [[(&str, &str); 2]; 2] =
+    [[("replicated:3", "all"), ("replicated:3", "none")], [("ec:2+1", "all"), ("ec:4+2", "all")]];
+
 fn mix(scale: Scale) -> Result<String> {
     let mut seen = Vec::new();
-    for immediate_commit in ["all", "none"] {
-        let plan = Plan::new(scale.pool, immediate_commit, usual_mix(false), scale.fio_s * 2);
-        let told = soak::run(&plan, &Scratch::new("mix")?)?;
-        ensure!(told.is_clean(), "seed {}: {}", plan.seed, told.complaints().join("\n"));
-        seen.push(format!("immediate_commit {immediate_commit}: {told}"));
+    for pair in MIXED {
+        let outcomes = std::thread::scope(|scope| {
+            let runs = pair.map(|(pool, promise)| scope.spawn(move || mix_on(pool, promise, scale.mix_s)));
+            runs.map(|run| run.join().expect("a run does not panic"))
+        });
+        for outcome in outcomes {
+            seen.push(outcome?);
+        }
     }
     Ok(seen.join("; "))
+}
+
+fn mix_on(pool: &str, immediate_commit: &'static str, seconds: u64) -> Result<String> {
+    let plan = Plan::new(pool, immediate_commit, usual_mix(Under::Files), seconds);
+    let told = soak::run(&plan, &Scratch::new("mix")?).with_context(|| format!("{pool} {immediate_commit}"))?;
+    let words = format!("{pool}, immediate_commit {immediate_commit}, seed {}", plan.seed);
+    ensure!(told.is_clean(), "{words}: {}", told.complaints().join("\n"));
+    Ok(format!("{words}: {told}"))
 }
 
 /// Patience for programs that copy or check a whole image.

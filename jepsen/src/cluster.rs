@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Once, mpsc};
+use std::sync::{Mutex, Once, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// From the start of the binary to a served image: a loaded machine takes its time.
@@ -27,18 +27,45 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ASHLAR_BIN") {
         return Ok(path.into());
     }
-    let own = std::env::current_exe()?;
-    let folders = own.ancestors().find(|folder| folder.ends_with("debug") || folder.ends_with("release"));
-    let folder = folders.context("this program is not in a target folder; name the binary under test in ASHLAR_BIN")?;
-    BUILD.call_once(|| build(folder.ends_with("release")));
-    Ok(folder.join("ashlar"))
+    let folder = folder_of_builds()?;
+    let mut built = Ok(());
+    BUILD.call_once(|| built = build(&[]));
+    built.map(|()| folder.join("ashlar"))
 }
 
-fn build(release: bool) {
+/// The binary with a feature for tests of tests (`planted`, `faults`): of the environment (`ASHLAR_PLANTED_BIN`,
+/// `ASHLAR_FAULTS_BIN`), or our own build profile's, made if need be.
+pub fn built_with(feature: &str) -> Result<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = std::env::var_os(format!("ASHLAR_{}_BIN", feature.to_uppercase())) {
+        return Ok(path.into());
+    }
+    let folder = folder_of_builds()?;
+    let special = folder.join(format!("ashlar-{feature}"));
+    build(&["--features", feature])?;
+    // Who runs the old one keeps it.
+    let next = special.with_extension("next");
+    std::fs::copy(folder.join("ashlar"), &next)?;
+    std::fs::rename(next, &special)?;
+    // Nobody else shall find such a binary under the usual name.
+    build(&[])?;
+    Ok(special)
+}
+
+fn folder_of_builds() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let mut folders = own.ancestors().filter(|folder| folder.ends_with("debug") || folder.ends_with("release"));
+    let folder = folders.next().map(Path::to_path_buf);
+    folder.context("this program is not in a target folder; name the binary under test in ASHLAR_BIN")
+}
+
+fn build(more: &[&str]) -> Result<()> {
+    let release = folder_of_builds()?.ends_with("release");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "ashlar"]).args(release.then_some("--release"));
-    let status = cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stdin(Stdio::null()).status();
-    assert!(status.is_ok_and(|status| status.success()), "cannot build the binary under test");
+    cargo.args(["build", "--quiet", "-p", "ashlar"]).args(more).args(release.then_some("--release"));
+    let status = cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stdin(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { bail!("cannot build the binary under test ({})", more.join(" ")) }
 }
 
 /// A running cluster.

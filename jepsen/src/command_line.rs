@@ -5,6 +5,7 @@ use crate::fleet::Shape;
 use crate::history::edn;
 use crate::injector::{Injector, Lines};
 use crate::page;
+use crate::platters::Under;
 use crate::scratch::Scratch;
 use crate::soak::{Faults, Plan, Told, run};
 use anyhow::{Context, Result, bail};
@@ -52,9 +53,17 @@ pub struct Soak {
     /// What daemons are connected by; faults of the network need relays or hosts.
     #[arg(long, value_enum, default_value_t = Lines::Relayed)]
     lines: Lines,
-    /// OSDs live on simulated devices, so that disks and power can fail; needs root and /dev/fuse.
+    /// Daemons live on the hosts that this file names: an address a line, and what starts a root shell there that reads its
+    /// script from standard input, as `10.0.0.1 ssh root@10.0.0.1 sh`.
+    #[arg(long, value_name = "FILE", conflicts_with = "lines")]
+    hosts: Option<PathBuf>,
+    /// What OSDs live on: disks and power fail in a layer inside their processes, or on simulated devices; these need root
+    /// and /dev/fuse.
+    #[arg(long, value_enum, default_value_t)]
+    disks: Under,
+    /// Clocks of daemons run too fast or too slow, each in its own way.
     #[arg(long)]
-    devices: bool,
+    clocks: bool,
     /// Draws everything.
     #[arg(long)]
     seed: Option<u64>,
@@ -63,9 +72,9 @@ pub struct Soak {
     out: Option<PathBuf>,
 }
 
-/// All kinds at their usual rates, with devices of ours or without.
-pub fn usual_mix(devices: bool) -> FaultMix {
-    mix(&Injector::kinds(Lines::Relayed, devices), None)
+/// All kinds at their usual rates.
+pub fn usual_mix(under: Under) -> FaultMix {
+    mix(&Injector::kinds(Lines::Relayed, under), None)
 }
 
 /// Real processes take longer to recover than a simulated run lasts: their faults come more seldom.
@@ -83,14 +92,15 @@ impl Soak {
     pub fn run(&self) -> Result<String> {
         let immediate = if self.immediate_commit == "none" { "none" } else { "all" };
         let mut plan = Plan::new(&self.pool, immediate, self.mix()?, self.seconds);
-        (plan.devices, plan.lines) = (self.devices, self.lines);
+        (plan.under, plan.lines, plan.clocks) = (self.disks, self.lines(), self.clocks);
+        plan.hosts = self.hosts.clone();
         plan.seed = self.seed.unwrap_or(plan.seed);
         if let Some(path) = &self.plan {
             plan.faults = Faults::Plan(read_plan(path)?);
         }
         let told = run(&plan, &Scratch::new("soak")?)?;
         if let Some(folder) = &self.out {
-            write_results(folder, &plan.shape, &told)?;
+            write_results(folder, &plan.shape, &told, true)?;
         }
         if told.is_clean() {
             return Ok(format!("clean: {told}"));
@@ -98,8 +108,12 @@ impl Soak {
         bail!("BROKEN: {told}\n{}", told.complaints().join("\n"))
     }
 
+    fn lines(&self) -> Lines {
+        if self.hosts.is_some() { Lines::Hosts } else { self.lines }
+    }
+
     fn mix(&self) -> Result<FaultMix> {
-        let kinds = Injector::kinds(self.lines, self.devices);
+        let kinds = Injector::kinds(self.lines(), self.disks);
         if self.faults.is_empty() {
             return Ok(mix(&kinds, self.mean_ms));
         }
@@ -124,10 +138,12 @@ fn read_plan(path: &Path) -> Result<FaultPlan> {
     serde_json::from_value(plan.clone()).with_context(|| format!("{} has no list of faults", path.display()))
 }
 
-/// Puts a run's results into a folder.
-pub fn write_results(folder: &Path, shape: &Shape, told: &Told) -> Result<()> {
+/// Puts a run's results into a folder; its history, too, which is large.
+pub fn write_results(folder: &Path, shape: &Shape, told: &Told, history: bool) -> Result<()> {
     std::fs::create_dir_all(folder)?;
-    std::fs::write(folder.join("history.edn"), edn::export(&told.log))?;
+    if history {
+        std::fs::write(folder.join("history.edn"), edn::export(&told.log))?;
+    }
     std::fs::write(folder.join("faults.json"), serde_json::to_string_pretty(&told.faults)? + "\n")?;
     std::fs::write(folder.join("page.html"), page::page(shape, told))?;
     Ok(())

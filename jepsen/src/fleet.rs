@@ -8,19 +8,20 @@
 //! Owns: processes, their order at the start, their logs. Does not own: whom a fault hits ([`crate::nemesis`]), devices,
 //! relays. Invariant: no process outlives this, however a run ends.
 
-use crate::cluster::{binary, free_port, is_alive, signal, tail};
+use crate::cluster::{binary, free_port, is_alive, tail};
 use crate::command;
-use crate::hosts::Hosts;
+use crate::hosts::{Homes, Local, Start};
 use crate::relay::Relays;
 use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail, ensure};
+use ashlar_faultinject::layer::Faults;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// Groups of the pool: enough for every OSD to be primary of some, few enough to peer quickly.
 const GROUPS: &str = "16";
-/// Names whom a process ends with.
-const SUPERVISOR: &str = "ASHLAR_SUPERVISOR";
 
 /// How daemons reach each other.
 #[derive(Clone, Default)]
@@ -41,8 +40,8 @@ pub enum Network {
     Loopback,
     /// The same, through relays.
     Relayed(Arc<Relays>),
-    /// Each has a host of its own.
-    Hosts(Arc<Hosts>),
+    /// They live on hosts.
+    Hosts(Arc<dyn Homes>),
 }
 
 /// What to start.
@@ -64,6 +63,8 @@ pub struct Shape {
     pub binary: Option<PathBuf>,
     /// Variables of the environment of all daemons.
     pub environment: Vec<(String, String)>,
+    /// Whether the binary's disks and clocks can be told to misbehave.
+    pub misbehaves: bool,
 }
 
 impl Shape {
@@ -78,6 +79,7 @@ impl Shape {
             osd_bytes: 1 << 30,
             binary: None,
             environment: Vec::new(),
+            misbehaves: false,
         }
     }
 
@@ -105,12 +107,15 @@ struct Daemon {
     arguments: Vec<String>,
     process: Option<Child>,
     stopped: bool,
+    faults: Faults,
 }
 
 /// The cluster. See the module.
 pub struct Fleet {
     shape: Shape,
     binary: PathBuf,
+    /// The same, where daemons live.
+    program: PathBuf,
     folder: PathBuf,
     meta: String,
     daemons: Mutex<BTreeMap<String, Daemon>>,
@@ -120,11 +125,12 @@ pub struct Fleet {
 impl Fleet {
     /// Starts everything; `devices` are the paths of OSDs that do not live in a file of their own.
     pub fn start(scratch: &Scratch, shape: Shape, devices: &BTreeMap<u32, PathBuf>, network: Network) -> Result<Fleet> {
-        let binary = shape.binary.clone().map_or_else(binary, Ok)?;
-        let folder = scratch.join("fleet");
+        let (binary, folder) = (shape.binary.clone().map_or_else(binary, Ok)?, scratch.join("fleet"));
         std::fs::create_dir_all(&folder)?;
+        let program = network.homes().prepare(&folder, &binary)?;
         let (meta, maps) = (free_port()?, free_port()?);
-        let mut fleet = Fleet { shape, binary, folder, meta: String::new(), daemons: Mutex::default(), network };
+        let mut fleet =
+            Fleet { shape, binary, program, folder, meta: String::new(), daemons: Mutex::default(), network };
         fleet.meta = format!("http://{}", fleet.address("mon", meta)?);
         fleet.launch_all(meta, maps, devices).with_context(|| fleet.logs())?;
         Ok(fleet)
@@ -166,7 +172,7 @@ impl Fleet {
         arguments.extend(["--host".into(), format!("host-{osd}")]);
         if self.shape.immediate_commit == "none" {
             arguments.extend(["--durability".into(), "lazy".into()]);
-        } else if device.is_some() {
+        } else if device.is_some() || self.shape.misbehaves {
             arguments.extend(["--durability".into(), "flush".into()]);
         }
         Ok(arguments)
@@ -174,10 +180,7 @@ impl Fleet {
 
     /// Where a daemon listens.
     fn address(&self, name: &str, port: u16) -> Result<String> {
-        match &self.network {
-            Network::Hosts(hosts) => Ok(format!("{}:{port}", hosts.address(name)?)),
-            _ => Ok(format!("127.0.0.1:{port}")),
-        }
+        Ok(format!("{}:{port}", self.network.homes().address(name)?))
     }
 
     /// Where others find what listens there. `mon-meta` is a second port of `mon`.
@@ -185,14 +188,6 @@ impl Fleet {
         match &self.network {
             Network::Relayed(relays) => Ok(format!("127.0.0.1:{}", relays.add(name, port)?)),
             _ => self.address(name.trim_end_matches("-meta"), port),
-        }
-    }
-
-    /// What starts a program where a daemon lives.
-    fn command(&self, name: &str) -> Command {
-        match &self.network {
-            Network::Hosts(hosts) => hosts.command(name, &self.binary),
-            _ => Command::new(&self.binary),
         }
     }
 
@@ -208,7 +203,8 @@ impl Fleet {
 
     fn add(&self, name: &str, arguments: &[&str]) -> Result<()> {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        self.daemons().insert(name.into(), Daemon { arguments, process: None, stopped: false });
+        self.daemons()
+            .insert(name.into(), Daemon { arguments, process: None, stopped: false, faults: Faults::default() });
         self.run(name)
     }
 
@@ -225,16 +221,14 @@ impl Fleet {
             return Ok(());
         }
         let log = File::options().create(true).append(true).open(self.log(name))?;
-        let child = self
-            .command(name)
-            .args(&daemon.arguments)
-            .envs(self.shape.environment.iter().map(|(name, value)| (name, value)))
-            .env(SUPERVISOR, std::process::id().to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
+        let mut environment = self.shape.environment.clone();
+        if self.shape.misbehaves {
+            environment.push(("ASHLAR_FAULTS".into(), self.faults_of(name).display().to_string()));
+        }
+        // NBD servers live here, wherever the others do.
+        let program = if name.starts_with("nbd") { &self.binary } else { &self.program };
+        let start = Start { program, arguments: &daemon.arguments, environment: &environment };
+        let child = self.network.homes().spawn(name, &start, log).with_context(|| format!("cannot start {name}"))?;
         if let Network::Relayed(relays) = &self.network {
             relays.belongs(i32::try_from(child.id())?, name);
         }
@@ -243,27 +237,61 @@ impl Fleet {
         Ok(())
     }
 
+    fn faults_of(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.faults"))
+    }
+
+    /// Changes how a daemon's disks and clock misbehave, now and after its next start.
+    pub fn misbehave(&self, name: &str, change: impl FnOnce(&mut Faults)) -> Result<()> {
+        if !self.shape.misbehaves {
+            return Ok(());
+        }
+        let mut daemons = self.daemons();
+        let daemon = daemons.get_mut(name).with_context(|| format!("there is no daemon {name}"))?;
+        change(&mut daemon.faults);
+        let (text, place) = (serde_json::to_string(&daemon.faults)?, self.faults_of(name).display().to_string());
+        // Nobody reads a half of it.
+        let script = format!("echo '{text}' > '{place}.next'; mv '{place}.next' '{place}'");
+        self.network.homes().shell(name, &script).map(drop)
+    }
+
+    /// Removes an OSD's file; it does not run.
+    pub fn remove_file(&self, osd: u32) -> Result<()> {
+        let script = format!("rm '{}'", self.file(osd).display());
+        self.network.homes().shell(&format!("osd-{osd}"), &script).map(drop)
+    }
+
     /// SIGKILL.
     pub fn kill(&self, name: &str) {
+        self.send(name, Signal::SIGKILL);
         if let Some(mut child) = self.daemons().get_mut(name).and_then(|daemon| daemon.process.take()) {
-            // It may have ended by itself.
+            // A host that cannot be reached ends it when this is gone.
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// Whoever is gone needs no signal, and a host that is gone gets none.
+    fn send(&self, name: &str, signal: Signal) {
+        if let Some(pid) = self.pid(name)
+            && let Err(error) = self.network.homes().signal(name, pid, signal)
+        {
+            eprintln!("  {name} is not reached by {signal}: {error:#}");
         }
     }
 
     /// SIGKILL to several at one moment.
     pub fn kill_all<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let names: Vec<&str> = names.collect();
-        names.iter().filter_map(|name| self.pid(name)).for_each(|pid| signal(pid, Signal::SIGKILL));
+        std::thread::scope(|scope| {
+            names.iter().for_each(|name| drop(scope.spawn(move || self.send(name, Signal::SIGKILL))));
+        });
         names.iter().for_each(|name| self.kill(name));
     }
 
     /// SIGSTOP, or SIGCONT.
     pub fn stop(&self, name: &str, stop: bool) {
-        if let Some(pid) = self.pid(name) {
-            signal(pid, if stop { Signal::SIGSTOP } else { Signal::SIGCONT });
-        }
+        self.send(name, if stop { Signal::SIGSTOP } else { Signal::SIGCONT });
         if let Some(daemon) = self.daemons().get_mut(name) {
             daemon.stopped = stop;
         }
@@ -306,6 +334,16 @@ impl Fleet {
 
     fn log(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.log"))
+    }
+
+    /// Daemons that panicked: in whatever they are put, they never may.
+    pub fn panics(&self) -> Vec<String> {
+        let said = |name: &String| {
+            let words = self.words(name);
+            let at = words.find("panicked at")?;
+            Some(format!("{name} {}", words[at..].lines().take(2).collect::<Vec<_>>().join(" ")))
+        };
+        self.names("").iter().filter_map(said).collect()
     }
 
     /// All that a daemon wrote.
@@ -358,6 +396,16 @@ impl Fleet {
         let words = self.words(&format!("nbd-{server}"));
         let number = words.rsplit("this is client ").next().and_then(|rest| rest.split_whitespace().next());
         number.context("the server says which client it is")?.parse().context("a number")
+    }
+}
+
+impl Network {
+    /// Where daemons live.
+    pub fn homes(&self) -> &dyn Homes {
+        match self {
+            Network::Hosts(homes) => homes.as_ref(),
+            Network::Loopback | Network::Relayed(_) => &Local,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Daemons on hosts of their own: network namespaces with addresses, on one bridge; cuts are made by their kernels.
+//! Where daemons live: on this machine, on hosts of their own, or on others ([`remote`]). Hosts of their own are network
+//! namespaces with addresses, on one bridge; cuts are made by their kernels.
 //!
 //! ```text
 //!  mon 10.78.N.1 --+-- bridge 10.78.N.254 (this process: administration)
@@ -8,15 +9,25 @@
 //! Owns: the bridge, the namespaces, their rules. Invariant: none is left behind, however a run ends. Needs root, `ip` and
 //! `nft`.
 
+pub mod remote;
+
+use crate::cluster;
 use crate::command::run;
-use anyhow::{Context, Result};
+use crate::scratch::Scratch;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
+/// Names whom a process ends with.
+const SUPERVISOR: &str = "ASHLAR_SUPERVISOR";
+/// What to tell `ip`, line by line, so that nothing is left.
+pub const LEFT: &str = "ip-commands";
 /// Where rules of cuts go.
 const RULES: &str = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; \
                      add chain inet cut out { type filter hook output priority 0; }";
@@ -32,11 +43,108 @@ pub enum Cut {
     Both,
 }
 
+/// Where daemons live, by their names: how they are started, signalled and cut off there.
+pub trait Homes: Send + Sync {
+    /// The address that a daemon listens at.
+    fn address(&self, name: &str) -> Result<&str>;
+
+    /// A folder of this path, and the program in it, are to be where daemons live; the path of the program there.
+    fn prepare(&self, folder: &Path, program: &Path) -> Result<PathBuf>;
+
+    /// Starts a daemon; whoever ends the child ends it, and it ends with this process.
+    fn spawn(&self, name: &str, start: &Start<'_>, log: File) -> Result<Child>;
+
+    /// Sends a signal to a daemon, and to nothing that stands for it here.
+    fn signal(&self, name: &str, child: i32, signal: Signal) -> Result<()>;
+
+    /// Runs a piece of shell where a daemon lives, as root.
+    fn shell(&self, name: &str, script: &str) -> Result<String>;
+
+    /// Whether its packets can be dropped without losing sight of it.
+    fn can_be_cut(&self, name: &str) -> bool;
+
+    /// What one sends does not arrive at the other.
+    fn cut_one_way(&self, from: &str, to: &str) -> Result<()>;
+
+    /// All reach each other.
+    fn heal(&self) -> Result<()>;
+
+    /// Two sides do not reach each other.
+    fn partition(&self, one: &[String], other: &[String]) -> Result<()> {
+        for a in one {
+            for b in other {
+                self.cut_one_way(a, b)?;
+                self.cut_one_way(b, a)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is started.
+pub struct Start<'a> {
+    /// The program, as [`Homes::prepare`] said.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub arguments: &'a [String],
+    /// More of its environment.
+    pub environment: &'a [(String, String)],
+}
+
+impl Start<'_> {
+    fn with(&self, mut command: Command, log: File) -> Result<Child> {
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        command.args(self.arguments).envs(environment).env(SUPERVISOR, std::process::id().to_string());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("cannot start {}", self.program.display()))
+    }
+}
+
+/// This machine.
+pub struct Local;
+
+impl Homes for Local {
+    fn address(&self, _: &str) -> Result<&str> {
+        Ok("127.0.0.1")
+    }
+
+    fn prepare(&self, _: &Path, program: &Path) -> Result<PathBuf> {
+        Ok(program.to_path_buf())
+    }
+
+    fn spawn(&self, _: &str, start: &Start<'_>, log: File) -> Result<Child> {
+        start.with(Command::new(start.program), log)
+    }
+
+    fn signal(&self, _: &str, child: i32, signal: Signal) -> Result<()> {
+        cluster::signal(child, signal);
+        Ok(())
+    }
+
+    fn shell(&self, _: &str, script: &str) -> Result<String> {
+        run("sh", &["-c", script], LIMIT)
+    }
+
+    fn can_be_cut(&self, _: &str) -> bool {
+        false
+    }
+
+    fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
+        bail!("{from} and {to} are on one machine: nothing can be cut between them")
+    }
+
+    fn heal(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Hosts by the names of their daemons.
 pub struct Hosts {
     /// Tells those of this process from those of others.
     mark: u32,
     addresses: BTreeMap<String, String>,
+    /// Says what is there, for whoever has to clear up.
+    scratch: Scratch,
 }
 
 /// Whether this machine can have them.
@@ -50,9 +158,12 @@ impl Hosts {
     /// One for each of these names.
     pub fn new(names: &[String]) -> Result<Hosts> {
         let mark = std::process::id() % 250;
-        let mut hosts = Hosts { mark, addresses: BTreeMap::new() };
+        let mut hosts = Hosts { mark, addresses: BTreeMap::new(), scratch: Scratch::new("hosts")? };
         // What a killed process of the same mark left behind.
         let _ = ip(&format!("link del {}", hosts.bridge()));
+        let ours = names.iter().map(|name| format!("netns del {}\n", hosts.namespace(name)));
+        let ours = ours.chain([format!("link del {}\n", hosts.bridge())]).collect::<String>();
+        std::fs::write(hosts.scratch.join(LEFT), ours)?;
         ip(&format!("link add {} type bridge", hosts.bridge()))?;
         ip(&format!("addr add 10.78.{mark}.254/24 dev {}", hosts.bridge()))?;
         ip(&format!("link set {} up", hosts.bridge()))?;
@@ -109,26 +220,45 @@ impl Hosts {
         lost.into_iter().try_for_each(|(_, way)| self.rule(name, &format!("add rule inet cut {way} != lo drop")))
     }
 
-    /// What one sends does not arrive at the other.
-    pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
-        let address = self.address(from)?;
-        self.rule(to, &format!("add rule inet cut in ip saddr {address} drop"))
-    }
-
-    /// Two sides do not reach each other.
-    pub fn partition(&self, one: &[String], other: &[String]) -> Result<()> {
-        for a in one {
-            for b in other {
-                self.cut_one_way(a, b)?;
-                self.cut_one_way(b, a)?;
-            }
-        }
-        Ok(())
-    }
-
     /// All reach each other.
     pub fn heal(&self) -> Result<()> {
         self.addresses.keys().try_for_each(|name| self.rule(name, "flush table inet cut"))
+    }
+}
+
+impl Homes for Hosts {
+    fn address(&self, name: &str) -> Result<&str> {
+        Hosts::address(self, name)
+    }
+
+    fn prepare(&self, _: &Path, program: &Path) -> Result<PathBuf> {
+        Ok(program.to_path_buf())
+    }
+
+    fn spawn(&self, name: &str, start: &Start<'_>, log: File) -> Result<Child> {
+        start.with(self.command(name, start.program), log)
+    }
+
+    fn signal(&self, _: &str, child: i32, signal: Signal) -> Result<()> {
+        cluster::signal(child, signal);
+        Ok(())
+    }
+
+    fn shell(&self, name: &str, script: &str) -> Result<String> {
+        run("ip", &["netns", "exec", &self.namespace(name), "sh", "-c", script], LIMIT)
+    }
+
+    fn can_be_cut(&self, _: &str) -> bool {
+        true
+    }
+
+    fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
+        let address = Hosts::address(self, from)?;
+        self.rule(to, &format!("add rule inet cut in ip saddr {address} drop"))
+    }
+
+    fn heal(&self) -> Result<()> {
+        Hosts::heal(self)
     }
 }
 
@@ -142,7 +272,8 @@ impl Drop for Hosts {
     }
 }
 
-fn ip(words: &str) -> Result<()> {
+/// Runs `ip`.
+pub fn ip(words: &str) -> Result<()> {
     run("ip", &words.split(' ').collect::<Vec<_>>(), LIMIT).map(drop)
 }
 

@@ -6,22 +6,22 @@
 //! | partition, one-way, reset, slow and damaged paths | [`crate::relay`]; the first two by [`crate::hosts`], too |
 //! | metadata outage, cut, lost watches, expired sessions | the monitor with its store is stopped, or its paths cut or reset |
 //! | reweight | the administrator does it |
-//! | power of one OSD or of all, disk errors, stalls, damage, new disks | [`crate::devices`] |
+//! | power of one OSD or of all, disk errors, stalls, damage, new disks | [`crate::platters`] |
+//! | clocks | each daemon's clock changes its rate now and then, if that is asked for; a build with the feature `faults` |
 //!
 //! Owns: the choice of targets and lengths, and that every fault ends. Does not own: when one comes.
 
-use crate::devices::Devices;
 use crate::fleet::{Fleet, Network, members};
-use crate::hosts::Hosts;
+use crate::hosts::Homes;
+use crate::platters::{Platters, Under};
 use crate::relay::{QUICK, Relays};
 use anyhow::{Context, Result};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration as Span;
-use ashlar_faultinject::disk::{DiskFaults, Outcome};
+use ashlar_faultinject::disk::DiskFaults;
 use ashlar_faultinject::link::LinkModel;
 use ashlar_faultinject::mix::FaultKind;
 use serde_json::Value;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Faults of paths.
@@ -36,24 +36,18 @@ const PATHS: &[FaultKind] = &[
 ];
 /// Those that drop packets.
 const CUTS: [FaultKind; 4] = [FaultKind::Partition, FaultKind::OneWay, FaultKind::MetaCut, FaultKind::LeaseExpiry];
-/// Faults of disks and power.
-const DISKS: &[FaultKind] = &[
-    FaultKind::HostPower,
-    FaultKind::TotalPower,
-    FaultKind::DiskStall,
-    FaultKind::DiskError,
-    FaultKind::LatentError,
-    FaultKind::BitRot,
-    FaultKind::Wipe,
-];
 /// Names of those that spoil what a disk holds.
-const DAMAGE: [&str; 2] = ["bit-rot", "latent-error"];
+const DAMAGE: [&str; 4] = ["bit-rot", "latent-error", "astray", "read-error"];
 /// For others to become whole without a damaged OSD.
 const REBUILD_LIMIT: Duration = Duration::from_secs(120);
 /// Of an administrator.
 const TRIES: u32 = 10;
 /// Everything without power is back after that, at most.
 const SHORT: Duration = Duration::from_secs(2);
+/// How wrongly clocks run, at most: leases allow for twice that between two of them.
+const CLOCK_PPM: u64 = 25_000;
+/// How long a clock keeps its rate.
+const CLOCK_MS: [u64; 2] = [500, 4000];
 
 /// What daemons are connected by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -62,7 +56,7 @@ pub enum Lines {
     Loopback,
     /// Relays in this process.
     Relayed,
-    /// A network namespace for each daemon; needs root.
+    /// A network namespace for each daemon (needs root), or hosts of a file.
     Hosts,
 }
 
@@ -73,6 +67,8 @@ enum Undo {
     Continue(String),
     HealPaths,
     Behave,
+    /// Nothing ends here: the next clock changes.
+    Clocks,
 }
 
 /// A fault that was there: for people, and for the page.
@@ -92,7 +88,7 @@ pub struct Band {
 pub struct Injector<'a> {
     fleet: &'a Fleet,
     network: Network,
-    devices: Option<Arc<Mutex<Devices>>>,
+    platters: &'a Platters,
     rng: Rng,
     due: Vec<(Instant, Undo)>,
     /// Everything that happened.
@@ -100,13 +96,18 @@ pub struct Injector<'a> {
 }
 
 impl<'a> Injector<'a> {
-    /// For a cluster, its network, and its devices if it has them.
-    pub fn new(fleet: &'a Fleet, network: Network, devices: Option<Arc<Mutex<Devices>>>, rng: Rng) -> Injector<'a> {
-        Injector { fleet, network, devices, rng, due: Vec::new(), bands: Vec::new() }
+    /// For a cluster, its network, and its disks.
+    pub fn new(fleet: &'a Fleet, network: Network, platters: &'a Platters, rng: Rng) -> Injector<'a> {
+        Injector { fleet, network, platters, rng, due: Vec::new(), bands: Vec::new() }
     }
 
-    /// Kinds that are possible on a network, and with devices of ours.
-    pub fn kinds(network: Lines, devices: bool) -> Vec<FaultKind> {
+    /// From now on no clock is right.
+    pub fn disturb_clocks(&mut self) {
+        self.due.push((Instant::now(), Undo::Clocks));
+    }
+
+    /// Kinds that are possible on a network, and with disks of a sort.
+    pub fn kinds(network: Lines, under: Under) -> Vec<FaultKind> {
         let always = &[FaultKind::Crash, FaultKind::Pause, FaultKind::MetaOutage, FaultKind::Reweight];
         let paths = match network {
             Lines::Loopback => &[],
@@ -114,8 +115,7 @@ impl<'a> Injector<'a> {
             // Whole packets are dropped, or none.
             Lines::Hosts => &CUTS[..],
         };
-        let disks = if devices { DISKS } else { &[] };
-        [always, paths, disks].concat()
+        [always, paths, under.kinds()].concat()
     }
 
     /// The generator's state: with it the same fault hits the same target.
@@ -146,12 +146,13 @@ impl<'a> Injector<'a> {
         let now = Instant::now();
         let due = std::mem::take(&mut self.due);
         self.bands.iter_mut().for_each(|band| band.to = band.to.min(now));
-        due.into_iter().try_for_each(|(_, undo)| self.undo(undo))?;
+        due.into_iter().filter(|(_, undo)| *undo != Undo::Clocks).try_for_each(|(_, undo)| self.undo(undo))?;
+        self.fleet.names("").iter().try_for_each(|name| self.fleet.misbehave(name, |faults| faults.clock_ppm = 0))?;
+        self.undo(Undo::Behave)?;
         self.fleet.names("").iter().try_for_each(|name| {
             self.fleet.stop(name, false);
             self.fleet.run(name)
         })?;
-        self.undo(Undo::Behave)?;
         self.undo(Undo::HealPaths)?;
         for osd in 1..=self.fleet.shape().osds {
             self.insist(&["osd", "reweight", &osd.to_string(), "1"])?;
@@ -173,7 +174,6 @@ impl<'a> Injector<'a> {
     /// What an administrator does with an OSD that lost metadata with a page of its log: others become whole without it,
     /// and it begins anew.
     fn rebuild_damaged(&mut self) -> Result<()> {
-        let Some(devices) = self.devices.clone() else { return Ok(()) };
         if !self.bands.iter().any(|band| DAMAGE.contains(&&*band.kind)) {
             return Ok(());
         }
@@ -187,7 +187,7 @@ impl<'a> Injector<'a> {
             if is_damaged(osd) || self.fleet.pid(&name).is_none() {
                 self.fleet.wait_clean(REBUILD_LIMIT)?;
                 self.fleet.kill(&name);
-                locked(&devices).replace(osd)?;
+                self.platters.replace(self.fleet, osd)?;
                 self.fleet.run(&name)?;
                 self.note("rebuild", format!("{name} lost metadata and gets a new disk"), Duration::ZERO, Undo::Behave);
             }
@@ -204,8 +204,23 @@ impl<'a> Injector<'a> {
                 Network::Relayed(relays) => relays.heal(),
                 Network::Hosts(hosts) => hosts.heal()?,
             },
-            Undo::Behave => self.devices.iter().for_each(|devices| locked(devices).behave()),
+            Undo::Behave => {
+                self.platters.behave(self.fleet)?;
+                // Whoever met an error that it could not live with.
+                self.fleet.dead().iter().try_for_each(|name| self.fleet.run(name))?;
+            }
+            Undo::Clocks => self.change_a_clock()?,
         }
+        Ok(())
+    }
+
+    fn change_a_clock(&mut self) -> Result<()> {
+        let names = self.fleet.names("");
+        let (name, after) = (self.pick(&names), self.rng.between(CLOCK_MS[0], CLOCK_MS[1]));
+        let ppm = i64::try_from(self.rng.below(2 * CLOCK_PPM + 1))? - i64::try_from(CLOCK_PPM)?;
+        self.fleet.misbehave(&name, |faults| faults.clock_ppm = ppm)?;
+        let what = format!("the clock of {name} runs wrongly, {ppm} in a million");
+        self.note("clock", what, Duration::from_millis(after), Undo::Clocks);
         Ok(())
     }
 
@@ -226,70 +241,82 @@ impl<'a> Injector<'a> {
                 self.stop(kind, "mon".into(), after);
             }
             FaultKind::Reweight => self.reweight(),
-            _ if DISKS.contains(&kind) => return self.on_disks(kind),
+            _ if Under::Layer.kinds().contains(&kind) => return self.on_disks(kind),
             _ => return self.on_paths(kind),
         }
         Ok(())
     }
 
     fn on_disks(&mut self, kind: FaultKind) -> Result<()> {
-        let Some(devices) = self.devices.clone() else { return Ok(()) };
+        if self.platters.under() == Under::Files {
+            return Ok(());
+        }
         let (number, after) = (self.rng.between(1, self.fleet.shape().osds.into()), self.length());
         let osd = u32::try_from(number)?;
-        match kind {
-            FaultKind::HostPower => self.cut_power(&devices, &[osd], after)?,
+        let what = match kind {
+            FaultKind::HostPower => return self.cut_power(&[osd], after),
             FaultKind::TotalPower => {
                 let all: Vec<u32> = (1..=self.fleet.shape().osds).collect();
-                self.cut_power(&devices, &all, after.min(SHORT))?;
+                return self.cut_power(&all, after.min(SHORT));
             }
+            FaultKind::Wipe => return self.replace(osd, after),
             FaultKind::DiskStall => {
-                locked(&devices).stall(osd, after);
-                self.note(kind.name(), format!("the disk of osd-{osd} answers nothing"), after, Undo::Behave);
+                self.platters.stall(self.fleet, osd, after)?;
+                format!("the disk of osd-{osd} answers nothing")
+            }
+            FaultKind::SlowDisk => {
+                self.platters.slow_down(self.fleet, osd)?;
+                format!("the disk of osd-{osd} is slow")
             }
             FaultKind::DiskError => {
                 let ppm = self.rng.below(50_000);
                 let faults = DiskFaults { write_error_ppm: ppm, flush_error_ppm: ppm / 4, ..DiskFaults::default() };
-                locked(&devices).set_faults(osd, faults);
-                let what = format!("writes to the disk of osd-{osd} fail, {ppm} in a million");
-                self.note(kind.name(), what, after, Undo::Behave);
+                self.platters.set_faults(self.fleet, osd, faults)?;
+                format!("writes to the disk of osd-{osd} fail, {ppm} in a million")
             }
-            FaultKind::LatentError | FaultKind::BitRot => self.spoil(&devices, kind),
-            FaultKind::Wipe => self.replace(&devices, osd, after)?,
-            _ => {}
-        }
+            _ => match self.damage(kind)? {
+                Some(what) => what,
+                None => return Ok(()),
+            },
+        };
+        self.note(kind.name(), what, after, Undo::Behave);
         Ok(())
     }
 
-    fn cut_power(&mut self, devices: &Mutex<Devices>, osds: &[u32], after: Duration) -> Result<()> {
-        let names: Vec<String> = osds.iter().map(|osd| format!("osd-{osd}")).collect();
-        let outcome = Outcome::draw(&mut self.rng);
-        locked(devices).fail(osds);
-        self.fleet.kill_all(names.iter().map(String::as_str));
-        let mut devices = locked(devices);
-        let lost = devices.power_off(osds, outcome);
-        devices.power_on()?;
-        drop(devices);
+    fn cut_power(&mut self, osds: &[u32], after: Duration) -> Result<()> {
         let kind = if osds.len() == 1 { FaultKind::HostPower } else { FaultKind::TotalPower };
-        let what = format!("{} without power: {outcome:?}, {lost} sectors lost", names.join(", "));
-        for name in names {
-            self.due.push((Instant::now() + after, Undo::Run(name)));
+        let what = self.platters.cut(self.fleet, osds, &mut self.rng)?;
+        for osd in osds {
+            self.due.push((Instant::now() + after, Undo::Run(format!("osd-{osd}"))));
         }
         self.note(kind.name(), what, after, Undo::Behave);
         Ok(())
     }
 
     /// One disk only in a run, and only where two other members may be lost.
-    fn spoil(&mut self, devices: &Mutex<Devices>, kind: FaultKind) {
+    fn damage(&mut self, kind: FaultKind) -> Result<Option<String>> {
         if members(&self.fleet.shape().pool) < 3 {
-            return;
+            return Ok(None);
         }
-        let count = locked(devices).spoil(1, 1, kind == FaultKind::BitRot);
-        let what = format!("{count} page of the disk of osd-1");
-        self.note(kind.name(), what, Duration::ZERO, Undo::Behave);
+        let (osd, ppm) = (1, self.rng.below(30_000));
+        let faults = match kind {
+            FaultKind::ReadError => DiskFaults { read_error_ppm: ppm, ..DiskFaults::default() },
+            FaultKind::Astray => self.astray(osd, ppm),
+            _ => return self.platters.spoil(self.fleet, osd, kind == FaultKind::BitRot).map(Some),
+        };
+        self.platters.set_faults(self.fleet, osd, faults)?;
+        let how = if kind == FaultKind::Astray { "writes go astray" } else { "reads fail" };
+        Ok(Some(format!("{how} on the disk of osd-{osd}, {ppm} in a million")))
+    }
+
+    /// Where the log is, that would be a damaged store.
+    fn astray(&self, osd: u32, ppm: u64) -> DiskFaults {
+        let from_byte = self.platters.first_data_byte(osd).unwrap_or(0);
+        DiskFaults { lost_write_ppm: ppm / 2, misdirected_write_ppm: ppm / 2, from_byte, ..DiskFaults::default() }
     }
 
     /// Only while every group is whole: no replacement takes the last copy of anything.
-    fn replace(&mut self, devices: &Mutex<Devices>, osd: u32, after: Duration) -> Result<()> {
+    fn replace(&mut self, osd: u32, after: Duration) -> Result<()> {
         // Together with damage on the first OSD's disk, only that one is replaced.
         let damage = self.bands.iter().any(|band| DAMAGE.contains(&&*band.kind));
         let osd = if damage { 1 } else { osd };
@@ -299,7 +326,7 @@ impl<'a> Injector<'a> {
         }
         let name = format!("osd-{osd}");
         self.fleet.kill(&name);
-        locked(devices).replace(osd)?;
+        self.platters.replace(self.fleet, osd)?;
         self.note(FaultKind::Wipe.name(), format!("{name} gets a new disk"), after, Undo::Run(name));
         Ok(())
     }
@@ -313,7 +340,7 @@ impl<'a> Injector<'a> {
         let relays = match self.network.clone() {
             Network::Loopback => return Ok(()),
             Network::Relayed(relays) => relays,
-            Network::Hosts(hosts) => return self.on_hosts(kind, &hosts),
+            Network::Hosts(hosts) => return self.on_hosts(kind, hosts.as_ref()),
         };
         let (name, after) = (self.daemon(), self.length());
         let what = match kind {
@@ -344,16 +371,17 @@ impl<'a> Injector<'a> {
     }
 
     /// The same cuts, by the kernels of hosts.
-    fn on_hosts(&mut self, kind: FaultKind, hosts: &Hosts) -> Result<()> {
+    fn on_hosts(&mut self, kind: FaultKind, hosts: &dyn Homes) -> Result<()> {
         let (name, after) = (self.daemon(), self.length());
         let what = match kind {
             FaultKind::Partition => {
-                let [one, other] = self.sides();
+                let [one, other]: [Vec<String>; 2] =
+                    self.sides().map(|side| side.into_iter().filter(|name| hosts.can_be_cut(name)).collect());
                 hosts.partition(&one, &other)?;
                 format!("{} do not reach the others", other.join(", "))
             }
             FaultKind::OneWay => {
-                let other = self.other_than(&name);
+                let other = self.daemon();
                 hosts.cut_one_way(&name, &other)?;
                 format!("{name} does not reach {other}")
             }
@@ -459,7 +487,3 @@ impl<'a> Injector<'a> {
 
 /// Some tens of milliseconds, with a long tail.
 const SLOW: LinkModel = LinkModel { base: Span::millis(4), tail: Span::millis(400), tail_ppm: 20_000, ..QUICK };
-
-fn locked(devices: &Mutex<Devices>) -> MutexGuard<'_, Devices> {
-    devices.lock().expect("nothing panics under this lock")
-}

@@ -2,7 +2,8 @@
 //!
 //! Owns: starting and breaking clusters, driving programs that others wrote, judging what came back. Does not own: any
 //! of the code under test; it knows the command line and the NBD protocol, nothing else.
-//! Invariant: everything is under one temporary directory, and gone afterwards, processes too, however a test ends.
+//! Invariant: everything is under temporary directories with the process's number, and gone afterwards, processes too; what a
+//! killed process leaves, the next one clears away.
 
 pub mod cases;
 pub mod check;
@@ -16,10 +17,13 @@ pub mod fleet;
 pub mod history;
 pub mod hosts;
 pub mod injector;
+pub mod leftovers;
+pub mod matrix;
 pub mod nbd;
 pub mod nemesis;
 pub mod page;
 pub mod planted;
+pub mod platters;
 pub mod registers;
 pub mod relay;
 pub mod scratch;

@@ -2,6 +2,8 @@
 
 use ashlar_jepsen::cases::{ALL, POOLS, Scale};
 use ashlar_jepsen::command_line::{Soak, tell};
+use ashlar_jepsen::leftovers;
+use ashlar_jepsen::matrix::Matrix;
 use ashlar_jepsen::planted;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +26,9 @@ struct Cli {
     /// List the cases.
     #[arg(long)]
     list: bool,
+    /// Clear up after runs that were killed, and do nothing else.
+    #[arg(long)]
+    cleanup: bool,
     /// Go through them so many times.
     #[arg(long, default_value_t = 1)]
     rounds: u32,
@@ -33,14 +38,24 @@ struct Cli {
 enum Command {
     /// One run of workloads and faults, judged by its history.
     Soak(Soak),
+    /// Each nemesis alone, then everything on each pool, with a table of what came of it.
+    Matrix(Matrix),
     /// Look for mistakes that are planted in a build of its own: each must be found.
     Planted(planted::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.cleanup {
+        println!("cleared up after {} dead processes", leftovers::sweep_dead());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = leftovers::guard() {
+        return tell(Err(error));
+    }
     match &cli.command {
         Some(Command::Soak(soak)) => return tell(soak.run()),
+        Some(Command::Matrix(matrix)) => return tell(matrix.run()),
         Some(Command::Planted(args)) => return tell(args.run()),
         None => {}
     }

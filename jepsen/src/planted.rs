@@ -7,16 +7,16 @@
 use crate::cluster;
 use crate::devices::Devices;
 use crate::injector::{Injector, Lines};
+use crate::platters::Under;
 use crate::scratch::Scratch;
 use crate::soak::{self, Plan};
 use crate::torture::cluster::Rig;
 use crate::torture::progress::Progress;
 use crate::torture::{Judgement, Victims};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 /// How a mistake is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -63,29 +63,9 @@ pub const SUSPECTS: &[Suspect] = &[
     soak("drop-request-numbers", "replicated:3", &[FaultKind::Reset], 150),
 ];
 
-/// The build with mistakes: `ASHLAR_PLANTED_BIN`, or our own build profile's, made if need be.
+/// The build with mistakes.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("ASHLAR_PLANTED_BIN") {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe()?;
-    let folders = own.ancestors().find(|folder| folder.ends_with("debug") || folder.ends_with("release"));
-    let folder = folders.context("this program is not in a target folder; name the binary in ASHLAR_PLANTED_BIN")?;
-    let planted = folder.join("ashlar-planted");
-    let release = folder.ends_with("release");
-    build(&["--features", "planted"], release)?;
-    std::fs::copy(folder.join("ashlar"), &planted)?;
-    // Nobody else shall find a binary with mistakes under the usual name.
-    build(&[], release)?;
-    Ok(planted)
-}
-
-fn build(more: &[&str], release: bool) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "ashlar"]).args(more).args(release.then_some("--release"));
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status = cargo.current_dir(folder).stdin(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { bail!("cannot build the binary with planted mistakes") }
+    cluster::built_with("planted")
 }
 
 impl Suspect {
@@ -97,7 +77,7 @@ impl Suspect {
     fn needs_devices(&self) -> bool {
         match self.hunt {
             Hunt::Soak { faults, .. } => {
-                faults.iter().any(|kind| !Injector::kinds(Lines::Relayed, false).contains(kind))
+                faults.iter().any(|kind| !Injector::kinds(Lines::Relayed, Under::Files).contains(kind))
             }
             Hunt::Cuts { .. } | Hunt::Store { .. } => true,
         }
@@ -129,7 +109,8 @@ impl Suspect {
                 let mean = Duration::millis(mean_ms);
                 let mix = faults.iter().fold(FaultMix::none(), |mix, kind| mix.with(*kind, mean));
                 let mut plan = Plan::new(pool, immediate(lazy), mix, seconds);
-                (plan.devices, plan.seed) = (self.needs_devices(), seed);
+                plan.under = if self.needs_devices() { Under::Devices } else { Under::Files };
+                plan.seed = seed;
                 (plan.shape.binary, plan.shape.environment) = (Some(binary), environment);
                 match soak::run(&plan, &Scratch::new("planted")?) {
                     Ok(told) => Ok(told.complaints().first().cloned()),

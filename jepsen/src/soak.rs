@@ -7,11 +7,13 @@
 //! recorded before, here or in the simulator.
 
 use crate::check::{Verdict, judge};
-use crate::devices::Devices;
+use crate::cluster::built_with;
 use crate::fleet::{Fleet, Network, Shape};
 use crate::history::{Log, Recorder};
 use crate::hosts::Hosts;
+use crate::hosts::remote::Remote;
 use crate::injector::{Band, Injector, Lines};
+use crate::platters::{Platters, Under};
 use crate::relay::Relays;
 use crate::scratch::Scratch;
 use crate::workload::bank::{self, Bank};
@@ -24,8 +26,9 @@ use ashlar_faultinject::mix::FaultMix;
 use ashlar_faultinject::plan::{Fault, FaultPlan};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Workers on whole blocks and on cells.
@@ -55,8 +58,12 @@ pub struct Plan {
     pub seconds: u64,
     /// What daemons are connected by.
     pub lines: Lines,
-    /// Whether OSDs live on devices of ours.
-    pub devices: bool,
+    /// A file of hosts to live on, in the place of namespaces.
+    pub hosts: Option<PathBuf>,
+    /// What OSDs live on.
+    pub under: Under,
+    /// Whether clocks run wrongly.
+    pub clocks: bool,
     /// Draws everything.
     pub seed: u64,
 }
@@ -73,9 +80,16 @@ impl Plan {
             faults: Faults::Mix(mix),
             seconds,
             lines: Lines::Relayed,
-            devices: false,
+            hosts: None,
+            under: Under::Files,
+            clocks: false,
             seed: u64::from(std::process::id()),
         }
+    }
+
+    /// Whether it takes a binary whose disks and clocks can misbehave.
+    pub fn needs_faults(&self) -> bool {
+        self.under == Under::Layer || self.clocks
     }
 
     fn promise(&self) -> Promise {
@@ -144,20 +158,26 @@ pub fn run(plan: &Plan, scratch: &Scratch) -> Result<Told> {
     let network = match plan.lines {
         Lines::Loopback => Network::Loopback,
         Lines::Relayed => Network::Relayed(Relays::new(plan.seed)),
-        Lines::Hosts => Network::Hosts(Arc::new(Hosts::new(&shape.names())?)),
+        Lines::Hosts => Network::Hosts(match &plan.hosts {
+            Some(file) => Arc::new(Remote::read(file)?),
+            None => Arc::new(Hosts::new(&shape.names())?),
+        }),
     };
-    let devices = plan.devices.then(|| Devices::new(scratch, shape.osds, shape.osd_bytes, plan.seed)).transpose()?;
-    let paths = devices.as_ref().map_or_else(BTreeMap::new, Devices::paths);
-    let devices = devices.map(|devices| Arc::new(Mutex::new(devices)));
-    let fleet = Fleet::start(scratch, plan.shape.clone(), &paths, network.clone())?;
-    let outcome = with_fleet(plan, &fleet, network.clone(), devices);
+    let platters = Platters::new(plan.under, scratch, shape, plan.seed)?;
+    let mut shape = shape.clone();
+    shape.misbehaves |= plan.needs_faults();
+    if shape.misbehaves && shape.binary.is_none() {
+        shape.binary = Some(built_with("faults")?);
+    }
+    let fleet = Fleet::start(scratch, shape, &platters.paths(), network.clone())?;
+    let outcome = platters.behave(&fleet).and_then(|()| with_fleet(plan, &fleet, network.clone(), &platters));
     if let Network::Relayed(relays) = network {
         relays.end();
     }
     outcome.with_context(|| fleet.logs())
 }
 
-fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, devices: Option<Arc<Mutex<Devices>>>) -> Result<Told> {
+fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, platters: &Platters) -> Result<Told> {
     let (recorder, stop, begin) = (Arc::new(Recorder::default()), Arc::new(AtomicBool::new(false)), Instant::now());
     let mut rng = Rng::new(plan.seed);
     let shape = fleet.shape();
@@ -173,7 +193,10 @@ fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, devices: Option<Arc<
     }
     let (mut bank, names) = (Bank::default(), Names::default());
     let (mut money, mut clerks) = (rng.fork(), [rng.fork(), rng.fork()]);
-    let mut injector = Injector::new(fleet, network, devices, rng.fork());
+    let mut injector = Injector::new(fleet, network, platters, rng.fork());
+    if plan.clocks {
+        injector.disturb_clocks();
+    }
     let (faults, teller) = std::thread::scope(|scope| {
         let teller = scope.spawn(|| bank.work(&fleet.socket(1), &stop, &mut money));
         let clerks = clerks.each_mut().map(|rng| {
@@ -199,6 +222,7 @@ fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, devices: Option<Arc<
     }
     let (tries, more) = names.verdict();
     wrong.extend(more);
+    wrong.extend(fleet.panics());
     let log = recorder.take();
     let verdict = judge(&log, plan.promise());
     let others = [bank.completed, tries as u64];

@@ -34,9 +34,12 @@ cases!(
     refusals,
     convert,
     fio,
+    #[ignore = "`mix` kills, on four pools: `cargo ci torture -- kills`"]
     kills,
+    #[ignore = "`mix` stops, on four pools: `cargo ci torture -- pause`"]
     pause,
     power,
+    #[ignore = "`mix` has coded pools: `cargo ci torture -- coded`"]
     coded,
     remove,
     map,

@@ -6,6 +6,8 @@
 
 pub mod counters;
 pub mod driver;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 pub mod meta;
 pub mod metrics;
 pub mod net;

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use ashlar_jepsen::deployment::Deployment;
 use ashlar_jepsen::deployment::failover::{ALL, Failure, measure, millis, verify_through_failures};
+use ashlar_jepsen::leftovers;
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         ALL.iter().for_each(|failure| println!("{:<16} {}", failure.name, failure.what));
         return ExitCode::SUCCESS;
     }
-    match run(&cli) {
+    match leftovers::guard().and_then(|()| run(&cli)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use ashlar_core::rng::Rng;
 use ashlar_jepsen::command_line::tell;
+use ashlar_jepsen::leftovers;
 use ashlar_jepsen::torture::hooks::Hooks;
 use ashlar_jepsen::torture::progress::Progress;
 use ashlar_jepsen::torture::witness::Witness;
@@ -100,7 +101,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tell(run(Cli::parse()))
+    let cli = Cli::parse();
+    tell(leftovers::guard().and_then(|()| run(cli)))
 }
 
 fn immediate(lazy: bool) -> &'static str {

@@ -9,6 +9,8 @@
 mod alone;
 mod device;
 mod disks;
+#[cfg(any(test, feature = "faults"))]
+mod faulty;
 mod links;
 mod mail;
 mod patience;
@@ -31,7 +33,10 @@ use ashlar_core::rng::Rng;
 use ashlar_core::slab::Key;
 use ashlar_core::time::{Duration, Time};
 use ashlar_core::wire::handshake::Identity;
+#[cfg(not(any(test, feature = "faults")))]
 use disks::Disks;
+#[cfg(any(test, feature = "faults"))]
+use faulty::Faulty as Disks;
 use links::{Context, Link, Links};
 use mail::{Letter, Mailbox};
 use patience::{LONGEST, Patience};
@@ -213,6 +218,16 @@ impl<N: Daemon> Loop<N> {
             // In order of arrival, and before more is taken in.
             self.take_inputs();
         }
+        #[cfg(any(test, feature = "faults"))]
+        self.take_held();
+    }
+
+    /// Answers of disks that a fault held back.
+    #[cfg(any(test, feature = "faults"))]
+    fn take_held(&mut self) {
+        while let Some((id, done)) = self.disks.take(&mut self.bufs, os::now()) {
+            self.inputs.push_back(Input::Io { id, done });
+        }
     }
 
     fn take_inputs(&mut self) {
@@ -375,6 +390,8 @@ impl<N: Daemon> Loop<N> {
         }
         let stop = self.stopping.map(|since| since + STOP_TIMEOUT);
         let deadlines = [self.node.next_deadline(), self.links.next_deadline(), stop];
+        #[cfg(any(test, feature = "faults"))]
+        let deadlines = deadlines.into_iter().chain([self.disks.next_due(os::now())]);
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.since(os::now()))
     }

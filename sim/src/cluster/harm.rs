@@ -13,9 +13,8 @@ use ashlar_core::map::{PREFIX, ScrubOrder, keys};
 use ashlar_core::store::{CopyInfo, ObjectStore};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::{DiskFaults, SimDisk};
+use ashlar_faultinject::layer::first_data_byte;
 
-/// Place in a superblock of the offset at which data blocks begin (docs/format.md).
-const DATA_OFFSET_AT: usize = 96;
 /// Longest scrub of all groups, in simulated time: five pauses for busy objects, with some groups after each other.
 const SCRUB_LIMIT: Duration = Duration::secs(120);
 /// A store with fewer free blocks may refuse new objects: it keeps some for what must go on.
@@ -47,8 +46,7 @@ impl Cluster {
     /// Where data blocks begin on an OSD's disk, in pages.
     pub(super) fn first_data_page(&mut self, node: NodeId) -> Option<u64> {
         let superblock = self.world.disk_mut(node, Device::Data)?.page(0)?;
-        let place: [u8; 8] = superblock[DATA_OFFSET_AT..][..8].try_into().expect("eight bytes");
-        Some(u64::from_le_bytes(place) / 4096)
+        first_data_byte(superblock).map(|place| place / 4096)
     }
 
     /// The pages among an OSD's data blocks that hold what clients wrote to an object of an image.
