@@ -68,10 +68,13 @@ impl Bitmap {
         if written && self.words.len() < end {
             self.words.resize(end, 0);
         }
-        for sector in first..(first + count).min(self.sectors()) {
-            let bit = 1u64 << (sector % 64);
+        let (mut sector, end) = (first, (first + count).min(self.sectors()));
+        while sector < end {
+            let bits = (64 - sector % 64).min(end - sector);
+            let mask = (u64::MAX >> (64 - bits)) << (sector % 64);
             let word = &mut self.words[(sector / 64) as usize];
-            *word = if written { *word | bit } else { *word & !bit };
+            *word = if written { *word | mask } else { *word & !mask };
+            sector += bits;
         }
         while self.words.last() == Some(&0) {
             self.words.pop();
@@ -555,6 +558,8 @@ pub struct StoreStats {
     pub damaged_pages: u64,
     /// Passes of the scrub over the log, since the store was opened.
     pub log_scrubs: u64,
+    /// Operations that had to wait for room, since the store was opened.
+    pub waits: u64,
 }
 
 /// What a store holds of one pool.
@@ -628,4 +633,30 @@ pub trait ObjectStore {
     }
     /// Panics if an invariant is broken.
     fn check(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_bitmap_is_a_set_of_sectors() {
+        let mut rng = Rng::new(3);
+        for _ in 0..300 {
+            let (mut bitmap, mut set) = (Bitmap::default(), BTreeSet::new());
+            for _ in 0..6 {
+                let (first, count) = (rng.below(260) as u32, rng.below(140) as u32);
+                let written = rng.chance(2, 3);
+                bitmap.set(first, count, written);
+                for sector in first..first + count {
+                    let _ = if written { set.insert(sector) } else { set.remove(&sector) };
+                }
+                assert!((0..420).all(|sector| bitmap.get(sector) == set.contains(&sector)));
+                assert_eq!(bitmap.end(), set.last().map_or(0, |last| last + 1));
+                assert_ne!(bitmap.words.last(), Some(&0), "it ends with a written sector");
+            }
+        }
+    }
 }

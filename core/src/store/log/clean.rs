@@ -10,8 +10,10 @@
 //! The tail moves on by itself once nothing lives in the segment ([`super::journal`]).
 //!
 //! The work is bounded: in a round, so many objects are looked at; and while the log is not short of space in earnest, what
-//! is logged anew follows what clients log, and the clock, so that clients notice little of it. It ends when the log has
-//! enough room, or as much as cleaning is sure to bring ([`super::room`]): what is all needed is not logged over and over.
+//! is logged anew follows what clients log, and the clock, so that clients notice little of it. At first snapshots only fill
+//! the ends of pages that go out anyway, which costs the device nothing and is enough for small writes one at a time. It ends
+//! when the log has enough room, or as much as cleaning is sure to bring ([`super::room`]): what is all needed is not logged
+//! over and over.
 
 use super::index::{NONE, ObjectIndex};
 use super::journal::LOOKS;
@@ -29,6 +31,8 @@ use crate::time::{Duration, Time};
 const BATCH: usize = 64;
 /// Free part of the log below which cleaning starts, in percent.
 const FREE_PERCENT: u64 = 20;
+/// Free part of the log below which snapshots get more than the ends of pages that clients fill, in percent.
+const PACED_PERCENT: u64 = 10;
 /// Segments that shall be free beyond what cleaning itself may need.
 const FREE_SEGMENTS: u64 = 2;
 /// Bytes of snapshots for each byte that goes to the log, while there is room: all snapshots take two fifths of the log at
@@ -42,6 +46,23 @@ const PACE_SAVED: i64 = 1 << 20;
 const PACE_BURST: i64 = 64 << 10;
 /// When to go on with what one round did not finish.
 const AGAIN: Duration = Duration::micros(200);
+/// Objects looked at to fill the end of a page: it takes sixteen snapshots, and some objects have moved on.
+const FILLS: usize = 64;
+/// Clients that logged nothing for so long have no pages to be filled: the cleaner writes its own.
+const REST: Duration = Duration::millis(10);
+
+/// How much the log needs to be cleaned.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Haste {
+    /// Not at all.
+    None,
+    /// As far as it costs nothing.
+    Fills,
+    /// As fast as clients log, and the clock allows.
+    Paced,
+    /// There is no time to lose.
+    Urgent,
+}
 
 /// How many bytes may be logged anew.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +108,9 @@ pub struct Cleaner {
     /// Objects that wait for their snapshot.
     waiting: Vec<ObjectIndex>,
     pace: Pace,
+    haste: Haste,
+    /// When a client's record was logged last.
+    asked: Time,
     /// Whether snapshots wait for those whose overlays are being compacted, to share a page with them.
     gathers: bool,
     /// Room besides what cleaning may need, in the round before.
@@ -102,6 +126,8 @@ impl Default for Cleaner {
             cursor: 0,
             waiting: Vec::new(),
             pace: Pace::default(),
+            haste: Haste::None,
+            asked: Time(0),
             gathers: false,
             spare: 0,
             again: None,
@@ -115,6 +141,11 @@ impl Cleaner {
         self.again
     }
 
+    /// A client's record is logged.
+    pub fn asked(&mut self, now: Time) {
+        self.asked = now;
+    }
+
     /// Whether objects wait for it.
     pub fn is_busy(&self) -> bool {
         !self.waiting.is_empty()
@@ -122,19 +153,26 @@ impl Cleaner {
 }
 
 impl Running {
-    /// Whether the log is short of space, or a part of it is to go; and whether there is no time to lose.
-    fn wants_cleaning(&self) -> (bool, bool) {
+    /// Whether the log is short of space, or a part of it is to go.
+    fn haste(&self, now: Time) -> Haste {
         let segment = u64::from(self.superblock.segment_size);
         let (spare, sure) = (self.spare_room() + self.journal.cooling_bytes(), self.sure_room());
         let oldest = self.journal.segments[self.journal.tail() as usize].first;
         let condemned = self.scrubber.condemned() >= oldest;
         let short = spare < sure.min(FREE_SEGMENTS * segment);
-        let low = spare < sure && self.journal.room() < self.journal.total_bytes() * FREE_PERCENT / 100;
+        let below = |percent| spare < sure && self.journal.room() < self.journal.total_bytes() * percent / 100;
         // What ends something is sure to get room. Should that be wrong, there may be some nevertheless.
         let ending = self.ending_share() + RECORD_BYTES as u64 + u64::from(UNIT);
         let stuck = self.is_stalled() && spare < ending;
-        let wanted = condemned || short || low || stuck;
-        (wanted && !self.journal.is_one_segment(), short || (self.is_stalled() && sure >= ending))
+        let wanted = condemned || short || below(FREE_PERCENT) || stuck;
+        let at_rest = now.since(self.cleaner.asked) >= REST;
+        let early = at_rest || below(PACED_PERCENT) || self.journal.is_crowded();
+        match () {
+            () if !wanted || self.journal.is_one_segment() => Haste::None,
+            () if short || (self.is_stalled() && sure >= ending) => Haste::Urgent,
+            () if condemned || stuck || early => Haste::Paced,
+            () => Haste::Fills,
+        }
     }
 
     /// Whether snapshots wait for others: without time to lose, those that come one by one would take a page each.
@@ -149,7 +187,8 @@ impl Running {
     /// Chooses objects of the oldest segment, as long as the log is short of space.
     pub(super) fn clean(&mut self, env: &mut Env<'_>) {
         self.gained |= self.journal.advance_tail();
-        let (wanted, urgent) = self.wants_cleaning();
+        self.cleaner.haste = self.haste(env.now);
+        let urgent = self.cleaner.haste == Haste::Urgent;
         self.cleaner.gathers = self.gathers(urgent);
         for at in (0..self.cleaner.waiting.len()).rev() {
             // A snapshot takes its object off the list, and moves none before it.
@@ -159,15 +198,15 @@ impl Running {
         // Snapshots that lie more evenly leave more room to others.
         let spare = self.spare_room();
         self.gained |= spare > std::mem::replace(&mut self.cleaner.spare, spare);
-        self.cleaner.again = None;
-        if !wanted {
-            return;
-        }
-        self.cleaner.pace.update(env.now, self.journal.begun_bytes());
         let tail = self.journal.tail();
         if self.cleaner.segment != tail {
             (self.cleaner.segment, self.cleaner.cursor) = (tail, 0);
         }
+        self.cleaner.again = (self.cleaner.haste == Haste::Fills).then(|| self.cleaner.asked + REST);
+        if self.cleaner.haste < Haste::Paced {
+            return;
+        }
+        self.cleaner.pace.update(env.now, self.journal.begun_bytes());
         for _ in 0..LOOKS {
             if self.cleaner.waiting.len() >= BATCH {
                 return;
@@ -176,10 +215,7 @@ impl Running {
                 self.cleaner.again = Some(env.now + self.cleaner.pace.wait());
                 return;
             }
-            let objects = &self.journal.segments[tail as usize].objects;
-            let Some(place) = objects.get(self.cleaner.cursor).copied() else {
-                return self.look_again();
-            };
+            let Some(place) = self.named() else { return self.look_again() };
             self.cleaner.cursor += 1;
             if self.objects.base(place) == tail {
                 self.cleaner.pace.take(self.objects.wake(place).snapshot_bytes);
@@ -187,6 +223,29 @@ impl Running {
             }
         }
         self.cleaner.again = Some(env.now + AGAIN);
+    }
+
+    /// Snapshots in what is left of a page that goes out now.
+    pub(super) fn fill_page(&mut self, env: &mut Env<'_>) {
+        for _ in 0..FILLS {
+            let padding = self.journal.padding() as u64;
+            if self.cleaner.haste == Haste::None || padding == 0 || self.cleaner.waiting.len() >= BATCH {
+                return;
+            }
+            let Some(place) = self.named() else { return self.look_again() };
+            if self.objects.base(place) == self.cleaner.segment {
+                if self.objects.wake(place).snapshot_bytes > padding {
+                    return self.rest(place);
+                }
+                self.choose(env, place);
+            }
+            self.cleaner.cursor += 1;
+        }
+    }
+
+    /// The object of the oldest segment to be looked at next.
+    fn named(&self) -> Option<ObjectIndex> {
+        self.journal.segments[self.cleaner.segment as usize].objects.get(self.cleaner.cursor).copied()
     }
 
     /// All were looked at; those that could not be chosen then may be now.

@@ -108,19 +108,19 @@ impl Objects {
 
     /// The place of a copy.
     pub fn find(&self, copy: CopyId) -> Option<ObjectIndex> {
-        self.directory.find(copy, |place| self.copy(place))
+        self.directory.find(copy, |place| self.copy(place)).ok()
     }
 
     /// The place of a copy, which is made, awake, if there is none.
     pub fn find_or_insert(&mut self, copy: CopyId) -> ObjectIndex {
-        if let Some(place) = self.find(copy) {
-            return place;
-        }
+        let gap = match self.directory.find(copy, |place| self.copy(place)) {
+            Ok(place) => return place,
+            Err(gap) => gap,
+        };
         let place = self.free.pop().unwrap_or_else(|| self.add_slot());
         let object = self.awake(Object::new(copy, Versions::default(), NONE));
         *self.slot_mut(place) = Slot::Awake(object);
-        let Objects { directory, slots, tables, .. } = self;
-        directory.insert(copy, place, |place| copy_of(slots, tables, place));
+        self.directory.insert(copy, place, gap);
         place
     }
 
@@ -239,7 +239,11 @@ impl Objects {
     }
 
     fn copy(&self, place: ObjectIndex) -> CopyId {
-        copy_of(&self.slots, &self.tables, place)
+        match self.slot(place) {
+            Slot::Free => panic!("no object at place {place}"),
+            Slot::Resting(resting) => self.tables.copy(resting),
+            Slot::Awake(object) => object.copy,
+        }
     }
 
     /// Counts anew what follows from the versions of those that are awake.
@@ -290,14 +294,6 @@ impl Objects {
     pub fn roles(&self, pool: PoolId, range: HashRange) -> Vec<Role> {
         let taken = |role: &Role| self.range(pool, *role, range, None).next().is_some();
         self.directory.roles(pool).filter(taken).collect()
-    }
-}
-
-fn copy_of(slots: &[Vec<Slot>], tables: &Tables, place: ObjectIndex) -> CopyId {
-    match &slots[place as usize / CHUNK][place as usize % CHUNK] {
-        Slot::Free => panic!("no object at place {place}"),
-        Slot::Resting(resting) => tables.copy(resting),
-        Slot::Awake(object) => object.copy,
     }
 }
 

@@ -12,7 +12,7 @@
 use super::index::ObjectIndex;
 use super::ops::{DataStage, Op};
 use super::record::{Body, NO_BLOCK};
-use super::running::{Io, Running};
+use super::running::{Io, Running, VOUCHER_DELAY};
 use crate::buf::UNIT;
 use crate::io::Env;
 use crate::planted::{Bug, planted};
@@ -184,19 +184,24 @@ impl Running {
         self.write_block(env, block, unit, buf, Io::Data(key, bytes));
     }
 
-    /// Whether the page under construction waits for more intents: only while the device has other data to write, and
-    /// nobody waits for more than the page.
+    /// Whether the page under construction waits for more, while nobody waits for more than the page.
     pub(super) fn holds_page(&mut self, now: Time, pressed: bool) -> bool {
-        let intents = self.journal.only_intents();
-        let busy = intents.is_some_and(|intents| intents < PAGE_INTENTS && self.undone > intents);
-        if !busy || pressed {
+        let Some(wait) = self.page_wait().filter(|_| !pressed) else {
             self.hold.until = None;
             return false;
-        }
-        let until = *self.hold.until.get_or_insert(now + PAGE_HOLD);
-        if until <= now {
-            self.hold.until = None;
-        }
+        };
+        let until = self.hold.until.map_or(now + wait, |until| until.min(now + wait));
+        self.hold.until = Some(until).filter(|until| *until > now);
         until > now
+    }
+
+    /// How long the page under construction may wait. Intents wait for others only while the device has other data to
+    /// write; what nobody asked for shares the page of the next who asks, and does not keep him waiting for its own.
+    fn page_wait(&self) -> Option<Duration> {
+        if self.journal.is_unasked() {
+            return Some(VOUCHER_DELAY);
+        }
+        let intents = self.journal.only_intents()?;
+        (intents < PAGE_INTENTS && self.undone > intents).then_some(PAGE_HOLD)
     }
 }

@@ -15,7 +15,7 @@ use super::index::{NONE, ObjectIndex};
 use super::page::{HEADER_BYTES, Header, Sequence};
 use super::record::{Body, Record};
 use super::superblock::Superblock;
-use crate::buf::{Buf, BufMut, BufPool, UNIT};
+use crate::buf::{Buf, BufMut, BufPool, UNIT, UNIT_USIZE};
 use crate::planted::{Bug, planted};
 use std::collections::VecDeque;
 
@@ -308,6 +308,16 @@ impl<T: Copy> Journal<T> {
         most
     }
 
+    /// Whether so much lives in the oldest segments that the ends of other pages have no room for it: more than a third.
+    pub fn is_crowded(&self) -> bool {
+        const LOOK_AHEAD: u32 = 16;
+        const SHARE: u64 = 3;
+        let oldest =
+            (0..LOOK_AHEAD.min(self.superblock.segments)).map(|at| (self.tail + at) % self.superblock.segments);
+        let lives: u64 = oldest.map(|segment| self.segments[segment as usize].snapshot_bytes).sum();
+        lives * SHARE > u64::from(LOOK_AHEAD) * u64::from(self.superblock.segment_size)
+    }
+
     /// Whether a record of `bytes` can go into the log now.
     pub fn fits(&self, bytes: usize) -> bool {
         let open = self.open.as_ref().is_some_and(|page| page.used + bytes <= page.capacity);
@@ -412,6 +422,18 @@ impl<T: Copy> Journal<T> {
     pub fn only_intents(&self) -> Option<u32> {
         let next = self.open.as_ref().filter(|_| self.writing.is_none() && self.ready.is_empty())?;
         (next.intents == u32::from(next.records)).then_some(next.intents)
+    }
+
+    /// Whether the page that would be written next holds nothing that anybody waits for: what was compacted, say.
+    pub fn is_unasked(&self) -> bool {
+        let next = self.open.as_ref().filter(|_| self.writing.is_none() && self.ready.is_empty());
+        next.is_some_and(|page| page.records > 0 && page.owners.is_empty())
+    }
+
+    /// Bytes that the page that would be written next takes anyway, whatever is in them; 0 if there is none.
+    pub fn padding(&self) -> usize {
+        let next = self.open.as_ref().filter(|_| self.writing.is_none() && self.ready.is_empty());
+        next.map_or(0, |page| page.used.next_multiple_of(UNIT_USIZE).min(page.capacity) - page.used)
     }
 
     /// Whether a page is being filled or is on its way.

@@ -203,7 +203,7 @@ impl Versions {
         match body {
             Body::Put { label, join, block, bitmap, sums } => {
                 let mut state = State::empty(label.clone(), Content::Data);
-                (state.block, state.bitmap, state.sums) = (*block, bitmap.clone(), sums.clone());
+                (state.block, state.bitmap, state.sums) = (*block, bitmap.clone(), Sums::from_slice(sums));
                 self.join(state, *join, page, spare);
             }
             Body::Tombstone { label, join } => {

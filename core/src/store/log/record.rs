@@ -214,7 +214,8 @@ fn bitmap_bytes(bitmap: &Bitmap) -> usize {
 }
 
 fn written_units(bitmap: &Bitmap) -> usize {
-    bitmap.units().count()
+    let of_word = |word: &u64| word.to_le_bytes().iter().filter(|unit| **unit != 0).count();
+    bitmap.words.iter().map(of_word).sum()
 }
 
 fn is_data(state: &State) -> bool {
@@ -533,11 +534,7 @@ fn read_sectors(reader: &mut Reader<'_>, units: usize) -> Result<Sectors, BadRec
 }
 
 fn read_bitmap(reader: &mut Reader<'_>, prefix: u16, words: u8, units: usize) -> Result<Bitmap, BadRecord> {
-    let mut bitmap = Bitmap::default();
-    bitmap.set(0, u32::from(prefix), true);
-    if words > 0 {
-        bitmap.words.clear();
-    }
+    let mut bitmap = Bitmap::first(if words > 0 { 0 } else { prefix.into() });
     for _ in 0..words {
         bitmap.words.push(reader.u64()?);
     }
@@ -550,8 +547,9 @@ fn read_sums(reader: &mut Reader<'_>, bitmap: &Bitmap, count: u16, units: usize)
         return Err(BadRecord::Malformed);
     }
     let mut sums = Sums::from_elem(0, units);
-    for unit in bitmap.units() {
-        sums[unit] = reader.u32()?;
+    let (stored, _) = reader.bytes(usize::from(count) * 4)?.as_chunks();
+    for (unit, sum) in bitmap.units().zip(stored) {
+        sums[unit] = u32::from_le_bytes(*sum);
     }
     Ok(sums)
 }

@@ -31,8 +31,9 @@ use crate::store::{Completion, CopyInfo, Digest, PoolUse, StoreError, StoreOp, S
 use crate::time::{Duration, Time};
 use std::collections::VecDeque;
 
-/// An idle log gets its vouching page after so long: short for damage to be noticed, long enough to be rare.
-const VOUCHER_DELAY: Duration = Duration::millis(5);
+/// An idle log gets its vouching page after so long, and what nobody waits for its own: short for damage to be noticed, long
+/// enough to be rare.
+pub(super) const VOUCHER_DELAY: Duration = Duration::millis(5);
 
 /// What a disk request was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -320,7 +321,7 @@ impl Running {
             let token = op.token.expect("reads are asked for");
             return self.read_now(env, token, place, request);
         }
-        let place = self.objects.find_or_insert(copy);
+        let place = place.unwrap_or_else(|| self.objects.find_or_insert(copy));
         self.enqueue(Op { object: place, ..op });
         self.advance(env, place);
         self.settle(env, place);
@@ -397,6 +398,7 @@ impl Running {
         let active = self.objects.at(place).active;
         let active = self.actives.at_mut(active);
         active.stalled = true;
+        self.counters.waits += 1;
         // What was fetched would keep compaction, and so the log, waiting.
         active.fetching = false;
         let key = active.ops[active.applied];
@@ -761,6 +763,9 @@ impl Running {
         self.discard(env);
         self.vouch(env);
         let held = self.holds_page(env.now, self.is_pressed());
+        if !held {
+            self.fill_page(env);
+        }
         if !held && let Some((offset, data)) = self.journal.next_write(env.bufs) {
             let device = self.superblock.log_device();
             self.emit(env, Io::Page, DiskOp::Write { device, offset, data });

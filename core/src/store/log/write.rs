@@ -265,7 +265,7 @@ impl Running {
             block,
             first_unit: u16::try_from(first).expect("units of one object"),
             set: sectors(write.offset, write.data.len()),
-            sums: write.sums.clone(),
+            sums: Sums::from_slice(write.sums),
         };
         Planned::Done(body, Some((block, first, write.data.buf.clone())))
     }
@@ -572,6 +572,9 @@ impl Running {
             op.frees.extend(before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block)));
         }
         op.in_place = matches!(record.body, Body::Intent { .. });
+        if op.token.is_some() {
+            self.cleaner.asked(env.now);
+        }
         self.ways.count(&record.body);
         self.actives.at_mut(active).fetching = false;
         if let Body::Inline { units, .. } | Body::Patch { units, .. } = record.body {
@@ -618,7 +621,7 @@ fn whole_sums(bitmap: &Bitmap, sums: &Sums, units: usize) -> Option<Sums> {
     if bitmap.prefix().is_none() || !written.is_multiple_of(UNIT) || sums.len() * UNIT_USIZE != written as usize {
         return None;
     }
-    let mut sums = sums.clone();
+    let mut sums = Sums::from_slice(sums);
     sums.resize(units, 0);
     Some(sums)
 }
