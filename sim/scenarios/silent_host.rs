@@ -4,7 +4,7 @@
 //! Method: monitors in turn are stopped together with a primary, or cut off with it, for longer than that patience.
 //! Stands for: C21, C10, J9
 
-use super::{broken, epoch_of, four, ms, new_epoch};
+use super::{broken, epoch_of, four, new_epoch};
 use crate::check::history::Finding;
 use crate::cluster::{Cluster, Config};
 use crate::world::NodeId;
