@@ -7,6 +7,8 @@
 mod admin;
 mod arguments;
 mod bench;
+#[cfg(test)]
+mod dashboard;
 mod disk;
 mod documents;
 mod metadata;

@@ -30,7 +30,12 @@ pub fn text(text: &str) -> anyhow::Result<()> {
 
 /// A table with these headings.
 pub fn table<const N: usize>(headings: [&str; N]) -> Table {
+    table_of(&headings)
+}
+
+/// The same, of any number.
+pub fn table_of(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headings);
+    table.load_preset(presets::NOTHING).set_header(headings.iter().copied());
     table
 }

@@ -6,6 +6,7 @@ use ashlar_core::client::{Client as Machine, ClientConfig, ClientLimits, ClientS
 use ashlar_core::client::{Completion, ImageId, ImageOp, OpError, OpId, Outcome};
 use ashlar_core::id::ClientId;
 use ashlar_core::io::{Env, Input, Node, PeerId};
+use ashlar_core::stages::ClientStages;
 use ashlar_core::time::Time;
 use ashlar_core::wire::Versions;
 use ashlar_core::wire::handshake::Identity;
@@ -186,6 +187,11 @@ impl Client {
     /// Counts since the start.
     pub fn stats(&self) -> ClientStats {
         self.shared.driver.with(|endpoint, _| endpoint.machine.stats())
+    }
+
+    /// Where the time of requests went since the start.
+    pub fn stages(&self) -> ClientStages {
+        self.shared.driver.with(|endpoint, _| endpoint.machine.stages().clone())
     }
 
     /// Ends the client: what is under way, and everything after, fails with [`Error::Stopped`].

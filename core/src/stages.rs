@@ -100,6 +100,32 @@ pub struct Stages {
     pub device: DeviceStages,
 }
 
+/// The stages of a client's requests about objects, of which its operations consist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientStages {
+    /// From the operation's arrival to the try that was answered: behind other operations, behind writes to the same
+    /// bytes, and all that was tried in vain.
+    pub queue: Histogram,
+    /// From that try to its answer: the network there and back, and the primary.
+    pub cluster: Histogram,
+}
+
+impl ClientStages {
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, &Histogram); 2] {
+        [("queue", &self.queue), ("cluster", &self.cluster)]
+    }
+}
+
+/// Operations of clients on one pool, from their arrival at the primary to their answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Reads.
+    pub read: Histogram,
+    /// Writes.
+    pub write: Histogram,
+}
+
 /// The stages of a store's requests on its device, from when they are given out to when they completed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -2,6 +2,7 @@
 
 mod fence;
 mod map;
+mod placement;
 mod power;
 mod rot;
 mod settings;
@@ -110,6 +111,11 @@ pub const ALL: &[Case] = &[
         name: "settings",
         shows: "each parameter of a pool and of the cluster changes under load, or is refused with the reason",
         run: settings::run,
+    },
+    Case {
+        name: "placement",
+        shows: "rules put groups where they say; nonsense is refused, or named while the last good state goes on",
+        run: placement::run,
     },
     Case {
         name: "modify",

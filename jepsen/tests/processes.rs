@@ -52,6 +52,8 @@ cases!(
     #[ignore = "minutes: `cargo ci torture -- rot`"]
     rot,
     settings,
+    #[ignore = "nine OSDs: `cargo ci torture -- placement`"]
+    placement,
     modify,
     mix,
     orphans

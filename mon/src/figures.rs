@@ -17,7 +17,8 @@ pub fn serve(args: &Args, driver: &Driver<Mon>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of(mon: &Mon) -> Vec<Metric> {
+/// All there are.
+pub fn of(mon: &Mon) -> Vec<Metric> {
     let count = |number: usize| Value::Gauge(number as f64);
     let map = mon.map();
     let (up, known) = (mon.osds_up(), map.osd_records().count());

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
-mod figures;
+pub mod figures;
 
 use anyhow::{Context, anyhow, bail};
 use ashlar_core::id::Incarnation;

@@ -3,6 +3,7 @@
 use crate::Args;
 use anyhow::Context;
 use ashlar_core::osd::{Figures, PoolFigures};
+use ashlar_core::stages::Histogram;
 use ashlar_runtime::metrics::{self, Metric, Value};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,7 +37,8 @@ fn gauge(number: u64) -> Value {
     Value::Gauge(number as f64)
 }
 
-fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
+/// All there are, of an OSD of this number.
+pub fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
     let (client, store) = (&figures.client, &figures.store);
     let ops = [("read", Value::Counter(client.read_ops)), ("write", Value::Counter(client.write_ops))];
     let bytes = [("read", Value::Counter(client.read_bytes)), ("write", Value::Counter(client.write_bytes))];
@@ -53,6 +55,7 @@ fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
         Metric::by(name, help, "pool", figures.pools.iter().map(|(name, pool)| (name.clone(), of(pool))))
     };
     vec![
+        pool_seconds(figures),
         by_pool("pool_used_bytes", "Bytes that a pool's copies take.", |pool| gauge(pool.held.used_bytes)),
         by_pool("pool_copies", "A pool's copies.", |pool| gauge(pool.held.copies)),
         by_pool("pool_reads", "Reads of clients, by pool.", |pool| Value::Counter(pool.client.read_ops)),
@@ -75,4 +78,14 @@ fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
         Metric::one("store_damaged_copies", "Copies known to be damaged.", gauge(store.damaged)),
         Metric::by("runtime", "What the event loop did.", "what", runtime),
     ]
+}
+
+fn pool_seconds(figures: &Figures) -> Metric {
+    let sample = |pool: &str, kind: &str, times: &Histogram| {
+        (vec![("pool", pool.to_string()), ("kind", kind.to_string())], Value::Latency(times.clone()))
+    };
+    let pools = figures.served.iter();
+    let samples = pools.flat_map(|(pool, of)| [sample(pool, "read", &of.read), sample(pool, "write", &of.write)]);
+    let help = "Time of clients' operations at primaries, by pool.";
+    Metric { name: "pool_seconds", help, samples: samples.collect() }
 }

@@ -6,7 +6,7 @@
 
 mod cluster;
 mod daemon;
-mod figures;
+pub mod figures;
 mod signals;
 mod size;
 mod store;

@@ -331,7 +331,7 @@ impl Status {
     }
 
     fn osds_text(&self) -> String {
-        let serves = |osd: &&osd::Row| osd.up && !osd.is_damaged && osd.unreachable_from.is_empty();
+        let serves = |osd: &&osd::Row| osd.up && !osd.held && !osd.is_damaged && osd.unreachable_from.is_empty();
         let up = self.osds.iter().filter(serves).count();
         let out = self.osds.iter().filter(|osd| osd.out).count();
         let down: Vec<_> = self.osds.iter().filter(|osd| !osd.up).map(|osd| osd.id.to_string()).collect();
@@ -339,6 +339,10 @@ impl Status {
         let damaged: Vec<_> = self.osds.iter().filter(|osd| osd.is_damaged).map(|osd| osd.id.to_string()).collect();
         if !damaged.is_empty() {
             text += &format!(", STORE DAMAGED (build it anew): {}", damaged.join(" "));
+        }
+        let held: Vec<_> = self.osds.iter().filter(|osd| osd.up && osd.held).map(|osd| osd.id.to_string()).collect();
+        if !held.is_empty() {
+            text += &format!(", HELD DOWN after falls (`ashlar osd readmit`): {}", held.join(" "));
         }
         if !down.is_empty() {
             text += &format!(", down: {}", down.join(" "));

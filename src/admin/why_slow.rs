@@ -1,7 +1,9 @@
 //! `ashlar why-slow IMAGE`: in which stage the time of an image's operations goes.
 //!
 //! Owns the question: reads of its own, one at a time, beside what the OSDs of the image's pool count meanwhile, stage by
-//! stage. Does not own the counting (core's `stages`), nor what NBD servers wait for (their own figures, `--metrics`).
+//! stage, and what NBD servers count that are named (`page`). Does not own the counting (core's `stages`).
+
+mod page;
 
 use super::image::{image_named, parts};
 use super::status::{BETWEEN_LOOKS, Statistics};
@@ -12,7 +14,7 @@ use ashlar_client::Client;
 use ashlar_core::id::{OsdId, PoolId};
 use ashlar_core::map::ClusterMap;
 use ashlar_core::rng::Rng;
-use ashlar_core::stages::{Histogram, Stages};
+use ashlar_core::stages::{ClientStages, Histogram, Stages};
 use ashlar_core::time;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,12 +33,15 @@ pub struct Args {
     /// How long to look.
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// NBD servers (what they have as `--metrics`) of which the queues are shown, too.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    clients: Vec<String>,
     #[command(flatten)]
     connection: Connection,
 }
 
 /// A stage, in microseconds.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Row {
     stage: &'static str,
     count: u64,
@@ -51,6 +56,8 @@ struct Report {
     stages: Vec<Row>,
     /// Changes of each OSD's store.
     stores: BTreeMap<u32, Row>,
+    /// Requests of each NBD server that was named: in its queue, and in the cluster.
+    clients: BTreeMap<String, [Row; 2]>,
     findings: Vec<String>,
 }
 
@@ -62,12 +69,18 @@ pub async fn run(args: Args) -> Result<()> {
     let (pool, _) = pool_named(&map, pool_name)?;
     image_named(&map, pool, pool_name, name)?;
     let osds = members(&map, pool);
+    let clients_before = pages(&args.clients)?;
     let before = metadata.statistics::<Statistics>().await?;
     let probe = probe(&map, &args).await?;
     // The last publication tells of the last reads.
     tokio::time::sleep(BETWEEN_LOOKS).await;
     let after = metadata.statistics::<Statistics>().await?;
-    let report = report(&args.name, &probe, &differences(&osds, &before, &after));
+    let clients = pages(&args.clients)?.into_iter().map(|(address, now)| {
+        let then = &clients_before[&address];
+        let (queue, cluster) = (now.queue.since(&then.queue), now.cluster.since(&then.cluster));
+        (address, ClientStages { queue, cluster })
+    });
+    let report = report(&args.name, &probe, &differences(&osds, &before, &after), &clients.collect());
     args.connection.output().print(&report, Report::text)
 }
 
@@ -77,8 +90,19 @@ fn members(map: &ClusterMap, pool: PoolId) -> BTreeSet<OsdId> {
     groups.flat_map(|(_, group)| group.acting.iter().flatten().map(|member| member.osd)).collect()
 }
 
+fn pages(addresses: &[String]) -> Result<BTreeMap<String, ClientStages>> {
+    addresses.iter().map(|address| Ok((address.clone(), page::client_stages(address)?))).collect()
+}
+
+/// What our own reads took.
+#[derive(Default)]
+struct Probe {
+    whole: Histogram,
+    stages: ClientStages,
+}
+
 /// Reads here and there, one at a time.
-async fn probe(map: &ClusterMap, args: &Args) -> Result<Histogram> {
+async fn probe(map: &ClusterMap, args: &Args) -> Result<Probe> {
     let client = Client::connect(seeds(map)?)?;
     let image = client.open(&args.name).await.with_context(|| format!("opening {}", args.name))?;
     let blocks = image.size() / u64::from(BLOCK);
@@ -92,8 +116,9 @@ async fn probe(map: &ClusterMap, args: &Args) -> Result<Histogram> {
         image.read(rng.below(blocks) * u64::from(BLOCK), BLOCK).await?;
         seen.record(time::Duration(u64::try_from(started.elapsed().as_nanos())?));
     }
+    let stages = client.stages();
     client.stop();
-    Ok(seen)
+    Ok(Probe { whole: seen, stages })
 }
 
 fn differences(
@@ -114,13 +139,20 @@ fn row(stage: &'static str, of: &Histogram) -> Row {
     Row { stage, count: of.count, mean_us: of.mean_us(), p50_us, p99_us }
 }
 
-fn report(image: &str, probe: &Histogram, osds: &BTreeMap<u32, Stages>) -> Report {
+fn report(
+    image: &str,
+    probe: &Probe,
+    osds: &BTreeMap<u32, Stages>,
+    clients: &BTreeMap<String, ClientStages>,
+) -> Report {
     let mut sum = Stages::default();
     for stages in osds.values() {
         sum.add(stages);
     }
     let stages = vec![
-        row("our reads, whole", probe),
+        row("our reads, whole", &probe.whole),
+        row("our reads, in the client's queue", &probe.stages.queue),
+        row("our reads, from the client to the primary and back", &probe.stages.cluster),
         row("reads at primaries", &sum.read),
         row("reads of stores", &sum.store_read),
         row("writes at primaries", &sum.write),
@@ -132,17 +164,22 @@ fn report(image: &str, probe: &Histogram, osds: &BTreeMap<u32, Stages>) -> Repor
         row("reads of devices", &sum.device.read),
     ];
     let stores = osds.iter().map(|(osd, stages)| (*osd, row("changes of its store", &stages.store_write))).collect();
-    let findings = findings(probe, &sum, osds);
-    Report { image: image.into(), stages, stores, findings }
+    let mut findings = findings(probe, &sum, osds);
+    findings.extend(clients.iter().map(|(address, stages)| client_finding(address, stages)));
+    let rows = |of: &ClientStages| [row("in its queue", &of.queue), row("in the cluster", &of.cluster)];
+    let clients = clients.iter().map(|(address, stages)| (address.clone(), rows(stages))).collect();
+    Report { image: image.into(), stages, stores, clients, findings }
 }
 
 /// What the figures say, in words.
-fn findings(probe: &Histogram, sum: &Stages, osds: &BTreeMap<u32, Stages>) -> Vec<String> {
+fn findings(probe: &Probe, sum: &Stages, osds: &BTreeMap<u32, Stages>) -> Vec<String> {
     let mut findings = Vec::new();
-    let (whole, primary, disk) = (probe.mean_us(), sum.read.mean_us(), sum.store_read.mean_us());
-    let outside = whole.saturating_sub(primary);
+    let (whole, cluster) = (probe.whole.mean_us(), probe.stages.cluster.mean_us());
+    let (primary, disk) = (sum.read.mean_us(), sum.store_read.mean_us());
     findings.push(format!(
-        "of {whole} us of a read, {outside} us are the client and its network, {} us the primary, {} us its store",
+        "of {whole} us of a read, {} us are the client, {} us its network, {} us the primary, {} us its store",
+        whole.saturating_sub(cluster),
+        cluster.saturating_sub(primary),
         primary.saturating_sub(disk),
         disk.min(primary)
     ));
@@ -168,12 +205,28 @@ fn findings(probe: &Histogram, sum: &Stages, osds: &BTreeMap<u32, Stages>) -> Ve
     findings
 }
 
+fn client_finding(address: &str, stages: &ClientStages) -> String {
+    if stages.queue.count == 0 {
+        return format!("the NBD server at {address} had nothing to do meanwhile");
+    }
+    let (queue, cluster) = (stages.queue.mean_us(), stages.cluster.mean_us());
+    let why = match queue > cluster {
+        true => ": more is asked at a time than it may have under way, or writes to the same bytes wait for each other",
+        false => "",
+    };
+    format!("a request waits {queue} us in the NBD server at {address}, and {cluster} us for the cluster{why}")
+}
+
 impl Report {
     fn text(&self) -> String {
         let mut table = output::table(["STAGE", "COUNT", "MEAN us", "P50 us", "P99 us"]);
         let stores = self.stores.iter().map(|(osd, row)| (format!("  store of osd.{osd}"), row));
         let stages = self.stages.iter().map(|row| (row.stage.to_string(), row));
-        for (name, row) in stages.chain(stores) {
+        let named =
+            |(address, rows): (&String, &'_ [Row; 2])| rows.each_ref().map(|row| (address.clone(), row.clone()));
+        let clients: Vec<(String, Row)> = self.clients.iter().flat_map(named).collect();
+        let clients = clients.iter().map(|(address, row)| (format!("requests of {address}, {}", row.stage), row));
+        for (name, row) in clients.chain(stages).chain(stores) {
             let numbers = [row.count, row.mean_us, row.p50_us, row.p99_us].map(|number| number.to_string());
             table.add_row([name].into_iter().chain(numbers));
         }
@@ -191,6 +244,10 @@ mod tests {
         histogram
     }
 
+    fn probed(whole: u64, cluster: u64) -> Probe {
+        Probe { whole: took(whole, 9), stages: ClientStages { queue: took(5, 9), cluster: took(cluster, 9) } }
+    }
+
     fn osd(store_us: u64) -> Stages {
         let (read, write) = (took(200, 5), took(store_us + 500, 5));
         let (member, store_write) = (took(store_us + 100, 5), took(store_us, 5));
@@ -200,10 +257,10 @@ mod tests {
     #[test]
     fn time_is_shared_out_among_the_stages_and_a_slow_store_is_named() {
         let osds = BTreeMap::from([(1, osd(300)), (2, osd(300)), (3, osd(5_000))]);
-        let report = report("vms/a", &took(260, 9), &osds);
+        let report = report("vms/a", &probed(260, 240), &osds, &BTreeMap::new());
         let text = report.text();
         assert!(
-            text.contains("of 260 us of a read, 60 us are the client and its network, 50 us the primary, 150 us"),
+            text.contains("of 260 us of a read, 20 us are the client, 40 us its network, 50 us the primary, 150 us"),
             "{text}"
         );
         assert!(text.contains("the store of osd.3 is slow: 5000 us, others have 300 us"), "{text}");
@@ -214,7 +271,19 @@ mod tests {
     #[test]
     fn without_writes_it_says_so() {
         let quiet = Stages { read: took(100, 1), ..Stages::default() };
-        let report = report("vms/a", &took(260, 9), &BTreeMap::from([(1, quiet)]));
+        let report = report("vms/a", &probed(260, 240), &BTreeMap::from([(1, quiet)]), &BTreeMap::new());
         assert!(report.text().contains("nobody wrote"), "{}", report.text());
+    }
+
+    #[test]
+    fn queues_of_clients_are_shown_and_a_long_one_is_explained() {
+        let busy = ClientStages { queue: took(900, 4), cluster: took(300, 4) };
+        let clients = BTreeMap::from([("h:1".to_string(), busy), ("h:2".to_string(), ClientStages::default())]);
+        let text = report("vms/a", &probed(260, 240), &BTreeMap::new(), &clients).text();
+        assert!(
+            text.contains("a request waits 900 us in the NBD server at h:1, and 300 us for the cluster: more"),
+            "{text}"
+        );
+        assert!(text.contains("h:2 had nothing to do") && text.contains("requests of h:1, in its queue"), "{text}");
     }
 }

@@ -3,7 +3,8 @@
 use super::{Command, NbdArgs};
 use crate::Client;
 use anyhow::Context;
-use ashlar_core::stages::Histogram;
+use ashlar_core::client::ClientStats;
+use ashlar_core::stages::{ClientStages, Histogram};
 use ashlar_core::time;
 use ashlar_runtime::metrics::{self, Metric, Value};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,14 +40,30 @@ impl Served {
 pub fn serve(args: &NbdArgs, client: &Client, served: &Served) -> anyhow::Result<()> {
     let Some(listen) = args.metrics else { return Ok(()) };
     let (client, served) = (client.clone(), served.clone());
-    let address = metrics::serve(listen, Arc::new(move || of(&client, &served)))
+    let address = metrics::serve(listen, Arc::new(move || of(&Figures::of(&client), &served)))
         .with_context(|| format!("cannot listen on {listen} (--metrics)"))?;
     tracing::info!("figures are at http://{address}/metrics");
     Ok(())
 }
 
-fn of(client: &Client, served: &Served) -> Vec<Metric> {
-    let stats = client.stats();
+/// What a client knows of its work.
+#[derive(Default)]
+pub struct Figures {
+    stats: ClientStats,
+    stages: ClientStages,
+    is_fenced: bool,
+}
+
+impl Figures {
+    fn of(client: &Client) -> Figures {
+        Figures { stats: client.stats(), stages: client.stages(), is_fenced: client.is_fenced() }
+    }
+}
+
+/// All there are.
+pub fn of(client: &Figures, served: &Served) -> Vec<Metric> {
+    let stats = client.stats;
+    let stages = client.stages.named().map(|(name, times)| (name, Value::Latency(times.clone())));
     let requests = [
         ("sent", stats.requests),
         ("retried", stats.retries),
@@ -58,12 +75,13 @@ fn of(client: &Client, served: &Served) -> Vec<Metric> {
     let requests = requests.map(|(kind, count)| (kind, Value::Counter(count)));
     vec![
         Metric::by("nbd_request_seconds", "Time of NBD requests, as clients see it.", "kind", served.by_kind()),
+        Metric::by("client_stage_seconds", "Time of requests about objects, by stage.", "stage", stages),
         Metric::by("cluster_requests", "Requests to the cluster.", "kind", requests),
         Metric::one(
             "cluster_links_lost",
             "Connections to the cluster that were lost.",
             Value::Counter(stats.links_lost),
         ),
-        Metric::one("client_fenced", "Whether this client was fenced off.", Value::Gauge(client.is_fenced().into())),
+        Metric::one("client_fenced", "Whether this client was fenced off.", Value::Gauge(client.is_fenced.into())),
     ]
 }

@@ -8,7 +8,7 @@
 
 mod connection;
 mod disk;
-mod figures;
+pub mod figures;
 mod incoming;
 mod negotiation;
 mod outgoing;

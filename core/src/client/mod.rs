@@ -42,9 +42,10 @@ pub use requests::ClientStats;
 use crate::id::{ObjectId, Session};
 use crate::io::{Env, Input, Node};
 use crate::slab::{Key, Slab};
+use crate::stages::ClientStages;
 use crate::time::Time;
 use ops::{Kind, Op};
-use requests::{Finished, Requests};
+use requests::{Cut, Finished, Requests};
 use std::collections::VecDeque;
 
 /// Operations of one direction that are not wholly cut yet, and what is in flight of it.
@@ -151,6 +152,11 @@ impl Client {
         self.requests.is_fenced
     }
 
+    /// Where the time of requests went since the start.
+    pub fn stages(&self) -> &ClientStages {
+        &self.requests.stages
+    }
+
     /// Counts since the start.
     pub fn stats(&self) -> ClientStats {
         self.requests.stats
@@ -178,6 +184,7 @@ impl Client {
 
     fn begin(&mut self, env: &mut Env<'_>, key: Key<Op>, error: Option<OpError>) {
         let op = self.ops.get_mut(key).expect("inserted just now");
+        op.since = env.now;
         if let Some(error) = error {
             op.fail(error, 0);
         }
@@ -301,7 +308,8 @@ impl Client {
         let lane = if is_write { &mut self.writes } else { &mut self.reads };
         lane.requests += 1;
         lane.bytes += action.bytes();
-        self.requests.submit(env, key, index, object, layout.pg(object), action);
+        let cut = Cut { op: key, index, since: op.since };
+        self.requests.submit(env, cut, object, layout.pg(object), action);
     }
 
     fn complete_if_done(&mut self, key: Key<Op>) {

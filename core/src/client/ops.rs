@@ -7,6 +7,7 @@ use crate::buf::Buf;
 use crate::limits::SECTOR_BYTES;
 use crate::planted::{Bug, planted};
 use crate::store::{Bitmap, Data};
+use crate::time::Time;
 use smallvec::SmallVec;
 
 /// What kind of operation.
@@ -39,6 +40,8 @@ pub(super) struct Op {
     pub kind: Kind,
     /// On which image.
     pub image: ImageId,
+    /// When it came.
+    pub since: Time,
     /// Where the next part begins.
     cursor: u64,
     /// Where the last part ends.
@@ -56,7 +59,8 @@ pub(super) struct Op {
 impl Op {
     /// An operation on `start..end`.
     pub fn new(kind: Kind, image: ImageId, start: u64, end: u64) -> Op {
-        Op { kind, image, cursor: start, end, parts: 0, unanswered: 0, answers: SmallVec::new(), error: None }
+        let (since, answers) = (Time(0), SmallVec::new());
+        Op { kind, image, since, cursor: start, end, parts: 0, unanswered: 0, answers, error: None }
     }
 
     /// Kind and range of what a user asks.

@@ -20,6 +20,7 @@ use crate::msg::{Answer, RequestOp};
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Bitmap, Data};
+use crate::time::Time;
 use smallvec::SmallVec;
 
 /// What a part does.
@@ -151,6 +152,10 @@ pub(super) struct Part {
     pub tries: SmallVec<[(LinkId, Epoch); 2]>,
     /// How often it was refused.
     pub refusals: u32,
+    /// When its operation came.
+    pub since: Option<Time>,
+    /// When its newest try was sent.
+    pub sent: Option<Time>,
 }
 
 impl Part {

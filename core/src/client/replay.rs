@@ -109,8 +109,9 @@ impl Requests {
         self.stats.replays += 1;
         self.unsynced.replay_begins(pg, &entry);
         let Entry { number, object, action } = entry;
-        let (owner, state, tries) = (Owner::Replay, State::Held, SmallVec::new());
-        let key = self.parts.insert(Part { owner, object, pg, number, action, state, tries, refusals: 0 });
+        let (owner, state, tries, since) = (Owner::Replay, State::Held, SmallVec::new(), None);
+        let part = Part { owner, object, pg, number, action, state, tries, refusals: 0, since, sent: None };
+        let key = self.parts.insert(part);
         self.writes.insert(number, key);
         self.groups.entry(pg).or_default().unanswered.insert(number, ());
         let (is_first, before) = self.replays.add(object, number, key);
@@ -182,7 +183,8 @@ impl Requests {
             let seen = self.groups.entry(pg).or_default().seen(self.last_number);
             let settled = self.unsynced.lowest(pg).map_or(seen, |lowest| seen.min(lowest - 1));
             let (owner, state, tries) = (Owner::Sync(settled), State::Held, SmallVec::new());
-            let part = Part { owner, object, pg, number: 0, action: Action::Sync, state, tries, refusals: 0 };
+            let (number, action, since) = (0, Action::Sync, None);
+            let part = Part { owner, object, pg, number, action, state, tries, refusals: 0, since, sent: None };
             let key = self.parts.insert(part);
             self.unsynced.sync_begins(pg, key);
             self.dispatch(env, key);

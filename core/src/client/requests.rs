@@ -23,6 +23,7 @@ use crate::io::{Env, Input, LinkEvent, PeerId, PeerName};
 use crate::msg::{Answer, Class, ImageInfo, MapMessage, Message, Refusal, Reply, Request};
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
+use crate::stages::ClientStages;
 use crate::time::Time;
 use crate::timer::Deadlines;
 use smallvec::SmallVec;
@@ -44,6 +45,17 @@ enum Timer {
     Ask,
     /// Unknown names are asked for again.
     Lookup,
+}
+
+/// Of what a part was cut off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// The operation.
+    pub op: Key<Op>,
+    /// The part's place in it.
+    pub index: u32,
+    /// When the operation came.
+    pub since: Time,
 }
 
 /// A part that is done.
@@ -109,6 +121,8 @@ pub(super) struct Requests {
     /// Done; taken by the owner.
     pub finished: Vec<Finished>,
     pub stats: ClientStats,
+    /// Where the time of requests went.
+    pub stages: ClientStages,
 }
 
 impl Requests {
@@ -134,6 +148,7 @@ impl Requests {
             dirty_bytes,
             finished: Vec::new(),
             stats: ClientStats::default(),
+            stages: ClientStages::default(),
         }
     }
 
@@ -188,10 +203,10 @@ impl Requests {
     }
 
     /// Takes a request on. Writes that overlap keep the order in which they come here.
-    pub fn submit(&mut self, env: &mut Env<'_>, op: Key<Op>, index: u32, object: ObjectId, pg: PgId, action: Action) {
+    pub fn submit(&mut self, env: &mut Env<'_>, cut: Cut, object: ObjectId, pg: PgId, action: Action) {
         let (state, tries) = (State::Held, SmallVec::new());
-        let owner = Owner::Op(op, index);
-        let mut part = Part { owner, object, pg, number: 0, action, state, tries, refusals: 0 };
+        let (owner, since) = (Owner::Op(cut.op, cut.index), Some(cut.since));
+        let mut part = Part { owner, object, pg, number: 0, action, state, tries, refusals: 0, since, sent: None };
         let (is_write, span) = (part.is_write(), part.span());
         if is_write {
             self.last_number += 1;
@@ -285,6 +300,7 @@ impl Requests {
         let (object, generation, op) = (part.object, part.pg.number.generation(), part.request());
         part.state = State::Sent(link, epoch);
         part.tries.push((link, epoch));
+        part.sent = Some(env.now);
         self.stats.requests += 1;
         let request = Request { id, seen, object, generation, epoch, class: Class::Client, tenant: 0, op };
         env.out.send(link, Message::Request(request));
@@ -483,7 +499,7 @@ impl Requests {
         let part = self.parts.remove(key).expect("a part is finished once");
         match part.owner {
             Owner::Op(op, index) => {
-                self.finish_for(op, index, &part, result);
+                self.finish_for(env.now, (op, index), &part, result);
                 self.leave_order(env, key, &part);
             }
             Owner::Replay => self.replayed(env, key, part, result.map(|_| None)),
@@ -496,7 +512,7 @@ impl Requests {
         self.unqueue(key);
         let part = self.parts.remove(key).expect("a part is finished once");
         let Owner::Op(op, index) = part.owner else { return self.replayed(env, key, part, Ok(Some(epoch))) };
-        self.finish_for(op, index, &part, Ok(PartAnswer::Done));
+        self.finish_for(env.now, (op, index), &part, Ok(PartAnswer::Done));
         let (number, object, action) = (part.number, part.object, part.action.clone().unconditional());
         // Before anything else is sent: its number may have to count as unanswered.
         let replay = self.keep(part.pg, epoch, Entry { number, object, action });
@@ -508,7 +524,11 @@ impl Requests {
     }
 
     /// Tells an operation the result of a part.
-    fn finish_for(&mut self, op: Key<Op>, index: u32, part: &Part, result: Result<PartAnswer, OpError>) {
+    fn finish_for(&mut self, now: Time, (op, index): (Key<Op>, u32), part: &Part, result: Result<PartAnswer, OpError>) {
+        if let (Some(since), Some(sent), true) = (part.since, part.sent, result.is_ok()) {
+            self.stages.queue.record(sent.since(since));
+            self.stages.cluster.record(now.since(sent));
+        }
         let (is_write, bytes) = (part.is_write(), part.action.bytes());
         self.finished.push(Finished { op, index, is_write, bytes, result });
         if is_write {

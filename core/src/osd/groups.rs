@@ -16,7 +16,7 @@ use crate::pg::scrub::ScrubPlaces;
 use crate::pg::{Pg, StorePurpose, Summary, Wish};
 use crate::planted::{Bug, planted};
 use crate::slab::{Key, Slab};
-use crate::stages::Stages;
+use crate::stages::{Served, Stages};
 use crate::store::{CopyInfo, ObjectStore, StoreOp};
 use crate::time::Time;
 use crate::timer::Deadlines;
@@ -50,6 +50,7 @@ pub struct Groups<S> {
     recovery: RecoverySlots,
     scrubs: ScrubPlaces,
     stages: Stages,
+    served: BTreeMap<PoolId, Served>,
     node: NodeView,
     meta: Vec<MetaCall>,
     meta_pending: BTreeMap<MetaId, (PgId, u64)>,
@@ -72,6 +73,7 @@ impl<S: ObjectStore> Groups<S> {
             recovery,
             scrubs: ScrubPlaces::default(),
             stages: Stages::default(),
+            served: BTreeMap::new(),
             node,
             meta: Vec::new(),
             meta_pending: BTreeMap::new(),
@@ -236,6 +238,7 @@ impl<S: ObjectStore> Groups<S> {
             recovery: &mut self.recovery,
             scrubs: &mut self.scrubs,
             stages: &mut self.stages,
+            served: &mut self.served,
             meta: &mut self.meta,
         };
         Some(call(&mut slot.pg, &mut host))
@@ -243,7 +246,17 @@ impl<S: ObjectStore> Groups<S> {
 
     /// Where the time of operations went.
     pub fn stages(&self) -> Stages {
-        Stages { device: self.store.device_stages(), ..self.stages.clone() }
+        let mut stages = Stages { device: self.store.device_stages(), ..self.stages.clone() };
+        for served in self.served.values() {
+            stages.read.add(&served.read);
+            stages.write.add(&served.write);
+        }
+        stages
+    }
+
+    /// How long operations of clients took, by pool.
+    pub fn served(&self) -> &BTreeMap<PoolId, Served> {
+        &self.served
     }
 
     /// Operations that the store has not completed.

@@ -6,7 +6,7 @@ use super::{ClientCounters, Osd, Phase, log};
 use crate::id::{OsdId, PgId, PoolId};
 use crate::io::{Env, Level};
 use crate::map::{FailureReport, Wish, keys};
-use crate::stages::Stages;
+use crate::stages::{Served, Stages};
 use crate::store::{ObjectStore, PoolUse, StoreStats};
 use crate::time::{Duration, Time};
 use serde::Serialize;
@@ -89,6 +89,8 @@ pub struct Figures {
     pub runtime: BTreeMap<&'static str, u64>,
     /// By name of a pool: what is held and was served.
     pub pools: BTreeMap<String, PoolFigures>,
+    /// By name of a pool: how long operations of clients took.
+    pub served: BTreeMap<String, Served>,
 }
 
 impl<S: ObjectStore> Osd<S> {
@@ -162,7 +164,8 @@ impl<S: ObjectStore> Osd<S> {
             store_queue: self.groups.store_queue(),
             stages: self.groups.stages(),
             runtime: self.runtime_counters.clone(),
-            pools: self.by_pool_name(),
+            pools: self.by_pool_name(self.figures_by_pool()),
+            served: self.by_pool_name(self.groups.served().clone()),
             ..Figures::default()
         };
         for summary in self.groups.iter().filter_map(|(_, pg): (PgId, _)| pg.summary()) {
@@ -184,9 +187,9 @@ impl<S: ObjectStore> Osd<S> {
         pools
     }
 
-    fn by_pool_name(&self) -> BTreeMap<String, PoolFigures> {
+    fn by_pool_name<T>(&self, by_pool: BTreeMap<PoolId, T>) -> BTreeMap<String, T> {
         let name = |id: PoolId| self.map.pool(id).map_or_else(|| id.to_string(), |pool| pool.name.clone());
-        self.figures_by_pool().into_iter().map(|(id, figures)| (name(id), figures)).collect()
+        by_pool.into_iter().map(|(id, figures)| (name(id), figures)).collect()
     }
 
     fn publish_images(&mut self, now: Time) {

@@ -13,7 +13,7 @@ use crate::pg::msg::PgMessage;
 use crate::pg::pace::RecoverySlots;
 use crate::pg::scrub::ScrubPlaces;
 use crate::slab::Slab;
-use crate::stages::Stages;
+use crate::stages::{Served, Stages};
 use crate::store::{ObjectStore, StoreOp};
 use crate::time::{Duration, Time};
 use crate::timer::Deadlines;
@@ -49,8 +49,10 @@ pub struct Host<'a, 'e, S> {
     pub recovery: &'a mut RecoverySlots,
     /// Places for scrubbing.
     pub scrubs: &'a mut ScrubPlaces,
-    /// Where time goes.
+    /// Where time goes, but for operations of clients.
     pub stages: &'a mut Stages,
+    /// How long operations of clients take, by pool.
+    pub served: &'a mut BTreeMap<PoolId, Served>,
     /// Requests to the metadata store, in order; the node gives the answer with the token to [`super::Pg::meta_done`].
     pub meta: &'a mut Vec<MetaCall>,
 }

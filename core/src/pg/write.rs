@@ -301,9 +301,9 @@ impl Primary {
             let now = cx.host.now();
             let took = now.since(since);
             cx.host.recovery.client_waited(now, took);
-            let stages = &mut *cx.host.stages;
-            let stage = if op.kind.is_write() { &mut stages.write } else { &mut stages.read };
-            stage.record(took);
+            let served = cx.host.served.entry(self.pg.pool).or_default();
+            let times = if op.kind.is_write() { &mut served.write } else { &mut served.read };
+            times.record(took);
         }
         match (&op.kind, &outcome) {
             (Kind::Write { expect, .. }, Ok(Answer::Written { version })) if version.is_none() => {

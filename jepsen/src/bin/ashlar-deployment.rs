@@ -4,6 +4,7 @@
 use anyhow::Result;
 use ashlar_jepsen::deployment::Deployment;
 use ashlar_jepsen::deployment::failover::{ALL, Failure, measure, millis, verify_through_failures};
+use ashlar_jepsen::deployment::flapping;
 use ashlar_jepsen::leftovers;
 use clap::Parser;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.list {
         ALL.iter().for_each(|failure| println!("{:<16} {}", failure.name, failure.what));
+        println!("{:<16} {}", flapping::NAME, flapping::WHAT);
         return ExitCode::SUCCESS;
     }
     match leftovers::guard().and_then(|()| run(&cli)) {
@@ -43,12 +45,14 @@ fn main() -> ExitCode {
 
 /// Whether all goals are met.
 fn run(cli: &Cli) -> Result<bool> {
-    if let Some(unknown) = cli.failures.iter().find(|name| !ALL.iter().any(|failure| failure.name == **name)) {
+    let known = |name: &str| name == flapping::NAME || ALL.iter().any(|failure| failure.name == name);
+    if let Some(unknown) = cli.failures.iter().find(|name| !known(name)) {
         anyhow::bail!("there is no failure '{unknown}'; --list shows them");
     }
     let mut deployment = Deployment::start()?;
     eprintln!("a cluster of 3 etcd, 2 monitors and 6 OSDs on 3 hosts serves {}", deployment.uri());
-    let wanted = |failure: &&Failure| cli.failures.is_empty() || cli.failures.iter().any(|name| name == failure.name);
+    let is_wanted = |what: &str| cli.failures.is_empty() || cli.failures.iter().any(|name| name == what);
+    let wanted = |failure: &&Failure| is_wanted(failure.name);
     let mut met = true;
     for failure in ALL.iter().filter(wanted).filter(|_| cli.runs > 0) {
         eprintln!("{}: {}", failure.name, failure.what);
@@ -64,6 +68,9 @@ fn run(cli: &Cli) -> Result<bool> {
             cli.runs,
             failure.goal.as_millis()
         );
+    }
+    if is_wanted(flapping::NAME) {
+        println!("ok      {:<16} {}", flapping::NAME, flapping::check(&mut deployment)?);
     }
     if cli.failures.is_empty() && cli.rounds > 0 {
         println!("ok      fio: {}", verify_through_failures(&mut deployment, cli.rounds)?);

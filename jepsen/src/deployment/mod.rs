@@ -4,6 +4,7 @@
 //! Owns the processes and what is done to them. Does not own what is measured meanwhile ([`failover`]).
 
 pub mod failover;
+pub mod flapping;
 
 use crate::cluster::{binary, is_alive, signal};
 use crate::command;
@@ -207,6 +208,13 @@ impl Deployment {
         Ok(serde_json::from_str(&command::run(&program, &arguments, LIMIT)?)?)
     }
 
+    /// Runs an administration command and gives what a person reads.
+    pub fn told(&self, arguments: &[&str]) -> Result<String> {
+        let (program, meta) = (binary()?.display().to_string(), self.meta());
+        let arguments: Vec<_> = arguments.iter().copied().chain(["--meta", &meta]).collect();
+        command::run(&program, &arguments, LIMIT)
+    }
+
     fn osds_up(&self) -> Result<u64> {
         let list = self.admin(&["osd", "list"])?;
         Ok(list.as_array().into_iter().flatten().filter(|osd| osd["up"] == true).count() as u64)
@@ -246,7 +254,8 @@ impl Deployment {
         bail!("no member of etcd leads")
     }
 
-    fn until(&self, what: &str, mut done: impl FnMut(&Deployment) -> bool) -> Result<()> {
+    /// Waits for something that is to come about by itself.
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Deployment) -> bool) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         while !done(self) {
             if Instant::now() > deadline {

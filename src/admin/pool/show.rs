@@ -53,10 +53,14 @@ pub fn figures(statistics: &BTreeMap<u32, Statistics>, pool: PoolId) -> PoolFigu
 /// Rates per second, by the OSDs' own clocks.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct PoolRates {
-    read_ops: f64,
-    write_ops: f64,
-    read_bytes: f64,
-    write_bytes: f64,
+    /// Reads.
+    pub read_ops: f64,
+    /// Writes.
+    pub write_ops: f64,
+    /// Bytes read.
+    pub read_bytes: f64,
+    /// Bytes written.
+    pub write_bytes: f64,
 }
 
 impl PoolRates {
