@@ -185,10 +185,12 @@ impl<'a> Injector<'a> {
             let name = format!("osd-{osd}");
             // Without its superblocks it does not even start.
             if is_damaged(osd) || self.fleet.pid(&name).is_none() {
+                self.insist(&["osd", "reweight", &osd.to_string(), "0"])?;
                 self.fleet.wait_clean(REBUILD_LIMIT)?;
                 self.fleet.kill(&name);
                 self.platters.replace(self.fleet, osd)?;
                 self.fleet.run(&name)?;
+                self.insist(&["osd", "reweight", &osd.to_string(), "1"])?;
                 self.note("rebuild", format!("{name} lost metadata and gets a new disk"), Duration::ZERO, Undo::Behave);
             }
         }

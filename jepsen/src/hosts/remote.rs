@@ -28,9 +28,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(5);
 /// What a shell says when it has read its script.
 const READY: &str = "ashlar-ready";
-/// The rules' table.
-const RULES: &str =
-    "nft 'add table inet ashlar_cut; add chain inet ashlar_cut in { type filter hook input priority 0; }'";
+/// The rules' table, without what a killed rig left in it.
+const RULES: &str = "nft 'add table inet ashlar_cut; delete table inet ashlar_cut; add table inet ashlar_cut; \
+                     add chain inet ashlar_cut in { type filter hook input priority 0; }'";
 
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq)]
