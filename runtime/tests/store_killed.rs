@@ -4,6 +4,9 @@
 //! What a version of an object is follows from the object and the version alone, so the judge needs no memory of the
 //! writer. The writer is this program again, started for one test. The long form: `cargo test --release -p ashlar-runtime
 //! --test store_killed -- --ignored killed_two_hundred_times --nocapture`.
+//!
+//! Some writers may register neither files nor memory with the kernel: the store must do without.
+#![allow(unsafe_code)]
 
 use ashlar_core::buf::{Buf, UNIT};
 use ashlar_core::id::{
@@ -24,6 +27,10 @@ const OBJECTS: u64 = 48;
 const BYTES: u64 = 16 << 20;
 /// Tells the writer where the store is.
 const PLACE: &str = "ASHLAR_KILLED_STORE";
+/// Tells it that the kernel is to refuse to register files and memory.
+const REFUSED: &str = "ASHLAR_REFUSED";
+/// Number of the capability to lock memory without a limit.
+const CAP_IPC_LOCK: u32 = 14;
 
 /// What a version does to its object.
 enum Change {
@@ -80,6 +87,29 @@ fn copy(object: u64) -> CopyId {
 
 fn version(seq: u64) -> Version {
     if seq == 0 { Version::NONE } else { Version { epoch: Epoch(1), seq } }
+}
+
+/// This thread may not lock more memory than the limit says. Root could.
+fn obey_memory_limit() {
+    // As linux/capability.h has it: version 3, this thread; then effective, permitted and inheritable, twice 32 of each.
+    let mut header: [u32; 2] = [0x2008_0522, 0];
+    let mut sets = [[0u32; 3]; 2];
+    // SAFETY: both calls get the header and the sets in the form that this version has.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    sets[0][0] &= !(1 << CAP_IPC_LOCK);
+    // SAFETY: as above.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// From now on this process may lock no memory, and have no more files than it has: the kernel registers neither.
+fn allow_nothing_more() {
+    for resource in [libc::RLIMIT_MEMLOCK, libc::RLIMIT_NOFILE] {
+        let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel only reads the limit.
+        assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "{}", std::io::Error::last_os_error());
+    }
 }
 
 /// A store on a file.
@@ -208,7 +238,16 @@ impl OnFile {
 #[ignore = "the process that the other tests kill"]
 fn writer() {
     let Some(path) = std::env::var_os(PLACE) else { return };
+    let refused = std::env::var_os(REFUSED).is_some();
+    if refused {
+        obey_memory_limit();
+    }
     let mut open = OnFile::open(Path::new(&path), 0);
+    if refused {
+        allow_nothing_more();
+        open.alone.set_registered(true);
+    }
+    let known = open.alone.calls().1;
     let mut told = std::io::stdout().lock();
     for object in 0..OBJECTS {
         let (committed, newest) = open.seqs(object);
@@ -216,6 +255,7 @@ fn writer() {
     }
     loop {
         open.round();
+        assert!(!refused || open.alone.calls().1 == known, "the kernel registers memory nevertheless");
         let mut acknowledged = Vec::new();
         while let Some(completion) = open.store.next_completion() {
             let object = completion.token;
@@ -241,8 +281,12 @@ fn begin(open: &mut OnFile, object: u64, committed: u64, newest: u64) {
 }
 
 /// What a writer told until it was killed.
-fn write_and_kill(path: &Path, lives: std::time::Duration) -> Vec<(u64, u64)> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn write_and_kill(path: &Path, refused: bool, lives: std::time::Duration) -> Vec<(u64, u64)> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if refused {
+        command.env(REFUSED, "1");
+    }
+    let mut child = command
         .args(["--exact", "writer", "--ignored", "--nocapture", "--quiet"])
         .env(PLACE, path)
         .stdout(Stdio::piped())
@@ -276,15 +320,15 @@ fn write_and_kill(path: &Path, lives: std::time::Duration) -> Vec<(u64, u64)> {
     all[begin..].chunks_exact(16).map(|pair| (number(&pair[..8]), number(&pair[8..]))).collect()
 }
 
-fn kill_repeatedly(folder: &Path, cycles: u64) {
-    let path: PathBuf = folder.join(format!("ashlar-killed-{}", std::process::id()));
+fn kill_repeatedly(folder: &Path, refused: bool, cycles: u64) {
+    let path: PathBuf = folder.join(format!("ashlar-killed-{}-{refused}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     OnFile::build(&path);
     let mut rng = Rng::new(11);
     let mut known = vec![0u64; OBJECTS as usize];
     let (mut acknowledged, mut beyond) = (0, 0);
     for cycle in 0..cycles {
-        let told = write_and_kill(&path, std::time::Duration::from_millis(10 + rng.below(120)));
+        let told = write_and_kill(&path, refused, std::time::Duration::from_millis(10 + rng.below(120)));
         acknowledged += told.len();
         for (object, seq) in told {
             let known = &mut known[usize::try_from(object).unwrap()];
@@ -309,12 +353,18 @@ fn kill_repeatedly(folder: &Path, cycles: u64) {
 
 #[test]
 fn nothing_is_lost_when_the_process_is_killed() {
-    kill_repeatedly(&std::env::temp_dir(), 6);
-    kill_repeatedly(Path::new("/dev/shm"), 4);
+    kill_repeatedly(&std::env::temp_dir(), false, 6);
+    kill_repeatedly(Path::new("/dev/shm"), false, 4);
+}
+
+/// What is not registered must be used in another way: without a ring's numbers for files, without its places for memory.
+#[test]
+fn nothing_is_lost_where_the_kernel_registers_neither_files_nor_memory() {
+    kill_repeatedly(&std::env::temp_dir(), true, 3);
 }
 
 #[test]
 #[ignore = "a minute; the short form is in every run"]
 fn killed_two_hundred_times() {
-    kill_repeatedly(&std::env::temp_dir(), 200);
+    kill_repeatedly(&std::env::temp_dir(), false, 200);
 }

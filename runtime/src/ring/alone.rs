@@ -14,8 +14,51 @@ use ashlar_core::buf::BufPool;
 use ashlar_core::io::{DiskDone, DiskOp, Effect, Effects, Env, IoId};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::time::{Duration as Elapsed, Instant};
+
+/// Slow requests that are remembered: those of the last seconds, even if every request is slow.
+const SLOW_MOST: usize = 4096;
+
+/// Which requests took long, and when the machine let this thread wait.
+struct Watch {
+    /// From when on it is long.
+    slow: Elapsed,
+    begun: HashMap<IoId, Instant>,
+    /// Beginning, end, and how much of it.
+    found: VecDeque<(Instant, Instant, Elapsed)>,
+    /// When this thread went on last, and its CPU time then.
+    running: (Instant, Elapsed),
+}
+
+impl Watch {
+    fn note(&mut self, begun: Instant, took: Elapsed) {
+        if took < self.slow {
+            return;
+        }
+        if self.found.len() == SLOW_MOST {
+            self.found.pop_front();
+        }
+        self.found.push_back((begun, Instant::now(), took));
+    }
+
+    fn ended(&mut self, id: IoId) {
+        if let Some(begun) = self.begun.remove(&id) {
+            self.note(begun, begun.elapsed());
+        }
+    }
+
+    /// The thread is about to wait: what passed besides its own work, it did not run.
+    fn pauses(&mut self) {
+        let (since, cpu) = self.running;
+        self.note(since, since.elapsed().saturating_sub(os::thread_cpu() - cpu));
+    }
+
+    fn goes_on(&mut self) {
+        self.running = (Instant::now(), os::thread_cpu());
+    }
+}
 
 /// The devices of one store, and what its calls need.
 pub struct Alone {
@@ -29,6 +72,7 @@ pub struct Alone {
     effects: Effects,
     spare: Vec<Effect>,
     ready: VecDeque<(IoId, DiskDone)>,
+    watch: Option<Watch>,
 }
 
 impl Alone {
@@ -46,7 +90,23 @@ impl Alone {
             effects: Effects::default(),
             spare: Vec::new(),
             ready: VecDeque::new(),
+            watch: None,
         })
+    }
+
+    /// Remembers from now on which requests take so long or longer, and when this thread does not run for so long.
+    pub fn watch(&mut self, slow: Elapsed) {
+        let running = (Instant::now(), os::thread_cpu());
+        self.watch = Some(Watch { slow, begun: HashMap::new(), found: VecDeque::new(), running });
+    }
+
+    /// How long the slowest request took of those that were under way at some moment since then, or this thread waited for
+    /// the processor; zero if nothing took long.
+    pub fn slowest_since(&self, since: Instant) -> Elapsed {
+        let Some(watch) = &self.watch else { return Elapsed::ZERO };
+        let ended = watch.found.iter().filter(|(_, end, _)| *end >= since).map(|(_, _, took)| *took);
+        let others = watch.begun.values().map(Instant::elapsed).filter(|took| *took >= watch.slow);
+        ended.chain(others).max().unwrap_or_default()
     }
 
     /// Has the kernel remember files and memory, as it does at first, or look at them anew with each request.
@@ -81,7 +141,11 @@ impl Alone {
 
     /// Begins a request of the caller's own.
     pub fn begin(&mut self, id: IoId, op: DiskOp) {
+        let begun = self.watch.is_some().then(Instant::now);
         let done = self.disks.begin(&mut self.queue, &mut self.bufs, &mut self.counters, id, op);
+        if let (Some(watch), Some(begun)) = (&mut self.watch, begun) {
+            watch.begun.insert(id, begun);
+        }
         self.ready.extend(done.map(|done| (id, done)));
     }
 
@@ -92,13 +156,20 @@ impl Alone {
             let done = self.disks.completed(&mut self.queue, &mut self.bufs, device, id, completed);
             self.ready.extend(done.map(|done| (id, done)));
         }
-        self.ready.pop_front()
+        let (id, done) = self.ready.pop_front()?;
+        if let Some(watch) = &mut self.watch {
+            watch.ended(id);
+        }
+        Some((id, done))
     }
 
     /// Submits what was begun, and waits until something completes, `timeout` at most.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = if self.ready.is_empty() { timeout } else { Some(Duration::ZERO) };
-        self.queue.enter(timeout)
+        self.watch.iter_mut().for_each(Watch::pauses);
+        let result = self.queue.enter(timeout);
+        self.watch.iter_mut().for_each(Watch::goes_on);
+        result
     }
 
     /// Requests that were begun and not taken from [`Alone::take`].

@@ -131,6 +131,22 @@ mod tests {
         assert_ne!(registered.memory(&ring, stranger.memory()), Some(place));
     }
 
+    /// A table that is taken, and a file that is none, stand for whatever it may refuse.
+    #[test]
+    fn what_the_kernel_refuses_is_done_without() {
+        let ring = IoUring::new(8).unwrap();
+        let first = Registered::new(&ring, &[0]);
+        let mut second = Registered::new(&ring, &[0]);
+        assert!(!second.open && second.file(0).is_none(), "the ring has its tables already");
+        let buf = BufPool::new().copy_of(&[1; 4096]);
+        assert_eq!(second.memory(&ring, buf.memory()), None);
+        let mut third = first;
+        third.end(&ring);
+        let mut third = Registered::new(&ring, &[RawFd::MAX]);
+        assert_eq!(third.file(RawFd::MAX), None, "no such file");
+        assert!(!third.open || third.memory(&ring, buf.memory()).is_some(), "memory is another matter");
+    }
+
     #[test]
     fn what_was_given_back_makes_room_and_what_is_in_use_does_not() {
         let ring = IoUring::new(8).unwrap();

@@ -28,6 +28,8 @@ const CLUSTER: ClusterUuid = ClusterUuid(0x0a51_1a20_0000_4000_8000_0000_0000_00
 const SESSION_TTL_S: u64 = 4;
 /// Of a log on a device of its own, if the OSD has one.
 const LOG_BYTES: u64 = 4 << 20;
+/// Simulated time of one pass of the scrub over a log: a run has several, and they are a small part of it.
+const LOG_SCRUB: Duration = Duration::secs(4);
 
 impl Cluster {
     /// Builds it and starts every process; nothing has happened yet.
@@ -240,10 +242,16 @@ impl Cluster {
                     durability,
                     log_durability: if apart { strict } else { durability },
                     overwrites: self.overwrites(atomic_bytes),
-                    scrub: Duration(0),
+                    scrub: self.scrub_of_logs(),
                 })
             }
         }
+    }
+
+    /// In a third of the runs the logs of stores are read all the time, so that pages that rot are found before an opening
+    /// finds them.
+    fn scrub_of_logs(&self) -> Duration {
+        if self.config.seed.is_multiple_of(3) { LOG_SCRUB } else { Duration(0) }
     }
 
     /// Overwrites go in place where the disk tears no page of 4 KiB; in half of the runs also where the disk is idle.

@@ -23,6 +23,8 @@ const FILL_DEPTH: usize = 16;
 const RAW_PAGES: usize = 1024;
 /// Objects that a load needs at least, so that writes do not wait for each other.
 const OBJECTS_LEAST: u64 = 128;
+/// Requests that a write waits for one after the other, at most: a page that is on its way, its own, their flushes, its data.
+const IN_TURN: u32 = 5;
 /// How long a round without anything to wait for takes at most.
 const IDLE: ashlar_core::time::Duration = ashlar_core::time::Duration::millis(1);
 
@@ -62,8 +64,22 @@ pub struct Figures {
     pub rate: f64,
     /// Half of the writes took less, 99 %, all.
     pub latency_us: [f64; 3],
-    /// Of a thousand writes, this many took longer than ten times the bare device's median.
-    pub stalls: f64,
+    /// Writes that took longer than ten times the bare device's median.
+    pub stalls: Stalls,
+}
+
+/// Writes that took too long.
+#[derive(Clone, Copy, Default)]
+pub struct Stalls {
+    /// All of them.
+    pub all: u64,
+    /// Those that neither the device nor the machine explains: meanwhile no request took a part of that time worth naming,
+    /// and this thread ran.
+    pub ours: u64,
+    /// Writes that had to wait for room.
+    pub waits: u64,
+    /// The longest request of the device during one of them, or wait for the processor, in microseconds.
+    pub device_us: f64,
 }
 
 /// What the bare device can do.
@@ -104,8 +120,9 @@ pub struct Driver {
     latencies: Histogram<u64>,
     waves: Histogram<u64>,
     raw_offset: u64,
-    /// Longer than this is a stall.
-    pub stall_ns: u64,
+    /// Longer than this is a stall, if they are looked for.
+    stall: Option<Duration>,
+    stalls: Stalls,
     /// Object of the newest write: at depth 1, what the device is given to write is for it.
     newest: usize,
     /// Device writes so far.
@@ -181,7 +198,8 @@ impl Driver {
             latencies: histogram(),
             waves: histogram(),
             raw_offset,
-            stall_ns: u64::MAX,
+            stall: None,
+            stalls: Stalls::default(),
             newest: 0,
             writes: 0,
         })
@@ -225,7 +243,9 @@ impl Driver {
         }
         while begin.elapsed() < time {
             self.alone.wait(None)?;
-            while let Some((id, _)) = self.alone.take() {
+            // Where files are in memory, what is begun is there at once, again and again.
+            for _ in 0..depth {
+                let Some((id, _)) = self.alone.take() else { break };
                 done += 1;
                 let begun = std::mem::replace(&mut since[usize::try_from(id.0)?], Instant::now());
                 self.latencies.saturating_record(u64::try_from(begun.elapsed().as_nanos())?);
@@ -243,6 +263,23 @@ impl Driver {
         }
         let latency = |quantile: f64| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
         Ok(Raw { rate, latency_us: [latency(0.5), latency(0.99), latency(1.0)], cpu_us, calls })
+    }
+
+    /// Looks for writes that take longer than this, and for what the device did meanwhile.
+    pub fn watch(&mut self, stall: Duration) {
+        self.stall = Some(stall);
+        self.alone.watch(stall / IN_TURN);
+    }
+
+    fn note_stall(&mut self, since: Instant) {
+        let took = since.elapsed();
+        if self.stall.is_none_or(|stall| took <= stall) {
+            return;
+        }
+        let device = self.alone.slowest_since(since);
+        self.stalls.all += 1;
+        self.stalls.ours += u64::from(device < took / IN_TURN);
+        self.stalls.device_us = self.stalls.device_us.max(device.as_secs_f64() * 1e6);
     }
 
     /// Whether the kernel is to remember files and memory of requests.
@@ -271,6 +308,7 @@ impl Driver {
         self.load(work, time / 4)?;
         self.latencies.reset();
         self.waves.reset();
+        self.stalls = Stalls::default();
         let (before, done, cpu, begin) = (self.store.stats(), self.done, os::thread_cpu(), Instant::now());
         let (calls, known) = self.alone.calls();
         self.load(work, time)?;
@@ -290,7 +328,7 @@ impl Driver {
             cpu_us: cpu_us / writes,
             rate: writes / elapsed.as_secs_f64(),
             latency_us: [latency(0.5), latency(0.99), latency(1.0)],
-            stalls: self.latencies.count_between(self.stall_ns, u64::MAX) as f64 * 1000.0 / writes,
+            stalls: Stalls { waits: after.waits - before.waits, ..self.stalls },
         })
     }
 
@@ -361,8 +399,10 @@ impl Driver {
                 continue;
             }
             object.busy = false;
-            self.latencies.saturating_record(u64::try_from(object.since.elapsed().as_nanos())?);
-            self.waves.saturating_record(object.waves);
+            let (since, waves) = (object.since, object.waves);
+            self.latencies.saturating_record(u64::try_from(since.elapsed().as_nanos())?);
+            self.waves.saturating_record(waves);
+            self.note_stall(since);
             self.done += 1;
         }
         Ok(())
