@@ -241,7 +241,7 @@ impl Running {
             return;
         }
         self.scrubber.condemned = last;
-        env.out.push(Effect::Observe(Event::Mark("a scrub found a page of the log damaged")));
+        mark(env, "a scrub found a page of the log damaged");
         let place = self.superblock.log_place(segment, unit);
         let text = format!("the log is damaged at byte {place}: what it says is logged anew from memory");
         env.out.push(Effect::Observe(Event::Log(Level::Error, text)));
@@ -255,7 +255,7 @@ impl Running {
         }
         if self.journal.vouched_first() > condemned || planted(Bug::StoreScrubForgets) {
             self.scrubber.condemned = 0;
-            env.out.push(Effect::Observe(Event::Mark("a damaged page of the log is not needed any more")));
+            mark(env, "a damaged page of the log is not needed any more");
             let text = "the damaged part of the log is not needed any more".to_string();
             env.out.push(Effect::Observe(Event::Log(Level::Warn, text)));
             return;
@@ -305,6 +305,10 @@ impl Running {
             _ => Cursor::Pages { segment: 0, unit: 0, seen: None },
         };
     }
+}
+
+fn mark(env: &mut Env<'_>, name: &'static str) {
+    env.out.push(Effect::Observe(Event::Mark(name)));
 }
 
 /// Device and offset of a copy of a superblock.
