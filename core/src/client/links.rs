@@ -188,6 +188,25 @@ impl OsdLinks {
         closed
     }
 
+    /// Closes connections to those in doubt from whom nothing is wanted any more: what was sent there may wait long after
+    /// the other end is back, since pauses between tries of the network have grown. Gives them with the time of the next
+    /// try.
+    pub fn abandon(&mut self, env: &mut Env<'_>, wanted: impl Fn(LinkId) -> bool) -> Vec<(OsdId, LinkId, Time)> {
+        let mut closed = Vec::new();
+        for (osd, entry) in &mut self.osds {
+            if let State::Up(link) = entry.state
+                && entry.is_awaited()
+                && entry.heard + DOUBT <= env.now
+                && !wanted(link)
+            {
+                env.out.push(Effect::Close(link));
+                self.by_link.remove(&link);
+                closed.push((*osd, link, back_off(entry, env)));
+            }
+        }
+        closed
+    }
+
     /// The cluster has just made it a primary, so it is there: no pause before the next try.
     pub fn believe(&mut self, osd: OsdId) {
         if let Some(entry) = self.osds.get_mut(&osd).filter(|entry| matches!(entry.state, State::BackOff(_))) {

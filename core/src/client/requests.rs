@@ -662,6 +662,11 @@ impl Requests {
         }
         self.drop_pools(env);
         self.recall(env);
+        let sent = |part: &Part, link| matches!(part.state, State::Sent(on, _) if on == link);
+        let parts = &self.parts;
+        for (osd, link, at) in self.links.abandon(env, |link| parts.iter().any(|(_, part)| sent(part, link))) {
+            self.on_osd_lost(env, osd, link, at);
+        }
         for (pg, group) in &mut self.groups {
             let Some(info) = self.map.pg(*pg) else { continue };
             if group.on_map(info.epoch)
