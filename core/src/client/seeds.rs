@@ -152,6 +152,8 @@ impl Seeds {
             Ok(link) => self.is(link),
             Err(number) => self.is_connecting(number),
         };
+        // Whoever is left may be dead for good, and the silent one back by now.
+        self.silent_host = self.silent_host.take().filter(|_| !ours);
         ours.then(|| self.back_off(env))
     }
 
