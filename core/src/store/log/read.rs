@@ -5,7 +5,7 @@
 //! be read from it.
 
 use super::crc::{Combined, of_zero_unit};
-use super::index::ObjectIndex;
+use super::index::{Object, ObjectIndex};
 use super::object::{State, Versions, sectors};
 use super::record::{NO_BLOCK, UnitData};
 use super::running::{Io, Running};
@@ -17,6 +17,10 @@ use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Bitmap, Content, Data, StoreError, StoreOp, StoreReply};
 use smallvec::SmallVec;
+
+/// Reads of what was not known to be damaged that a device fails, one after the other, until it counts as failing: more than a
+/// bad spot takes, and soon reached by a device that reads nothing.
+const UNREAD_MOST: u32 = 64;
 
 /// Where the bytes of a unit are.
 #[derive(Clone, Debug)]
@@ -252,6 +256,7 @@ impl Running {
             Ok(block) => read.damage(from, block),
             Err(_) => Some(StoreError::Damaged { offset: read.offset, len: read.len }),
         };
+        self.count_unread(env, read.object, read.version, result.is_ok());
         let result = match (damage, result) {
             (None, Ok(block)) => Ok(read.reply(env, from, &block)),
             (damage, _) => {
@@ -260,6 +265,24 @@ impl Running {
             }
         };
         self.complete(read.token, result);
+    }
+
+    /// Counts what the device cannot read and was not known to be damaged. Each copy of that can be repaired from others, but a
+    /// device that reads nothing any more would be repaired for ever.
+    fn count_unread(&mut self, env: &mut Env<'_>, place: ObjectIndex, version: Version, is_read: bool) {
+        if is_read {
+            self.unread = 0;
+            return;
+        }
+        let known = |object: &Object| {
+            let Versions { committed, prepared } = &object.versions;
+            committed.iter().chain(prepared.as_deref()).all(|state| state.damaged || state.version() != version)
+        };
+        let is_known = self.objects.view(place).is_none_or(|object| known(&object));
+        self.unread += u32::from(!is_known);
+        if self.unread == UNREAD_MOST {
+            self.fail(env, format!("the device failed {UNREAD_MOST} reads one after the other"));
+        }
     }
 
     /// A version turned out to be damaged.

@@ -115,6 +115,8 @@ pub struct Running {
     pub(super) snapshot_bytes: u64,
     /// Other sums over all objects.
     summary: Summary,
+    /// Reads that the device failed since it last carried one out.
+    pub(super) unread: u32,
     /// Whether nothing is accepted any more: the log is to end with a page that vouches for all of it.
     closing: bool,
     syncs: Vec<Sync>,
@@ -163,6 +165,7 @@ impl Running {
             ways: Ways::default(),
             hold: Hold::default(),
             failed: None,
+            unread: 0,
             objects,
             actives: Actives::default(),
             ops: Slab::default(),

@@ -575,3 +575,26 @@ pub fn rot_under_an_intent_takes_nothing_back() {
     let found = world.store.lookup(copy(0)).unwrap().committed.unwrap();
     assert_eq!((found.version, found.damaged), (version(3), true));
 }
+
+/// One bad spot after the other is a matter of copies; a device that reads nothing is not to be repaired for ever.
+#[test]
+fn a_device_that_fails_every_read_is_given_up() {
+    let mut world = World::new(SHAPE, 1);
+    let op = write(&mut world, 1, 0, BLOCK);
+    assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+    world.data.unreadable = 0..usize::MAX;
+    let read = || StoreOp::Read { copy: copy(0), version: None, offset: 0, len: BLOCK };
+    for _ in 0..100 {
+        assert!(matches!(run(&mut world, read()), Some(Err(StoreError::Damaged { .. }))));
+    }
+    assert!(
+        matches!(world.store.state(), StoreState::Open { .. }),
+        "one damaged copy is one, however often it is read"
+    );
+    for seq in 2..=64 {
+        let op = write(&mut world, seq, 0, BLOCK);
+        assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+        run(&mut world, read());
+    }
+    assert!(matches!(world.store.state(), StoreState::Failed(_)), "each copy that replaced it is damaged, too");
+}
