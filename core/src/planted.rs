@@ -142,6 +142,8 @@ bugs! {
     KeepUnplaced = "keep-unplaced",
     /// That a member has no space for a new object matters only if it says so last.
     NoSpaceUnlessLast = "no-space-unless-last",
+    /// Who holds a void version in place of what counts loses it, and is left with nothing.
+    RemoveOverwritten = "remove-overwritten",
     /// A primary reads objects that it has not recovered yet.
     ReadBeforeRecovery = "read-before-recovery",
     /// A lease counts from when it was granted, not from when it was asked for.

@@ -75,9 +75,11 @@ pub enum Finder {
 pub fn finder(bug: Bug) -> Finder {
     match bug {
         bug if bug.is_of_store() => Finder::Tests("the store's tests"),
-        Bug::ReuseAttempt | Bug::RecoverOverNewer | Bug::CommitBeforeRecord | Bug::TombstoneNeedsK => {
-            Finder::Tests("the small scope")
-        }
+        Bug::ReuseAttempt
+        | Bug::RecoverOverNewer
+        | Bug::CommitBeforeRecord
+        | Bug::TombstoneNeedsK
+        | Bug::RemoveOverwritten => Finder::Tests("the small scope"),
         bug => Finder::Seeds(ground(bug)),
     }
 }

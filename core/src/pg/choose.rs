@@ -111,21 +111,50 @@ pub fn choose(grounds: &Grounds, held: &[Held]) -> Choice {
     let mut kept = None;
     for &(version, tombstone) in versions.iter().rev() {
         let supplied = is_supplied(grounds, held, version, tombstone);
-        // What some answering member of the last set lacks was never acknowledged nor served: if nobody can read it, it
-        // is void.
-        let intact: SmallVec<[Held; 8]> = held.iter().filter(|copy| !copy.damaged).copied().collect();
-        let readable = is_supplied(grounds, &intact, version, tombstone);
-        if version.epoch < grounds.last_epoch || readable || is_on_all_of_last(grounds, held, version) {
-            if !supplied {
-                return Choice::Incomplete(version);
-            }
-            kept = Some((version, tombstone));
-            break;
+        if !supplied && may_be_void(grounds, held, version) {
+            continue;
         }
+        if !supplied {
+            return Choice::Incomplete(version);
+        }
+        kept = readable(grounds, held, version).unwrap_or(Some((version, tombstone)));
+        break;
     }
     let verdicts = held.iter().map(|copy| verdict(grounds, held, copy, kept)).collect();
     let certain = kept.is_none_or(|(version, _)| is_certain(grounds, held, version));
     Choice::Version { kept, certain, verdicts }
+}
+
+/// What some answering member of the last set lacks was never acknowledged nor served.
+fn may_be_void(grounds: &Grounds, held: &[Held], version: Version) -> bool {
+    version.epoch == grounds.last_epoch && !is_on_all_of_last(grounds, held, version)
+}
+
+/// The version itself, if undamaged copies supply it. If not, and if it may be void, what a member of the last set has that
+/// lacks it: a write begins when all of them have what it is made from, so nothing that was acknowledged is above that. Who
+/// else has it does not matter: where copies were overwritten, the evidence of it is gone. (Within: none, if that member has
+/// nothing.) `None`: nothing that can be read may stand in its place.
+fn readable(grounds: &Grounds, held: &[Held], version: Version) -> Option<Option<(Version, bool)>> {
+    let intact: SmallVec<[Held; 8]> = held.iter().filter(|copy| !copy.damaged).copied().collect();
+    let is_readable = |version, tombstone| is_supplied(grounds, &intact, version, tombstone);
+    let tombstone = held.iter().any(|copy| copy.version == version && copy.tombstone);
+    if is_readable(version, tombstone) {
+        return Some(Some((version, tombstone)));
+    }
+    if !may_be_void(grounds, held, version) {
+        return None;
+    }
+    let last = grounds.sets.last().copied().unwrap_or(0) & grounds.answered;
+    let newest = |seat| held.iter().filter(|copy| copy.seat == seat).map(|copy| (copy.version, copy.tombstone)).max();
+    let mut before: SmallVec<[_; 8]> = seats(last).map(|seat| newest(seat).unwrap_or_default()).collect();
+    before.retain(|(other, _)| *other < version);
+    before.sort_by_key(|(other, _)| std::cmp::Reverse(*other));
+    let found = before.iter().find(|(other, tombstone)| other.is_none() || is_readable(*other, *tombstone));
+    found.map(|(other, tombstone)| (!other.is_none()).then_some((*other, *tombstone)))
+}
+
+fn seats(mask: Mask) -> impl Iterator<Item = u8> {
+    (0..64u8).filter(move |seat| mask & bit(*seat) != 0)
 }
 
 fn bit(seat: u8) -> Mask {

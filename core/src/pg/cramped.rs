@@ -6,14 +6,13 @@
 //!
 //! A version of the last recorded interval that some answering member of that interval lacks was never acknowledged, nor
 //! served: it may go as well as stay. It stays if it can; if an acting member has no space for it, the next attempt takes
-//! it for void, as one that nobody can read; unless what was before it cannot be read. In lazy pools the member may have lost
+//! it for void, as one that nobody can read (choose.rs). In lazy pools the member may have lost
 //! it with its power: there the group first tries to do without the member that has no space. So it does with any other
 //! version, which may have been acknowledged; and if that is of no use, it waits.
 
 use crate::id::{ObjectId, Requests, Version};
 use crate::msg::Refusal;
-use crate::pg::choose::{Choice, Grounds, Held, Mask, choose};
-use crate::pg::compare::Copies;
+use crate::pg::choose::Mask;
 use crate::pg::msg::{Change, SubOp};
 use crate::pg::ops::{Object, Op, State};
 use crate::pg::primary::{Cx, Primary, RETRY_PAUSE};
@@ -23,7 +22,6 @@ use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Content, ObjectStore};
 use crate::time::Time;
-use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
 /// See the module.
@@ -82,48 +80,7 @@ impl Cramped {
     }
 }
 
-/// The choice if these versions are void; nothing, if what was before them cannot be read. `creates`: nothing was.
-fn choose_without(
-    grounds: &Grounds,
-    held: &[Held],
-    unplaced: impl Fn(Version) -> bool,
-    creates: bool,
-) -> Option<Choice> {
-    let without: SmallVec<[Held; 8]> =
-        held.iter().map(|held| Held { damaged: held.damaged || unplaced(held.version), ..*held }).collect();
-    let choice = choose(grounds, &without);
-    let Choice::Version { kept, .. } = choice else { return None };
-    let readable = kept.map_or(creates, |(version, tombstone)| {
-        let intact = without.iter().filter(|held| held.version == version && !held.damaged);
-        let seats = intact.fold(0, |seats, held| seats | 1 << held.seat);
-        grounds.strength(seats) >= if tombstone { 1 } else { grounds.k }
-    });
-    readable.then_some(choice)
-}
-
 impl Primary {
-    /// What counts if versions for which some member has no space are void; nothing, if there are none, or if what was before
-    /// them could not be read: then they stay.
-    pub fn choose_placed<S: ObjectStore>(
-        &self,
-        cx: &mut Cx<'_, '_, '_, S>,
-        object: ObjectId,
-        copies: &Copies,
-        held: &[Held],
-    ) -> Option<Choice> {
-        let unplaced = |version| cx.cramped.is_unplaced(object, version);
-        if !held.iter().any(|held| unplaced(held.version)) {
-            return None;
-        }
-        let versions = copies.iter().flat_map(|(_, info)| [&info.committed, &info.prepared]).flatten();
-        let creates = versions.filter(|info| unplaced(info.version)).all(|info| info.predecessor.is_none());
-        let choice = choose_without(&self.grounds(self.history.of(object.hash())), held, unplaced, creates);
-        if choice.is_none() {
-            cx.host.mark("a version without space is kept, since what was before it cannot be read");
-        }
-        choice
-    }
-
     /// Resolve: an acting member has no space for a copy of the version that counts. Gives up the attempt.
     pub fn cannot_place<S: ObjectStore>(
         &mut self,
@@ -132,6 +89,12 @@ impl Primary {
         seat: u8,
         sent: &SubOp,
     ) {
+        if self.acting_seats() >> seat & 1 == 0 {
+            // A void version is to be replaced there. It would do as well if there were space for it now.
+            cx.host.mark("a void version waits for space to be replaced");
+            cx.cramped.placed();
+            return self.give_up(cx, FULL_PAUSE);
+        }
         let entry = &self.unclean.entries[&object];
         let (version, good) = (entry.version, entry.good);
         let grounds = self.grounds(self.history.of(object.hash()));
@@ -237,51 +200,5 @@ impl Primary {
         record.visible = if *tombstone { Version::NONE } else { entry.version };
         record.requests.clone_from(requests);
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::Epoch;
-    use smallvec::smallvec;
-
-    fn held(seat: u8, seq: u64, damaged: bool) -> Held {
-        Held { seat, version: Version { epoch: Epoch(1), seq }, tombstone: false, damaged }
-    }
-
-    /// Of two members, of whom the group consisted in the last interval: what is chosen if version 2 is void.
-    fn chosen(held: &[Held], creates: bool) -> Option<u64> {
-        let grounds = Grounds {
-            k: 1,
-            base_epoch: Epoch(1),
-            last_epoch: Epoch(1),
-            answered: 0b11,
-            base: 0b11,
-            witnesses: 0b11,
-            sets: smallvec![0b11],
-            places: smallvec![0, 1],
-        };
-        match choose_without(&grounds, held, |version| version.seq == 2, creates)? {
-            Choice::Version { kept, .. } => Some(kept.map_or(0, |(version, _)| version.seq)),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_version_without_space_goes_if_what_was_before_it_can_be_read() {
-        assert_eq!(chosen(&[held(0, 2, false), held(1, 1, false)], false), Some(1));
-        assert_eq!(chosen(&[held(0, 2, false)], true), Some(0));
-    }
-
-    #[test]
-    fn it_stays_if_what_was_before_it_is_damaged_or_gone() {
-        assert_eq!(chosen(&[held(0, 2, false), held(1, 1, true)], false), None);
-        assert_eq!(chosen(&[held(0, 2, false)], false), None);
-    }
-
-    #[test]
-    fn it_stays_if_all_members_have_it() {
-        assert_eq!(chosen(&[held(0, 2, false), held(1, 2, false)], true), None);
     }
 }

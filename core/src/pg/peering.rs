@@ -18,7 +18,7 @@ use crate::pg::host::MetaCall;
 use crate::pg::lease::Lease;
 use crate::pg::msg::{SubOp, SubReply};
 use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Revisions, Stage};
-use crate::pg::recover::Entry;
+use crate::pg::recover::{Doomed, Entry};
 use crate::pg::roster::{Roster, Statement};
 use crate::planted::{Bug, planted};
 use crate::store::ObjectStore;
@@ -365,13 +365,13 @@ impl Primary {
                     seat: *seat,
                     version: info.version,
                     tombstone: info.tombstone,
-                    damaged: info.damaged,
+                    damaged: info.damaged || cx.cramped.is_unplaced(object, info.version),
                 })
             })
             .collect();
         let part = self.history.of(object.hash());
-        let choice = self.choose_placed(cx, object, copies, &held);
-        match choice.unwrap_or_else(|| choose(&self.grounds(part), &held)) {
+        let grounds = self.grounds(part);
+        match choose(&grounds, &held) {
             Choice::Version { kept, certain, verdicts } => {
                 let (version, tombstone) = kept.unwrap_or_default();
                 cx.host.observe(Fact::Chosen { pg: self.pg, attempt: self.attempt, object, version });
@@ -382,13 +382,15 @@ impl Primary {
                     these.map(|(held, _)| (held.seat, held.version)).collect::<SmallVec<[_; 2]>>()
                 };
                 let acting = self.acting_seats();
-                let missing = if version.is_none() { 0 } else { acting & !good };
+                let remove = doomed(Verdict::Remove);
+                let overwritten = if version.is_none() { 0 } else { self.overwritten(&grounds, &remove) };
+                let missing = if version.is_none() { 0 } else { acting & !good | overwritten };
                 let needed = if tombstone { 1 } else { self.rules.k };
                 let mut entry = Entry::new(version, needed, good, missing);
-                entry.remove = doomed(Verdict::Remove);
+                entry.remove = remove;
                 entry.later = doomed(Verdict::RemoveLater);
                 entry.commit = doomed(Verdict::Below);
-                entry.install = (!certain || self.full) && missing != 0;
+                entry.install = missing != 0 && (!certain || self.full || overwritten != 0);
                 entry.bases = bases(copies, missing, version);
                 self.note(object, entry, copies);
                 true
@@ -411,6 +413,17 @@ impl Primary {
                 false
             }
         }
+    }
+
+    /// Members of recorded sets where a void version took the place of what counts: copies of replicated pools keep nothing
+    /// below. These get what counts instead, be they acting or not: without any version they would say in another peering that
+    /// there was none.
+    fn overwritten(&self, grounds: &Grounds, void: &Doomed) -> Mask {
+        if !self.rules.replicated || planted(Bug::RemoveOverwritten) {
+            return 0;
+        }
+        let members = grounds.sets.iter().fold(0, |members, set| members | set);
+        members & void.iter().fold(0, |mask, (seat, _)| mask | 1 << seat)
     }
 
     /// Remembers an object that is not the same everywhere.

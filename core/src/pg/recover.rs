@@ -52,7 +52,7 @@ pub struct Entry {
     pub version: Version,
     /// Seats with a good copy of it.
     pub good: Mask,
-    /// Acting seats without.
+    /// Acting seats without; before the record also others that are to get it.
     pub missing: Mask,
     /// Good copies needed to read it: one of a tombstone, else `k`.
     pub needed: u32,

@@ -61,6 +61,18 @@ struct Pending {
     completion: Completion,
 }
 
+/// What a store has space for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Space {
+    /// Everything.
+    #[default]
+    Enough,
+    /// Changes of objects that it has.
+    NoneForNew,
+    /// Nothing but what ends something: deletions, commits, rollbacks.
+    None,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct ModelStore {
@@ -73,7 +85,7 @@ pub struct ModelStore {
     volatile: VecDeque<StoreOp>,
     delay_rounds: u32,
     lazy: bool,
-    full: bool,
+    space: Space,
     untrusted: bool,
 }
 
@@ -134,9 +146,9 @@ impl ModelStore {
         !self.pending.is_empty()
     }
 
-    /// From now on new objects are refused (or no longer).
-    pub fn set_full(&mut self, full: bool) {
-        self.full = full;
+    /// From now on there is so much space.
+    pub fn set_space(&mut self, space: Space) {
+        self.space = space;
     }
 
     /// From now on the store says that its metadata were lost (or no longer).
@@ -199,7 +211,7 @@ impl ModelStore {
                 read_all(bufs, state.ok_or(StoreError::NoSuchVersion)?)
             }
             _ => {
-                check(&self.current, op, self.full)?;
+                check(&self.current, op, self.space)?;
                 apply(&mut self.current, op);
                 let volatile = self.lazy && op.copy().is_some();
                 Ok(if volatile { StoreReply::Applied } else { StoreReply::Done })
@@ -251,7 +263,7 @@ fn check_range(offset: u32, len: u32) -> Result<(), StoreError> {
 }
 
 /// Whether a change can be carried out.
-fn check(copies: &Copies, op: &StoreOp, full: bool) -> Result<(), StoreError> {
+fn check(copies: &Copies, op: &StoreOp, space: Space) -> Result<(), StoreError> {
     let at = |copy: CopyId, predecessor: Version| match newest_version(copies, copy) {
         version if version == predecessor => Ok(()),
         version => Err(StoreError::WrongPredecessor(version)),
@@ -259,7 +271,11 @@ fn check(copies: &Copies, op: &StoreOp, full: bool) -> Result<(), StoreError> {
     let room = |copy: CopyId| {
         let newest = copies.get(&key(copy)).and_then(Copy::newest);
         let exists = newest.is_some_and(|state| !state.info.tombstone);
-        if full && !exists { Err(StoreError::NoSpace) } else { Ok(()) }
+        match space {
+            Space::None => Err(StoreError::NoSpace),
+            Space::NoneForNew if !exists => Err(StoreError::NoSpace),
+            Space::NoneForNew | Space::Enough => Ok(()),
+        }
     };
     match op {
         StoreOp::Write { copy, predecessor, offset, data, .. } => {
@@ -297,7 +313,7 @@ fn check(copies: &Copies, op: &StoreOp, full: bool) -> Result<(), StoreError> {
             let mut result = base.clone();
             patched(&mut result, patch);
             let fits = patch.sum.is_none_or(|sum| sum == sum_of(&result));
-            if fits { Ok(()) } else { Err(StoreError::Mismatch) }
+            if fits { room(*copy) } else { Err(StoreError::Mismatch) }
         }
         StoreOp::Commit { copy, version } => {
             let committed = copies.get(&key(*copy)).and_then(|copy| copy.committed.as_ref());

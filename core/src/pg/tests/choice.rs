@@ -3,7 +3,7 @@
 
 use crate::id::{Epoch, Member, OsdId, Role, StoreUuid, Version};
 use crate::map::History;
-use crate::pg::choose::{Choice, Held, Mask, Verdict, choose};
+use crate::pg::choose::{Choice, Grounds, Held, Mask, Verdict, choose};
 use crate::pg::history;
 use crate::pg::roster::{Roster, Statement};
 use crate::store::Digest;
@@ -224,4 +224,53 @@ fn a_tombstone_needs_one_holder_data_need_k() {
     assert_eq!(kept(choose(&grounds, &held(true))), Some(version(1, 2)));
     // Two of the last set answered without it, so it was never acknowledged; it is void.
     assert_eq!(kept(choose(&grounds, &held(false))), None);
+}
+
+/// Of two members, both of the last set; the version with sequence 2 was made from that with sequence 1.
+fn of_two(base: Mask, held: &[Held]) -> Option<u64> {
+    let grounds = Grounds {
+        k: 1,
+        base_epoch: Epoch(2),
+        last_epoch: Epoch(3),
+        answered: 0b11,
+        base,
+        witnesses: 0b11,
+        sets: smallvec::smallvec![base, 0b11],
+        places: smallvec::smallvec![0, 1],
+    };
+    match choose(&grounds, held) {
+        Choice::Version { kept, .. } => kept.map(|(version, _)| version.seq),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn old(seat: u8, damaged: bool) -> Held {
+    Held { seat, version: version(1, 1), tombstone: false, damaged }
+}
+
+fn new(seat: u8, damaged: bool) -> Held {
+    Held { seat, version: version(3, 2), tombstone: false, damaged }
+}
+
+#[test]
+fn a_version_that_cannot_be_read_goes_if_what_a_member_has_that_lacks_it_can() {
+    assert_eq!(of_two(0b11, &[new(0, true), old(1, false)]), Some(1));
+    assert_eq!(of_two(0b11, &[new(0, true)]), None);
+}
+
+/// The member with the old version got it when it was recovered; only the other one vouched for it, until it was overwritten.
+#[test]
+fn what_it_was_made_from_counts_whoever_has_it() {
+    assert_eq!(of_two(0b01, &[old(1, false)]), None);
+    assert_eq!(of_two(0b01, &[new(0, true), old(1, false)]), Some(1));
+}
+
+#[test]
+fn it_stays_if_what_it_was_made_from_is_damaged() {
+    assert_eq!(of_two(0b11, &[new(0, true), old(1, true)]), Some(2));
+}
+
+#[test]
+fn it_stays_if_all_members_have_it() {
+    assert_eq!(of_two(0b11, &[new(0, true), new(1, true)]), Some(2));
 }

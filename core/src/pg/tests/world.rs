@@ -23,7 +23,7 @@ use crate::pg::host::NodeView;
 use crate::pg::msg::{Change, PgMessage, Purpose, SubOp, SubReply};
 use crate::pg::pace::RecoverySlots;
 use crate::rng::Rng;
-use crate::store::model::ModelStore;
+use crate::store::model::{ModelStore, Space};
 use crate::store::{Content, CopyInfo, Data, ObjectStore, StoreOp, StoreReply};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -639,8 +639,12 @@ impl World {
                 self.after(delay, What::NewMap);
             }
             5 if self.faults.full && self.is_up(osd) => {
-                let full = self.rng.chance(1, 3);
-                self.osds[osd].groups.as_mut().expect("up").store_mut().set_full(full);
+                let space = match self.rng.below(6) {
+                    0 => Space::None,
+                    1 => Space::NoneForNew,
+                    _ => Space::Enough,
+                };
+                self.osds[osd].groups.as_mut().expect("up").store_mut().set_space(space);
             }
             _ => {}
         }

@@ -55,6 +55,8 @@ pub struct Scope {
     pub duplicates: u8,
     /// Connections that are lost.
     pub cuts: u8,
+    /// OSDs that run out of space.
+    pub fills: u8,
     /// Stores make durable what they accepted some time later.
     pub slow: bool,
     /// Not only the primary hears of a new map.
@@ -235,9 +237,13 @@ fn pick(actions: &[Action], rng: &mut Rng, (eagerness, slowness, malice): (u64, 
         Action::Read(_) | Action::Restart(_) | Action::Link(..) => 150,
         Action::Beat(_) => 40,
         Action::Wait | Action::LongWait | Action::Recreate(_) => 30 * malice,
-        Action::Crash(..) | Action::Cut(..) | Action::MetaLost(_) | Action::Overtake(..) | Action::Duplicate(..) => {
-            20 * malice
-        }
+        Action::Crash(..)
+        | Action::Cut(..)
+        | Action::MetaLost(_)
+        | Action::Overtake(..)
+        | Action::Duplicate(..)
+        | Action::Fill(_) => 20 * malice,
+        Action::Empty(_) => 20,
     };
     let total: u64 = actions.iter().map(weight).sum();
     if total == 0 {
@@ -326,6 +332,7 @@ fn adjusted(scope: &'static Scope) -> &'static Scope {
             "overtakes" => changed.overtakes = number,
             "duplicates" => changed.duplicates = number,
             "cuts" => changed.cuts = number,
+            "fills" => changed.fills = number,
             "slow" => changed.slow = number == 1,
             "hears" => changed.hears = number == 1,
             "late_replies" => changed.late_replies = number == 1,

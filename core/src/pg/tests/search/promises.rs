@@ -124,6 +124,15 @@ impl Promises {
         }
     }
 
+    /// An operation was refused: it has not taken effect, and never will.
+    pub fn refused(&mut self, op: usize) {
+        self.called &= !(1 << op);
+        self.keep(|_, done| done >> op & 1 == 0);
+        if self.explanations == 0 {
+            self.broken(format!("operation {op} was refused, and seen before"));
+        }
+    }
+
     /// A read was called.
     pub fn reading(&mut self, number: u64) {
         let values = self.values();
@@ -340,8 +349,9 @@ impl Promises {
             }));
         }
         self.may_choose(grounds, &held)?;
-        // It does not insist on versions that nobody can read, or for which some member has no space.
-        for dropped in held.iter().map(|held| held.version).collect::<Vec<_>>() {
+        // It does not insist on versions that nobody can read, or for which some member has no space. (Tombstones have
+        // no data, and need no space.)
+        for dropped in held.iter().filter(|held| !held.tombstone).map(|held| held.version).collect::<Vec<_>>() {
             held.iter_mut().filter(|held| held.version == dropped).for_each(|held| held.damaged = true);
             let result = self.may_choose(grounds, &held);
             result.map_err(|text| format!("without insisting on {dropped}: {text}"))?;

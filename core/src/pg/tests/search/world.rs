@@ -26,7 +26,7 @@ use crate::pg::msg::{PgMessage, SubOp};
 use crate::pg::pace::RecoverySlots;
 use crate::planted::{Bug, planted};
 use crate::rng::Rng;
-use crate::store::model::ModelStore;
+use crate::store::model::{ModelStore, Space};
 use crate::store::{Data, ObjectStore};
 use crate::time::{Duration, Time};
 use std::cell::{Cell, RefCell};
@@ -83,6 +83,10 @@ pub enum Action {
     Cut(usize, usize),
     /// It is there again.
     Link(usize, usize),
+    /// An OSD has no space any more: what needs some is refused.
+    Fill(usize),
+    /// It has space again.
+    Empty(usize),
     /// Pauses pass.
     Wait,
     /// Leases pass.
@@ -102,6 +106,7 @@ pub struct Node {
     pub groups: Option<Groups<ModelStore>>,
     down: Option<ModelStore>,
     starts: u64,
+    full: bool,
     /// Number of its store.
     pub stores: u64,
     started: Time,
@@ -128,7 +133,8 @@ impl Node {
             (Some(groups), _) => hash_groups(groups, roles, now),
             (None, down) => hash_store(down.as_ref().expect("an OSD has a store"), roles),
         };
-        let hash = [state, u64::from(self.groups.is_some()), self.starts, self.stores, self.heard.0, queue];
+        let flags = u64::from(self.groups.is_some()) << 1 | u64::from(self.full);
+        let hash = [state, flags, self.starts, self.stores, self.heard.0, queue];
         let hash = hash.into_iter().fold(self.young(now), mix);
         self.hash.set(Some((now, hash)));
         hash
@@ -162,13 +168,14 @@ struct Left {
     overtakes: u8,
     duplicates: u8,
     cuts: u8,
+    fills: u8,
 }
 
 impl Left {
     fn hash(self) -> u64 {
         let Left { resends, reads, crashes, recreates, shorts, longs, .. } = self;
         let of_time = [resends, reads, crashes, recreates, shorts, longs];
-        let of_links = [self.lost_replies, self.overtakes, self.duplicates, self.cuts];
+        let of_links = [self.lost_replies, self.overtakes, self.duplicates, self.cuts, self.fills];
         of_time.into_iter().chain(of_links).fold(13, |hash, left| mix(hash, left.into()))
     }
 }
@@ -242,6 +249,7 @@ impl World {
             groups: None,
             down: Some(ModelStore::new(u32::from(scope.slow)).with_uuid(store_uuid(osd, 0))),
             starts: 0,
+            full: false,
             stores: 0,
             started: Time(0),
             heard: Epoch(0),
@@ -260,6 +268,7 @@ impl World {
             overtakes: scope.overtakes,
             duplicates: scope.duplicates,
             cuts: scope.cuts,
+            fills: scope.fills,
         };
         let layout = serde_json::to_vec(&PoolLayout::first(1)).expect("plain data has a JSON form");
         let mut world = World {
@@ -376,8 +385,22 @@ impl World {
     fn recreate(&mut self, osd: usize) {
         let node = Rc::make_mut(&mut self.nodes[osd]);
         node.stores += 1;
+        node.full = false;
         node.down = Some(ModelStore::new(u32::from(self.scope.slow)).with_uuid(store_uuid(osd, node.stores)));
         self.start(osd);
+    }
+
+    /// Whether there is space is not on the disk: an OSD that is down keeps it as it was.
+    pub(super) fn set_full(&mut self, osd: usize, full: bool) {
+        let node = Rc::make_mut(&mut self.nodes[osd]);
+        node.full = full;
+        let space = if full { Space::None } else { Space::Enough };
+        node.hash.set(None);
+        if let Some(groups) = &mut node.groups {
+            groups.store_mut().set_space(space);
+        } else if let Some(store) = &mut node.down {
+            store.set_space(space);
+        }
     }
 
     fn hear(&mut self, osd: usize) {
@@ -474,7 +497,17 @@ impl World {
                 self.promises.read(link - READER, value);
             }
             Err(Refusal::WrongEpoch(_) | Refusal::NotPrimary | Refusal::Again) => {}
+            Err(Refusal::NoSpace) if self.scope.fills > 0 => self.refused(link),
             other => self.promises.broken(format!("a client got {other:?}")),
+        }
+    }
+
+    /// What was sent once, and refused, never happens; it is not sent again.
+    fn refused(&mut self, link: u64) {
+        let op = usize::try_from(link - WRITER).expect("a writer's link");
+        self.ops[op].stale = true;
+        if self.ops[op].times == 1 {
+            self.promises.refused(op);
         }
     }
 
@@ -627,6 +660,11 @@ impl World {
         if groups.store().is_busy() {
             out.push(Action::Flush(osd));
         }
+        if node.full {
+            out.push(Action::Empty(osd));
+        } else if self.left.fills > 0 {
+            out.push(Action::Fill(osd));
+        }
         if self.left.crashes > 0 {
             out.push(Action::Crash(osd, false));
             if groups.store().is_busy() {
@@ -738,6 +776,11 @@ impl World {
                 self.net.retain(|(from, to), _| (*from.min(to), *from.max(to)) != (a, b));
                 self.disconnect(a, b);
             }
+            Action::Fill(osd) => {
+                self.left.fills -= 1;
+                self.set_full(osd, true);
+            }
+            Action::Empty(osd) => self.set_full(osd, false),
             Action::Link(a, b) => {
                 self.cut.remove(&(a, b));
                 if self.is_up(a) && self.is_up(b) {

@@ -143,18 +143,18 @@ impl World {
 
     /// A store refuses new objects, or no longer, be it up or down.
     pub fn set_full_of(&mut self, osd: usize, full: bool) {
-        let entry = &mut self.osds[osd];
+        let (entry, space) = (&mut self.osds[osd], if full { Space::NoneForNew } else { Space::Enough });
         match (&mut entry.groups, &mut entry.store) {
-            (Some(groups), _) => groups.store_mut().set_full(full),
-            (None, Some(store)) => store.set_full(full),
+            (Some(groups), _) => groups.store_mut().set_space(space),
+            (None, Some(store)) => store.set_space(space),
             (None, None) => unreachable!("an OSD has a store"),
         }
     }
 
     /// All stores refuse new objects, or no longer.
     pub fn set_full(&mut self, full: bool) {
-        for osd in &mut self.osds {
-            osd.groups.as_mut().expect("up").store_mut().set_full(full);
+        for osd in 0..self.osds.len() {
+            self.set_full_of(osd, full);
         }
     }
 

@@ -19,7 +19,7 @@ impl World {
             if !self.is_up(osd) {
                 self.start(osd);
             }
-            self.osds[osd].groups.as_mut().expect("up").store_mut().set_full(false);
+            self.osds[osd].groups.as_mut().expect("up").store_mut().set_space(Space::Enough);
         }
         self.new_map();
         self.after(1_000, What::Relayout);

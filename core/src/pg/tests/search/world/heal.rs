@@ -48,6 +48,9 @@ impl World {
                 self.start(osd);
             }
         }
+        for osd in 0..self.nodes.len() {
+            self.set_full(osd, false);
+        }
         for (a, b) in self.cut.keys().copied().collect::<Vec<_>>() {
             self.act(Action::Link(a, b));
         }
