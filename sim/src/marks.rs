@@ -86,7 +86,7 @@ pub const RARE: &[(&str, &str)] = &[
     ),
     ("a new object is withdrawn, since a member has no space", "full disks only"),
     ("a write is refused, since a member has no space for what it builds on", "full disks only"),
-    ("a version without space is kept, since what was before it cannot be read", "full disks only, and damage"),
+    ("a void version waits for space to be replaced", "full disks only"),
     ("peering waits for space on a member", "full disks only"),
     ("there is no space for a version that was never acknowledged", "full disks only"),
     ("sim: groups on full disks are served with fewer members than promised", "full disks only"),
