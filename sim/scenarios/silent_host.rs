@@ -10,9 +10,9 @@ use crate::cluster::{Cluster, Config};
 use crate::world::NodeId;
 use ashlar_core::time::Duration;
 
-/// From the new map to the answer: the rest of a read lease, peering, and the client's way to whoever knows. Its patience
+/// From the new map to the answer: the rest of read leases, peering over slow links, and the client's way to whoever knows. Its patience
 /// with a silent primary, 4 s, is not in it.
-const SOON: Duration = Duration::millis(1500);
+const SOON: Duration = Duration::millis(2500);
 /// Longer than the patience.
 const SILENT: Duration = Duration::secs(8);
 
