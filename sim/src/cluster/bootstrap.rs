@@ -88,6 +88,7 @@ impl Cluster {
             leaving: None,
             members_wanted: config.pg_size,
             silent_losses: false,
+            forgot_deletions: false,
             chaos_next: None,
             log: Vec::new(),
             stop_at: None,

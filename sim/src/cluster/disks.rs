@@ -83,6 +83,7 @@ impl Cluster {
             return false;
         }
         self.silent_losses |= self.config.over_budget;
+        self.forgot_deletions = true;
         self.kill(node);
         self.put_disks(node, old);
         self.start_later(node, after);

@@ -140,6 +140,8 @@ pub struct Cluster {
     members_wanted: u8,
     /// Acknowledged writes were taken away in ways that nobody can notice.
     silent_losses: bool,
+    /// A disk came back as it was before deletions whose tombstones nobody has any more: what they deleted may be there again.
+    forgot_deletions: bool,
     chaos_next: Option<FaultKind>,
     log: Vec<String>,
     stop_at: Option<u64>,

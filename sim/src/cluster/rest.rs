@@ -56,7 +56,7 @@ impl Cluster {
         }
         for (object, copies) in &objects {
             let Some(place) = places.get(object) else {
-                if copies.values().all(|rest| rest.content.is_none()) {
+                if self.forgot_deletions || copies.values().all(|rest| rest.content.is_none()) {
                     continue;
                 }
                 let holders: Vec<&(OsdId, Role)> = copies.keys().collect();
@@ -116,7 +116,7 @@ impl Cluster {
             // Of images that were removed, tombstones stay until an interval has passed.
             let belongs = |info: &CopyInfo| match places.get(&info.copy.object) {
                 Some(members) => members.contains(&(osd, info.copy.role)),
-                None => newest(info).is_some_and(|newest| newest.tombstone),
+                None => self.forgot_deletions || newest(info).is_some_and(|newest| newest.tombstone),
             };
             let stray = self.copies_on(*node).into_iter().filter(|info| !belongs(info));
             strays.extend(stray.map(|info| (osd, info.copy)));
