@@ -144,6 +144,10 @@ bugs! {
     NoSpaceUnlessLast = "no-space-unless-last",
     /// Who holds a void version in place of what counts loses it, and is left with nothing.
     RemoveOverwritten = "remove-overwritten",
+    /// In place of a void version counts the next lower one that is valid, not what a member has that lacks it.
+    NextLowerValid = "next-lower-valid",
+    /// A client makes nothing of an answer that does not come, until its connection counts as dead.
+    NeverInDoubt = "never-in-doubt",
     /// A primary reads objects that it has not recovered yet.
     ReadBeforeRecovery = "read-before-recovery",
     /// A lease counts from when it was granted, not from when it was asked for.

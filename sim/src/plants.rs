@@ -79,6 +79,7 @@ pub fn finder(bug: Bug) -> Finder {
         | Bug::RecoverOverNewer
         | Bug::CommitBeforeRecord
         | Bug::TombstoneNeedsK
+        | Bug::NextLowerValid
         | Bug::RemoveOverwritten => Finder::Tests("the small scope"),
         bug => Finder::Seeds(ground(bug)),
     }
@@ -125,6 +126,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::DiscardDeletes => "deletes_meet_writes",
         Bug::AcceptOldEpochs => "client_with_an_old_map",
         Bug::TombstoneForgetsRequests => "retried_deletes",
+        Bug::NeverInDoubt => "silent_host",
         Bug::KeepUnplaced | Bug::NoSpaceUnlessLast => "full_disks_lose_power",
         Bug::NoSpaceIsDone => "full_disks_of_chunks",
         Bug::ReadBeforeRecovery => "nobody_has_everything",

@@ -283,7 +283,7 @@ impl Requests {
 
     /// Looks after a while whether what is asked for now was answered. One timer is enough for all that is under way.
     fn watch(&mut self, env: &Env<'_>) {
-        if !std::mem::replace(&mut self.is_watchful, true) {
+        if !planted(Bug::NeverInDoubt) && !std::mem::replace(&mut self.is_watchful, true) {
             self.deadlines.arm(env.now + DOUBT, Timer::Doubt);
         }
     }

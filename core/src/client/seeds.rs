@@ -153,7 +153,9 @@ impl Seeds {
             Err(number) => self.is_connecting(number),
         };
         // Whoever is left may be dead for good, and the silent one back by now.
-        self.silent_host = self.silent_host.take().filter(|_| !ours);
+        if ours {
+            self.silent_host = None;
+        }
         ours.then(|| self.back_off(env))
     }
 

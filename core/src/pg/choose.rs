@@ -111,13 +111,18 @@ pub fn choose(grounds: &Grounds, held: &[Held]) -> Choice {
     let mut kept = None;
     for &(version, tombstone) in versions.iter().rev() {
         let supplied = is_supplied(grounds, held, version, tombstone);
-        if !supplied && may_be_void(grounds, held, version) {
+        let may_go = may_be_void(grounds, held, version);
+        if !supplied && may_go {
             continue;
         }
         if !supplied {
             return Choice::Incomplete(version);
         }
-        kept = readable(grounds, held, version).unwrap_or(Some((version, tombstone)));
+        let (itself, readable) = (Some((version, tombstone)), readable(grounds, held, version));
+        if planted(Bug::NextLowerValid) && may_go && readable != Some(itself) {
+            continue;
+        }
+        kept = readable.unwrap_or(itself);
         break;
     }
     let verdicts = held.iter().map(|copy| verdict(grounds, held, copy, kept)).collect();

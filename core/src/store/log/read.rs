@@ -5,7 +5,7 @@
 //! be read from it.
 
 use super::crc::{Combined, of_zero_unit};
-use super::index::{Object, ObjectIndex};
+use super::index::ObjectIndex;
 use super::object::{State, Versions, sectors};
 use super::record::{NO_BLOCK, UnitData};
 use super::running::{Io, Running};
@@ -18,8 +18,8 @@ use crate::slab::Key;
 use crate::store::{Bitmap, Content, Data, StoreError, StoreOp, StoreReply};
 use smallvec::SmallVec;
 
-/// Reads of what was not known to be damaged that a device fails, one after the other, until it counts as failing: more than a
-/// bad spot takes, and soon reached by a device that reads nothing.
+/// Reads, one after the other, that find damage nobody knew of, until the device counts as failing: more than a bad spot takes,
+/// and soon reached by a device that reads nothing, or keeps nothing that it is told to write.
 const UNREAD_MOST: u32 = 64;
 
 /// Where the bytes of a unit are.
@@ -256,48 +256,49 @@ impl Running {
             Ok(block) => read.damage(from, block),
             Err(_) => Some(StoreError::Damaged { offset: read.offset, len: read.len }),
         };
-        self.count_unread(env, read.object, read.version, result.is_ok());
         let result = match (damage, result) {
-            (None, Ok(block)) => Ok(read.reply(env, from, &block)),
+            (None, Ok(block)) => {
+                // What is in memory says nothing of the device.
+                self.unread = if read.span().is_some() { 0 } else { self.unread };
+                Ok(read.reply(env, from, &block))
+            }
             (damage, _) => {
-                self.note_damage(read.object, read.version);
+                if self.note_damage(read.object, read.version) {
+                    self.count_unread(env);
+                }
                 Err(damage.unwrap_or(StoreError::Damaged { offset: read.offset, len: read.len }))
             }
         };
         self.complete(read.token, result);
     }
 
-    /// Counts what the device cannot read and was not known to be damaged. Each copy of that can be repaired from others, but a
-    /// device that reads nothing any more would be repaired for ever.
-    fn count_unread(&mut self, env: &mut Env<'_>, place: ObjectIndex, version: Version, is_read: bool) {
-        if is_read {
-            self.unread = 0;
-            return;
-        }
-        let known = |object: &Object| {
-            let Versions { committed, prepared } = &object.versions;
-            committed.iter().chain(prepared.as_deref()).all(|state| state.damaged || state.version() != version)
-        };
-        let is_known = self.objects.view(place).is_none_or(|object| known(&object));
-        self.unread += u32::from(!is_known);
+    /// Counts what turns out to be damaged, one after the other. Each copy can be repaired from others, but those of a device
+    /// that reads, or keeps, nothing any more would be repaired for ever.
+    fn count_unread(&mut self, env: &mut Env<'_>) {
+        self.unread += 1;
         if self.unread == UNREAD_MOST {
-            self.fail(env, format!("the device failed {UNREAD_MOST} reads one after the other"));
+            self.fail(
+                env,
+                format!("of {UNREAD_MOST} reads, one after the other, the device gave nothing that was whole"),
+            );
         }
     }
 
-    /// A version turned out to be damaged.
-    pub(super) fn note_damage(&mut self, place: ObjectIndex, version: Version) {
+    /// A version turned out to be damaged. Whether that was not known.
+    pub(super) fn note_damage(&mut self, place: ObjectIndex, version: Version) -> bool {
         if self.objects.view(place).is_none() {
-            return;
+            return false;
         }
         let object = self.objects.wake(place);
         let Versions { committed, prepared } = &mut object.versions;
+        let mut is_news = false;
         for state in committed.iter_mut().chain(prepared.as_deref_mut()) {
-            state.damaged |= state.version() == version;
+            is_news |= state.version() == version && !std::mem::replace(&mut state.damaged, true);
         }
         let overlays = object.versions.overlays();
         self.count(place, overlays);
         self.objects.rest(place);
+        is_news
     }
 }
 

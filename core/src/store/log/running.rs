@@ -115,7 +115,7 @@ pub struct Running {
     pub(super) snapshot_bytes: u64,
     /// Other sums over all objects.
     summary: Summary,
-    /// Reads that the device failed since it last carried one out.
+    /// Reads that found damage since one found none.
     pub(super) unread: u32,
     /// Whether nothing is accepted any more: the log is to end with a page that vouches for all of it.
     closing: bool,

@@ -142,6 +142,7 @@ pub fn grounds() -> impl Iterator<Item = (Bug, &'static Scope)> {
         (Bug::GrantToAnyAttempt, "r3-lease"),
         (Bug::NoSpaceIsDone, "r3-full-2"),
         (Bug::RemoveOverwritten, "r2-full-short"),
+        (Bug::NextLowerValid, "r3-full"),
         (Bug::TrimTooEarly, "r3-spare"),
         (Bug::DropRequestNumbers, "r3-retry"),
         (Bug::SkipNarrowing, "r3-spare-5"),

@@ -583,9 +583,8 @@ fn a_device_that_fails_every_read_is_given_up() {
     let op = write(&mut world, 1, 0, BLOCK);
     assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
     world.data.unreadable = 0..usize::MAX;
-    let read = || StoreOp::Read { copy: copy(0), version: None, offset: 0, len: BLOCK };
     for _ in 0..100 {
-        assert!(matches!(run(&mut world, read()), Some(Err(StoreError::Damaged { .. }))));
+        assert!(matches!(run(&mut world, READ), Some(Err(StoreError::Damaged { .. }))));
     }
     assert!(
         matches!(world.store.state(), StoreState::Open { .. }),
@@ -594,7 +593,24 @@ fn a_device_that_fails_every_read_is_given_up() {
     for seq in 2..=64 {
         let op = write(&mut world, seq, 0, BLOCK);
         assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
-        run(&mut world, read());
+        run(&mut world, READ);
+        // Nothing is there, and the device is not asked.
+        let elsewhere = StoreOp::Read { copy: copy(7), version: None, offset: 0, len: BLOCK };
+        assert!(matches!(run(&mut world, elsewhere), Some(Ok(_))));
     }
     assert!(matches!(world.store.state(), StoreState::Failed(_)), "each copy that replaced it is damaged, too");
+}
+
+#[test]
+fn so_is_one_that_keeps_nothing() {
+    let mut world = World::new(SHAPE, 1);
+    for seq in 1..=64 {
+        assert!(matches!(world.store.state(), StoreState::Open { .. }));
+        let op = write(&mut world, seq, 0, BLOCK);
+        assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));
+        let at = superblock(&world).data_place(0, 0) as usize;
+        world.data.media[at..].fill(0xaa);
+        assert!(matches!(run(&mut world, READ), Some(Err(StoreError::Damaged { .. }))));
+    }
+    assert!(matches!(world.store.state(), StoreState::Failed(_)));
 }
