@@ -14,6 +14,11 @@ pub type Mask = u64;
 /// Most seats of one peering: the acting members and all of history's.
 pub const SEATS_MAX: usize = 64;
 
+/// The seats of a mask.
+pub fn seats_of(mask: Mask) -> impl Iterator<Item = u8> {
+    (0..64u8).filter(move |seat| mask >> seat & 1 == 1)
+}
+
 /// What history and the answers say of the seats.
 #[derive(Clone, Debug, Default)]
 pub struct Grounds {
@@ -151,15 +156,11 @@ fn readable(grounds: &Grounds, held: &[Held], version: Version) -> Option<Option
     }
     let last = grounds.sets.last().copied().unwrap_or(0) & grounds.answered;
     let newest = |seat| held.iter().filter(|copy| copy.seat == seat).map(|copy| (copy.version, copy.tombstone)).max();
-    let mut before: SmallVec<[_; 8]> = seats(last).map(|seat| newest(seat).unwrap_or_default()).collect();
+    let mut before: SmallVec<[_; 8]> = seats_of(last).map(|seat| newest(seat).unwrap_or_default()).collect();
     before.retain(|(other, _)| *other < version);
     before.sort_by_key(|(other, _)| std::cmp::Reverse(*other));
     let found = before.iter().find(|(other, tombstone)| other.is_none() || is_readable(*other, *tombstone));
     found.map(|(other, tombstone)| (!other.is_none()).then_some((*other, *tombstone)))
-}
-
-fn seats(mask: Mask) -> impl Iterator<Item = u8> {
-    (0..64u8).filter(move |seat| mask & bit(*seat) != 0)
 }
 
 fn bit(seat: u8) -> Mask {

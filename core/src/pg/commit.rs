@@ -8,10 +8,10 @@
 //! the purge of a tombstone.
 
 use crate::id::{CopyId, ObjectId, Version};
+use crate::pg::choose::seats_of;
 use crate::pg::msg::SubOp;
 use crate::pg::ops::{Op, State};
 use crate::pg::primary::{Cx, Primary, Purpose};
-use crate::pg::round::seats_of;
 use crate::slab::Key;
 use crate::store::ObjectStore;
 use crate::time::{Duration, Time};

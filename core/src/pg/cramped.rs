@@ -12,12 +12,11 @@
 
 use crate::id::{ObjectId, Requests, Version};
 use crate::msg::Refusal;
-use crate::pg::choose::Mask;
+use crate::pg::choose::{Mask, seats_of};
 use crate::pg::msg::{Change, SubOp};
 use crate::pg::ops::{Object, Op, State};
 use crate::pg::primary::{Cx, Primary, RETRY_PAUSE};
 use crate::pg::recover::{FAILURE_PAUSE, FULL_PAUSE};
-use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::{Content, ObjectStore};

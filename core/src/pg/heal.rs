@@ -13,11 +13,10 @@
 
 use crate::id::{ObjectId, Version};
 use crate::msg::Refusal;
-use crate::pg::choose::Mask;
+use crate::pg::choose::{Mask, seats_of};
 use crate::pg::ops::{Kind, Object, Op, State};
 use crate::pg::primary::{Cx, Primary};
 use crate::pg::recover::Entry;
-use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::slab::Key;
 use crate::store::ObjectStore;

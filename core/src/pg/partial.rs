@@ -20,12 +20,11 @@ use crate::buf::BufPool;
 use crate::id::{CopyId, ObjectId, Requests, Version};
 use crate::limits::SECTOR_BYTES;
 use crate::pg::changes::{Ranges, merge};
-use crate::pg::choose::Mask;
+use crate::pg::choose::{Mask, seats_of};
 use crate::pg::msg::{Refused, SubOp, SubReply};
 use crate::pg::primary::{Cx, Primary, Purpose, Stage};
 use crate::pg::rebuild::Fetched;
 use crate::pg::recover::{Entry, Step, Work};
-use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::store::{Bitmap, Content, Data, ObjectStore, Patch};
 

@@ -14,14 +14,13 @@
 //! leads to another source, or to the wish for an epoch without the member that failed.
 
 use crate::id::{CopyId, ObjectId, OsdId, Requests, Version};
-use crate::pg::choose::Mask;
+use crate::pg::choose::{Mask, seats_of};
 use crate::pg::host::Host;
 use crate::pg::msg::{Purpose as InstallPurpose, Refused, SubOp, SubReply};
 use crate::pg::pace::Urgency;
 use crate::pg::partial::Partial;
 use crate::pg::primary::{Cx, Primary, Purpose, RETRY_PAUSE, Stage};
 use crate::pg::rebuild::{Fetched, hides_damage};
-use crate::pg::round::seats_of;
 use crate::planted::{Bug, planted};
 use crate::store::{Content, Mode, ObjectStore};
 use crate::time::{Duration, Time};

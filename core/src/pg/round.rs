@@ -15,7 +15,7 @@
 
 use crate::buf::{Buf, BufPool};
 use crate::id::{CopyId, ObjectId, Version};
-use crate::pg::choose::Mask;
+use crate::pg::choose::seats_of;
 use crate::pg::gather::{Gather, Owner};
 use crate::pg::msg::{Change, SubOp};
 use crate::pg::ops::{Kind, Object, Op, State};
@@ -331,11 +331,6 @@ impl Primary {
             self.commit_later(cx, id, round.version);
         }
     }
-}
-
-/// The seats of a mask.
-pub fn seats_of(mask: Mask) -> impl Iterator<Item = u8> {
-    (0..64u8).filter(move |seat| mask >> seat & 1 == 1)
 }
 
 /// The part of a buffer over some columns that a piece is about.
