@@ -63,7 +63,7 @@ fn faults() -> Vec<Fault> {
         fault("failed writes, torn", DiskFaults { write_error_ppm: ALWAYS, ..good.0 }, |seen| seen.ended),
         fault("failed flushes", DiskFaults { flush_error_ppm: ALWAYS, ..good.0 }, |seen| seen.ended),
         fault("nothing read", DiskFaults { read_error_ppm: ALWAYS, ..good.0 }, |seen| seen.ended),
-        fault("nothing kept", DiskFaults { lost_write_ppm: ALWAYS, ..good.0 }, |seen| seen.ended),
+        fault("nothing kept", DiskFaults { lost_write_ppm: ALWAYS, ..good.0 }, |seen| seen.ended || seen.damaged > 0),
         // That no wrong data were read is all that these show.
         fault("failed reads", DiskFaults { read_error_ppm: OFTEN, ..good.0 }, |_| true),
         other("unreadable", Behaviour { latent_ppm: OFTEN, ..good.1 }, |_| true),

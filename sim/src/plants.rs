@@ -49,17 +49,18 @@ pub struct Reduced {
     pub runs: u64,
 }
 
-/// Reduces the failure in which a bug was found, in so many runs at most.
+/// Reduces the failure in which a bug was found, in so many runs at most; nothing, if it does not show with other delays.
 ///
 /// # Panics
-/// If it does not fail again: it is the same run.
-pub fn reduce(bug: Bug, found: &Found, runs: u64) -> Reduced {
+/// If the scenario does not exist.
+pub fn reduce(bug: Bug, found: &Found, runs: u64) -> Option<Reduced> {
     let scenario = Scenario::named(found.scenario).expect("it was found in one");
     let counts = |plan: &Plan| (plan.operation_count(), plan.fault_count());
     let case = Case::drawn(found.seed, scenario, Choice::default());
     let before = with(bug, || counts(&run_case(&case, scenario, &Recording::default()).plan));
-    let shrunk = with(bug, || shrink(&case, scenario, runs, |_, _, _| ())).expect("it fails");
-    Reduced { before, after: counts(shrunk.case.plan.as_ref().expect("it was reduced")), runs: shrunk.runs }
+    let shrunk = with(bug, || shrink(&case, scenario, runs, |_, _, _| ()))?;
+    let after = counts(shrunk.case.plan.as_ref().expect("it was reduced"));
+    Some(Reduced { before, after, runs: shrunk.runs })
 }
 
 /// What finds a bug.

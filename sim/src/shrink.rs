@@ -29,7 +29,7 @@ pub struct Shrunk {
     pub runs: u64,
 }
 
-/// Reduces a run that fails; `None` if it does not. Gives up after so many runs, with what it has by then. `told` hears
+/// Reduces a run that fails; `None` if it does not, be it only with other delays. Gives up after so many runs, with what it has by then. `told` hears
 /// of each step: operations and faults that are left.
 pub fn shrink(case: &Case, scenario: &Scenario, runs: u64, told: impl FnMut(usize, usize, u64)) -> Option<Shrunk> {
     let report = run_case(case, scenario, &Recording::default());

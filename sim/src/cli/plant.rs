@@ -119,7 +119,9 @@ mod table {
         }
 
         fn reduced(&mut self, bug: Bug, found: &Found, runs: u64) -> String {
-            let reduced = reduce(bug, found, runs);
+            let Some(reduced) = reduce(bug, found, runs) else {
+                return " | not with other delays |".to_string();
+            };
             let ((operations, faults), (few, little)) = (reduced.before, reduced.after);
             self.small += usize::from(few <= SMALL.0 && little <= SMALL.1);
             format!(" {operations}, {faults} | {few}, {little} |")

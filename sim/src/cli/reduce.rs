@@ -40,7 +40,7 @@ pub fn shrink(args: &ShrinkArgs) -> Result<ExitCode, String> {
     });
     bar.finish_and_clear();
     let Some(Shrunk { case, report, runs }) = shrunk else {
-        println!("no promise was broken: there is nothing to reduce");
+        println!("no promise is broken, or none with other delays: there is nothing to reduce");
         return Ok(ExitCode::FAILURE);
     };
     let plan = case.plan.as_ref().expect("it was reduced");
