@@ -148,6 +148,8 @@ bugs! {
     NextLowerValid = "next-lower-valid",
     /// A client makes nothing of an answer that does not come, until its connection counts as dead.
     NeverInDoubt = "never-in-doubt",
+    /// A monitor whose leader's machine is silent waits for the end of the leader's lease.
+    AwaitSilentLeader = "await-silent-leader",
     /// A primary reads objects that it has not recovered yet.
     ReadBeforeRecovery = "read-before-recovery",
     /// A lease counts from when it was granted, not from when it was asked for.

@@ -128,6 +128,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::AcceptOldEpochs => "client_with_an_old_map",
         Bug::TombstoneForgetsRequests => "retried_deletes",
         Bug::NeverInDoubt => "silent_host",
+        Bug::AwaitSilentLeader => "leader_goes_with_its_host",
         Bug::KeepUnplaced | Bug::NoSpaceUnlessLast => "full_disks_lose_power",
         Bug::NoSpaceIsDone => "full_disks_of_chunks",
         Bug::ReadBeforeRecovery => "nobody_has_everything",

@@ -99,6 +99,7 @@ scenarios! {
     map_servers_die = "../scenarios/map_servers_die.rs",
     epochs_fly = "../scenarios/epochs_fly.rs",
     member_sleeps = "../scenarios/member_sleeps.rs",
+    leader_goes_with_its_host = "../scenarios/leader_goes_with_its_host.rs",
     leases_of_the_restarted = "../scenarios/leases_of_the_restarted.rs",
     flush_meets_writes = "../scenarios/flush_meets_writes.rs",
     flush_without_member = "../scenarios/flush_without_member.rs",

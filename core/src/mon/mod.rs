@@ -22,6 +22,7 @@ pub mod load;
 pub mod plan;
 pub mod relayout;
 pub mod retire;
+pub mod succession;
 pub mod targets;
 pub mod verdict;
 pub mod writer;
@@ -38,6 +39,7 @@ use crate::time::{Duration, Time};
 use attendance::Attendance;
 use leadership::Leadership;
 use plan::Situation;
+use succession::Succession;
 use targets::Targets;
 use verdict::up_osds;
 use writer::{Writer, Written};
@@ -76,6 +78,7 @@ pub struct Mon {
     map: ClusterMap,
     server: MapServer,
     leadership: Leadership,
+    succession: Succession,
     targets: Targets,
     writer: Writer,
     attendance: Attendance,
@@ -102,6 +105,7 @@ impl Mon {
             map: ClusterMap::default(),
             server: MapServer::new(),
             leadership,
+            succession: Succession::default(),
             targets: Targets::default(),
             writer: Writer::default(),
             attendance: Attendance::default(),
@@ -154,7 +158,8 @@ impl Mon {
         match event {
             MetaEvent::Response { id, ref result } => {
                 let Mon { leadership, next_id, .. } = self;
-                if leadership.handle(env, id, result, &mut || fresh(next_id)) {
+                let taken = leadership.handle(env, id, result, &mut || fresh(next_id));
+                if taken || self.succession.handle(id, result) {
                     return;
                 }
                 match self.writer.handle(env.now, id, result) {
@@ -195,6 +200,20 @@ impl Mon {
         if changes.keys.contains(&Key::Leader) && leader != Some(self.config.incarnation) {
             let Mon { leadership, next_id, .. } = self;
             leadership.ask(env, &mut || fresh(next_id));
+        }
+        if changes.keys.iter().any(|key| matches!(key, Key::OsdFailed(..) | Key::OsdState(_) | Key::Leader)) {
+            self.succeed(env);
+        }
+    }
+
+    /// Deposes a leader that is gone, if another monitor leads.
+    fn succeed(&mut self, env: &mut Env<'_>) {
+        if self.is_leading() || !self.follower.is_current() {
+            return;
+        }
+        let Mon { succession, map, next_id, .. } = self;
+        if succession.consider(env, map, || fresh(next_id)) {
+            log(env, Level::Warn, "the leading monitor's machine is silent: another monitor is to lead".into());
         }
     }
 
@@ -301,6 +320,7 @@ impl Node for Mon {
                 follower.tick(env, &mut || fresh(next_id));
                 leadership.tick(env, &mut || fresh(next_id));
                 self.server.tick(env, &self.map);
+                self.succeed(env);
             }
         }
         self.lead(env);

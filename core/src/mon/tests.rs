@@ -9,6 +9,8 @@ use crate::meta::{Compare, KeyValue, Keys, Request, Retention, Span, Store, Txn,
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+mod succession;
+
 const CLUSTER: u128 = 77;
 /// What a request to the metadata store takes.
 const DELAY: Duration = Duration::millis(1);
@@ -115,9 +117,13 @@ impl World {
     }
 
     fn start_mon(&mut self) {
+        self.start_mon_at("m:1");
+    }
+
+    fn start_mon_at(&mut self, address: &str) {
         let incarnation = Incarnation(self.incarnation());
         let cluster = ClusterUuid(CLUSTER);
-        let mon = Mon::new(MonConfig { incarnation, address: "m:1".into(), cluster, session_ttl_s: 5 });
+        let mon = Mon::new(MonConfig { incarnation, address: address.into(), cluster, session_ttl_s: 5 });
         let rng = self.rng.fork();
         self.mons.push(Node1 { mon, rng, watchers: BTreeMap::new(), alive: true });
         self.step(self.mons.len() - 1, |mon, env| mon.handle(env, Input::Tick));
@@ -287,6 +293,10 @@ impl World {
 
     /// Starts (or restarts at once) an OSD.
     fn start_osd(&mut self, n: u32, host: &str) {
+        self.start_osd_at(n, host, &format!("h:{n}"));
+    }
+
+    fn start_osd_at(&mut self, n: u32, host: &str, address: &str) {
         let incarnation = self.incarnation();
         let lease = match self.osds.get(&n) {
             Some(osd) => osd.lease,
@@ -297,14 +307,14 @@ impl World {
         };
         self.osds.insert(n, FakeOsd { lease, incarnation });
         self.auditor.hosts.insert(OsdId(n), host.to_string());
-        self.put_state(n, host, u128::from(n), true);
+        self.put_state(n, host, address, u128::from(n), true);
     }
 
-    fn put_state(&mut self, n: u32, host: &str, store: u128, trusted: bool) {
+    fn put_state(&mut self, n: u32, host: &str, address: &str, store: u128, trusted: bool) {
         let FakeOsd { lease, incarnation } = self.osds[&n];
         let store = String::from(StoreUuid(store));
         let json = format!(
-            r#"{{"address":"h:{n}","store":"{store}","incarnation":{incarnation},"host":"{host}","size_bytes":{},
+            r#"{{"address":"{address}","store":"{store}","incarnation":{incarnation},"host":"{host}","size_bytes":{},
             "trusted":{trusted}}}"#,
             1u64 << 30
         );
@@ -464,10 +474,10 @@ fn reports_count_as_the_rules_say_and_end() {
 #[test]
 fn an_untrusted_store_does_not_act() {
     let mut world = World::cluster(4, 64);
-    world.put_state(2, "h2", 2, false);
+    world.put_state(2, "h2", "h:2", 2, false);
     world.run_for(Duration::millis(20));
     assert_eq!(world.acting_of(2), 0);
-    world.put_state(2, "h2", 222, true);
+    world.put_state(2, "h2", "h:2", 222, true);
     world.run_for(Duration::millis(20));
     assert_eq!(world.acting_of(2), 48);
 }
@@ -583,14 +593,14 @@ fn who_is_held_stays_so_under_the_next_leader_and_who_is_needed_is_let_in() {
 #[test]
 fn the_data_of_a_store_that_lost_its_metadata_move_elsewhere_too() {
     let mut world = World::cluster(5, 64);
-    world.put_state(2, "h2", 2, false);
+    world.put_state(2, "h2", "h:2", 2, false);
     let is_whole = |map: &ClusterMap| map.pg_maps().all(|(_, map)| map.acting.iter().flatten().count() == 3);
     world.run_for(Duration::secs(50));
     assert!(!is_whole(&world.map()));
     world.run_for(Duration::secs(15));
     assert!(is_whole(&world.map()));
     // Built anew.
-    world.put_state(2, "h2", 222, true);
+    world.put_state(2, "h2", "h:2", 222, true);
     world.settle();
     assert!(world.acting_of(2) > 30 && is_whole(&world.map()));
 }

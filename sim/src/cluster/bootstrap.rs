@@ -149,7 +149,7 @@ impl Cluster {
     /// Hosts in racks, and racks in rooms if there are any.
     fn tree(&self) -> Tree {
         let mut tree = Tree::default();
-        let first = self.config.mons;
+        let first = self.config.first_osd_host();
         for host in 0..self.config.osds / self.config.osds_per_host {
             let node = |level: &str, parent| TreeNode { level: Some(level.into()), parent };
             let (rack, room) = self.config.place_of_host(host);
@@ -175,10 +175,11 @@ impl Cluster {
                 self.add_node(host, rng, |address| Spec::Mon { cluster: CLUSTER, address, versions: Versions::OURS });
             self.mons.push(node);
         }
-        let mut host = HostId(0);
+        let first_host = self.config.first_osd_host();
         for n in 0..self.config.osds {
-            if n % self.config.osds_per_host == 0 {
-                host = self.world.add_host();
+            let host = HostId(first_host + n / self.config.osds_per_host);
+            if self.world.hosts() <= host.0 {
+                self.world.add_host();
             }
             let (store, name) = (self.store_spec(OsdId(n + 1), rng), format!("host{}", host.0));
             let noted = self.config.check_every != u64::MAX;
@@ -197,7 +198,7 @@ impl Cluster {
         for _ in 0..self.config.load.clients {
             let host = self.world.add_host();
             let seeds: Vec<String> =
-                self.mons.iter().chain(&self.osds[..1]).map(|node| World::<Process>::address(*node)).collect();
+                self.mons.iter().chain(&self.osds[..1]).map(|node| self.world.address(*node)).collect();
             let node = self.add_node(host, rng, |_| Spec::Client { seeds, versions: Versions::OURS });
             let (images, opening, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
             let state = ClientState { node, images, opening, open, left: 0, rng: rng.fork(), fenced: None };
@@ -215,7 +216,7 @@ impl Cluster {
         let drift_ppb = drift - i64::try_from(self.config.drift_ppb).expect("small");
         let clock = Clock { origin: rng.below(1 << 40), drift_ppb };
         let next = self.world.node_ids().count();
-        let address = World::<Process>::address(NodeId(u32::try_from(next).expect("few")));
+        let address = World::<Process>::address_on(host, NodeId(u32::try_from(next).expect("few")));
         self.world.add_node(host, spec(address), clock)
     }
 

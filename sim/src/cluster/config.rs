@@ -78,6 +78,9 @@ pub struct Config {
     pub osds_per_host: u32,
     /// Number of monitors.
     pub mons: u32,
+    /// They share hosts with the first OSDs, one each.
+    #[serde(default)]
+    pub mons_beside: bool,
     /// Copies, or chunks.
     pub scheme: Scheme,
     /// Parity chunks of an object.
@@ -148,6 +151,7 @@ impl Config {
             late: 0,
             over_budget: false,
             mons: if rng.chance(1, 2) { 1 } else { 2 },
+            mons_beside: false,
             scheme: Scheme::Replicated,
             parity_chunks: 0,
             pg_size,
@@ -198,7 +202,7 @@ impl Config {
     }
 
     /// In most runs there is more than reads, writes and discards of one image: conditional writes, whole objects deleted,
-    /// images that come and go, scrubs.
+    /// images that come and go, scrubs, monitors on hosts of OSDs.
     #[must_use]
     pub fn varied(mut self) -> Config {
         let mut rng = Rng::new(self.seed ^ 0x00c0_ffee_0000_0004);
@@ -220,6 +224,7 @@ impl Config {
         if half() {
             self.late = 1;
         }
+        self.mons_beside = half();
         self
     }
 
@@ -243,6 +248,11 @@ impl Config {
     pub fn calm(mut self) -> Config {
         self.mix = FaultMix::none();
         self
+    }
+
+    /// The hosts of OSDs begin with this one.
+    pub fn first_osd_host(&self) -> u32 {
+        if self.mons_beside { 0 } else { self.mons }
     }
 
     /// Blocks of the image.
@@ -296,7 +306,7 @@ impl fmt::Display for Config {
         writeln!(f, "seed {}", self.seed)?;
         writeln!(
             f,
-            "  cluster   {} OSDs ({} per host, {} later, {} MiB), apart by {}; {} monitors; {} groups of {} (minsize {}), {}; \
+            "  cluster   {} OSDs ({} per host, {} later, {} MiB), apart by {}; {} monitors{}; {} groups of {} (minsize {}), {}; \
              lease {} ms, dead after {} ms",
             self.osds,
             self.osds_per_host,
@@ -304,6 +314,7 @@ impl fmt::Display for Config {
             self.disk_bytes >> 20,
             self.failure_domain(),
             self.mons,
+            if self.mons_beside { " beside OSDs" } else { "" },
             self.pg_count,
             self.pg_size,
             self.pg_minsize,

@@ -245,6 +245,11 @@ impl<M: Machine> World<M> {
         HostId(u32::try_from(self.hosts.len() - 1).expect("few hosts"))
     }
 
+    /// Number of hosts.
+    pub fn hosts(&self) -> u32 {
+        u32::try_from(self.hosts.len()).expect("few hosts")
+    }
+
     /// Adds a process, not yet started.
     pub fn add_node(&mut self, host: HostId, spec: M::Spec, clock: Clock) -> NodeId {
         let rng = self.rng.fork();
@@ -272,8 +277,13 @@ impl<M: Machine> World<M> {
     }
 
     /// Where peers connect to.
-    pub fn address(node: NodeId) -> String {
-        format!("node{}:1", node.0)
+    pub fn address(&self, node: NodeId) -> String {
+        World::<M>::address_on(self.host_of(node), node)
+    }
+
+    /// Where peers of a process on that host connect to.
+    pub fn address_on(host: HostId, node: NodeId) -> String {
+        format!("host{}:{}", host.0, node.0)
     }
 
     /// The world's time; no node sees it.

@@ -120,7 +120,7 @@ fn conn_of(link: LinkId) -> (ConnId, usize) {
 
 /// The process at an address of [`World::address`].
 fn node_at_address(address: &str) -> Option<NodeId> {
-    address.strip_prefix("node")?.strip_suffix(":1")?.parse().ok().map(NodeId)
+    address.strip_prefix("host")?.split_once(':')?.1.parse().ok().map(NodeId)
 }
 
 impl<M: Machine> World<M> {

@@ -81,7 +81,7 @@ impl Toy {
             (None, Some(peer)) if self.sent == 0 || env.rng.chance(1, 50) => {
                 self.sent += 1;
                 let target = PeerName::Osd(OsdId(peer.0));
-                env.out.push(Effect::Connect { target, address: World::<Toy>::address(peer) });
+                env.out.push(Effect::Connect { target, address: World::<Toy>::address_on(HostId(0), peer) });
             }
             _ => {}
         }
