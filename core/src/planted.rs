@@ -150,6 +150,8 @@ bugs! {
     NeverInDoubt = "never-in-doubt",
     /// A monitor whose leader's machine is silent waits for the end of the leader's lease.
     AwaitSilentLeader = "await-silent-leader",
+    /// Whoever lost its view of the metadata store looks again when its pause is over, though the store answers.
+    StayBlind = "stay-blind",
     /// A primary reads objects that it has not recovered yet.
     ReadBeforeRecovery = "read-before-recovery",
     /// A lease counts from when it was granted, not from when it was asked for.

@@ -25,8 +25,9 @@ pub(super) fn configure(config: Config) -> Config {
         ..config.load
     };
     if config.seed.is_multiple_of(3) {
-        // Few writes to each object: much is written for the first time just before the end.
+        // Few writes to each object: much is written for the first time just before the end. A store keeps room for all of each.
         (config.object_blocks, config.image_objects) = (64, 60);
+        config.disk_bytes *= 2;
         (config.load.operations, config.load.max_blocks, config.load.hot_objects) = (2_500, 1, 60);
         (config.load.discard_percent, config.load.depth) = (0, 32);
     }

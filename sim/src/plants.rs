@@ -127,7 +127,7 @@ pub fn ground(bug: Bug) -> &'static Scenario {
         Bug::DiscardDeletes => "deletes_meet_writes",
         Bug::AcceptOldEpochs => "client_with_an_old_map",
         Bug::TombstoneForgetsRequests => "retried_deletes",
-        Bug::NeverInDoubt => "silent_host",
+        Bug::NeverInDoubt | Bug::StayBlind => "silent_host",
         Bug::AwaitSilentLeader => "leader_goes_with_its_host",
         Bug::KeepUnplaced | Bug::NoSpaceUnlessLast => "full_disks_lose_power",
         Bug::NoSpaceIsDone => "full_disks_of_chunks",

@@ -10,6 +10,7 @@
 //!                    ^   | failed                                      |
 //!                    |   v                                             |
 //!                    +- Pausing <--------------------------------------+
+//!                 (shorter if the store answers somebody else meanwhile)
 //! ```
 //! Invariant: between two full reads every change of every prefix is reported exactly once, in order within a prefix: a
 //! watch that repeats itself is not believed again, since a key that was deleted meanwhile would come back.
@@ -23,8 +24,11 @@ use smallvec::SmallVec;
 
 /// First pause after a failure; doubles up to [`PAUSE_MAX`]. A restarted metadata store answers within it.
 const PAUSE_MIN: Duration = Duration::millis(50);
-/// Longest pause: data I/O does not depend on it, so a slow retry costs only late changes.
+/// Longest pause, while the store answers nobody: data I/O does not depend on it, so a slow retry costs only late changes.
 const PAUSE_MAX: Duration = Duration::secs(2);
+/// Longest pause when it does: whoever is up without knowing the map may be asked to serve. A read of everything is much
+/// more than a renewal, and may fail where that does not.
+const PAUSE_ANSWERED: Duration = Duration::millis(200);
 
 /// What the follower has learned.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,7 @@ enum State {
     /// Each watch, and the newest change that it reported.
     Watching(SmallVec<[(MetaId, u64); 8]>),
     Pausing {
+        since: Time,
         until: Time,
     },
 }
@@ -107,17 +112,26 @@ impl Follower {
 
     /// Time passed: a pause may be over.
     pub fn tick(&mut self, env: &mut Env<'_>, next_id: &mut dyn FnMut() -> MetaId) {
-        if let State::Pausing { until } = self.state
+        if let State::Pausing { until, .. } = self.state
             && until <= env.now
         {
             self.start(env, next_id);
         }
     }
 
+    /// The metadata store answered a request that is not the follower's: a long pause ends.
+    pub fn store_answers(&mut self) {
+        if let State::Pausing { since, until } = &mut self.state
+            && !planted(Bug::StayBlind)
+        {
+            *until = (*until).min(*since + PAUSE_ANSWERED);
+        }
+    }
+
     /// When `tick` is due.
     pub fn next_deadline(&self) -> Option<Time> {
         match self.state {
-            State::Pausing { until } => Some(until),
+            State::Pausing { until, .. } => Some(until),
             State::Idle | State::Reading(_) | State::Watching(_) => None,
         }
     }
@@ -168,7 +182,7 @@ impl Follower {
 
     fn pause(&mut self, env: &mut Env<'_>) {
         let jitter = Duration(env.rng.below(self.pause.0 / 2 + 1));
-        self.state = State::Pausing { until: env.now + self.pause + jitter };
+        self.state = State::Pausing { since: env.now, until: env.now + self.pause + jitter };
         self.pause = Duration((self.pause.0 * 2).min(PAUSE_MAX.0));
     }
 }
@@ -276,6 +290,28 @@ mod tests {
         assert_eq!(hear(std::slice::from_ref(&put)).len(), 1);
         assert_eq!(hear(&[put.clone(), delete.clone()]), std::slice::from_ref(&delete), "only what is new");
         assert!(hear(&[put]).is_empty() && hear(&[delete]).is_empty(), "a deleted key does not come back");
+    }
+
+    #[test]
+    fn a_long_pause_ends_when_the_store_answers_somebody() {
+        let mut world = World::new();
+        let mut follower = Follower::new(vec!["/a/".into()]);
+        let mut failed_at = Time(0);
+        for attempt in 1..=9 {
+            failed_at = follower.next_deadline().unwrap_or(world.now);
+            world.now = failed_at;
+            if attempt == 1 {
+                world.with(|env, ids| follower.start(env, ids));
+            } else {
+                world.with(|env, ids| follower.tick(env, ids));
+            }
+            let failed = MetaEvent::Response { id: MetaId(attempt), result: Err(MetaError::Unavailable) };
+            assert_eq!(world.with(|env, ids| follower.handle(env, failed, ids)), Ok(None));
+        }
+        assert!(follower.next_deadline().is_some_and(|at| at >= failed_at + PAUSE_MAX), "it was long");
+        follower.store_answers();
+        follower.store_answers();
+        assert_eq!(follower.next_deadline(), Some(failed_at + PAUSE_ANSWERED), "but not at once, and not ever shorter");
     }
 
     #[test]

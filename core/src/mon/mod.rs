@@ -157,6 +157,9 @@ impl Mon {
     fn meta(&mut self, env: &mut Env<'_>, event: MetaEvent) {
         match event {
             MetaEvent::Response { id, ref result } => {
+                if result.is_ok() {
+                    self.follower.store_answers();
+                }
                 let Mon { leadership, next_id, .. } = self;
                 let taken = leadership.handle(env, id, result, &mut || fresh(next_id));
                 if taken || self.succession.handle(id, result) {

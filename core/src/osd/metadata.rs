@@ -17,6 +17,9 @@ impl<S: ObjectStore> Osd<S> {
     /// An event of the metadata store.
     pub(super) fn metadata(&mut self, env: &mut Env<'_>, event: MetaEvent) {
         let mut ids = || next_meta_id(&mut self.next_meta);
+        if matches!(event, MetaEvent::Response { result: Ok(_), .. }) {
+            self.follower.store_answers();
+        }
         match self.follower.handle(env, event, &mut ids) {
             Ok(Some(followed)) => self.map_news(env, &followed),
             Ok(None) => {}

@@ -82,6 +82,10 @@ pub struct History {
     /// By image.
     layouts: BTreeMap<u32, Layout>,
     instants: u64,
+    /// What clients that are gone were told is done, and nobody was told is durable.
+    orphans: Vec<u32>,
+    /// When a daemon ended last, with what it had not made durable.
+    lost: u64,
 }
 
 /// How an image is divided.
@@ -167,6 +171,34 @@ impl History {
     /// An operation ended without success: it may have happened, or not, or may still.
     pub fn failed(&mut self, op: u32) {
         self.records[op as usize].failed = true;
+    }
+
+    /// A client of a lazy pool ends: nobody writes again what it was told is done without being durable, so that is
+    /// there until a daemon ends, and may be lost with it.
+    pub fn client_ended(&mut self, client: u32) {
+        let mine = |record: &Record| record.client == client && record.what == What::Write;
+        let flushed = self.records.iter().filter(|r| mine(r) && r.blocks == 0 && r.end.is_some());
+        let durable = flushed.map(|flush| flush.start).max().unwrap_or(0);
+        let unsynced = |(_, r): &(u32, &Record)| {
+            r.client == client && !matches!(r.what, What::Read(_)) && r.end.is_some_and(|end| end > durable)
+        };
+        let unsynced: Vec<u32> = (0..).zip(&self.records).filter(unsynced).map(|(op, _)| op).collect();
+        let (lost, here): (Vec<u32>, Vec<u32>) =
+            unsynced.into_iter().partition(|op| self.records[*op as usize].end < Some(self.lost));
+        lost.into_iter().for_each(|op| self.unsettle(op));
+        self.orphans.extend(here);
+    }
+
+    /// A daemon ended that keeps some things only until then.
+    pub fn daemon_ended(&mut self) {
+        self.lost = self.instant();
+        std::mem::take(&mut self.orphans).into_iter().for_each(|op| self.unsettle(op));
+    }
+
+    /// What was done may be undone: whether it happened is as unknown as if it had not been answered.
+    fn unsettle(&mut self, op: u32) {
+        let record = &mut self.records[op as usize];
+        (record.end, record.failed) = (None, true);
     }
 
     /// Operations that neither succeeded nor failed.
@@ -299,6 +331,33 @@ mod tests {
             fill(op, block(index), BLOCK, &mut bytes);
         }
         bytes
+    }
+
+    /// A client writes, flushes, writes again and dies; a daemon ends; what of both is missing then.
+    fn after_the_client(missing: u32, daemon_ends: bool) -> usize {
+        let mut history = History::default();
+        let mut done = |first: u32, blocks: u32| {
+            let op = history.call(1, block(first), blocks, What::Write);
+            history.done(op);
+            op
+        };
+        let (flushed, _, not) = (done(1, 1), done(0, 0), done(2, 1));
+        history.client_ended(1);
+        if daemon_ends {
+            history.daemon_ended();
+        }
+        let read = history.call(2, block(1), 2, What::Read(Vec::new()));
+        let value = |op: u32, index: u32| if index == missing { 0 } else { tag(op, block(index)) };
+        history.returned(read, vec![value(flushed, 1), value(not, 2)]);
+        history.check().0.len()
+    }
+
+    #[test]
+    fn what_nobody_flushed_may_go_with_its_client_and_a_daemon() {
+        assert_eq!(after_the_client(2, true), 0);
+        assert_eq!(after_the_client(2, false), 1, "nobody had a reason to lose it");
+        assert_eq!(after_the_client(1, true), 1, "it was flushed");
+        assert_eq!(after_the_client(0, true), 0);
     }
 
     #[test]

@@ -380,6 +380,7 @@ impl Cluster {
     /// A process gave up by itself; somebody starts it again after a while, as a service manager would.
     fn died(&mut self, node: NodeId, reason: String) {
         self.serving.ended(node.0);
+        self.history.daemon_ended();
         self.take_log(node, Level::Error, reason);
         self.world.start_after(node, RESTART);
     }

@@ -292,6 +292,9 @@ impl Cluster {
             self.mark("sim: an OSD ends while operations are under way");
         }
         self.serving.ended(node.0);
+        if self.config.is_lazy() {
+            self.note_end_in_lazy_pool(node);
+        }
         if let Some(client) = self.clients.iter_mut().find(|client| client.node == node) {
             client.images.clear();
             client.opening.clear();
@@ -301,6 +304,13 @@ impl Cluster {
                 self.history.failed(pending.op);
                 self.tally.failed += 1;
             }
+        }
+    }
+
+    fn note_end_in_lazy_pool(&mut self, node: NodeId) {
+        match self.clients.iter().position(|client| client.node == node) {
+            Some(client) => self.history.client_ended(u32::try_from(client).expect("few")),
+            None => self.history.daemon_ended(),
         }
     }
 

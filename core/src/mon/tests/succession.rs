@@ -5,7 +5,7 @@ use super::*;
 /// Two monitors and six OSDs on three hosts with addresses; the first monitor leads.
 fn three_hosts() -> World {
     let mut world = World::new(0);
-    (world.start_mon_at("a:9"), world.start_mon_at("b:9"));
+    ["a:9", "b:9"].iter().for_each(|address| world.start_mon_at(address));
     for (n, host) in (1..).zip(["a", "a", "b", "b", "c", "c"]) {
         world.start_osd_at(n, host, &format!("{host}:{n}"));
     }
