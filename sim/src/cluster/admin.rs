@@ -126,6 +126,8 @@ impl Cluster {
     /// What `osd remove` does.
     fn forget_osd(&mut self, node: NodeId) {
         self.kill(node);
+        // Nor does a service manager start it that was about to.
+        self.world.retire(node, true);
         self.leaving = None;
         self.absent.insert(node);
         let osd = self.osd_id(node).expect("an OSD's place");
@@ -138,6 +140,7 @@ impl Cluster {
     /// A new OSD starts, or one that was forgotten, with an empty disk.
     fn add_osd(&mut self, node: NodeId) {
         self.absent.remove(&node);
+        self.world.retire(node, false);
         if self.world.is_running(node) {
             return;
         }

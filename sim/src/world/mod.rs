@@ -136,6 +136,8 @@ struct Slot<M: Machine> {
     rng: Rng,
     clock: Clock,
     tick_at: Option<Time>,
+    /// Starts that are due do not happen.
+    retired: bool,
     paused: bool,
     pauses: u64,
     /// What is sent to it takes so much longer to be received.
@@ -261,6 +263,7 @@ impl<M: Machine> World<M> {
             rng,
             clock,
             tick_at: None,
+            retired: false,
             paused: false,
             pauses: 0,
             slow: Duration::ZERO,
@@ -483,6 +486,7 @@ impl<M: Machine> World<M> {
                 }
             }
             Happening::PowerOn { host } => self.power_on(host),
+            Happening::Start { node } if self.nodes[node.index()].retired => {}
             Happening::Start { node } => self.start(node),
             Happening::Call(token) => return Stepped::Call(token),
         }

@@ -39,6 +39,11 @@ impl<M: Machine> World<M> {
         self.nodes[node.index()].boot > 0
     }
 
+    /// Whether starts of a process that are due, whoever wanted them, do not happen (until this is said to be over).
+    pub fn retire(&mut self, node: NodeId, retired: bool) {
+        self.nodes[node.index()].retired = retired;
+    }
+
     /// Starts a process after a while.
     pub fn start_after(&mut self, node: NodeId, after: Duration) {
         self.schedule(self.now + after, Happening::Start { node });
