@@ -38,19 +38,4 @@ impl Man {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::Cli;
-    use clap::CommandFactory;
-    use clap_complete::Shell;
-
-    #[test]
-    fn all_commands_are_sound_and_shells_know_them() {
-        Cli::command().debug_assert();
-        let mut script = Vec::new();
-        clap_complete::generate(Shell::Bash, &mut Cli::command(), "ashlar", &mut script);
-        let script = String::from_utf8(script).expect("a script is text");
-        for word in ["why-slow", "--meta-ca", "break-lock", "--durability"] {
-            assert!(script.contains(word), "{word}");
-        }
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ mod supervised;
 mod up;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A distributed block store.
@@ -95,14 +95,19 @@ fn main() -> ExitCode {
     let given = std::env::args_os().collect();
     // What `up` starts is told everything by `up`.
     let is_told = std::env::var_os(supervised::SUPERVISOR).is_some();
-    let outcome = if is_told { Ok(given) } else { arguments::complete(given, &Cli::command()) };
-    match outcome.and_then(|words| run(Cli::parse_from(words).command)) {
+    let outcome = if is_told { Ok((given, Cli::command())) } else { arguments::complete(given, Cli::command()) };
+    match outcome.and_then(|(words, cli)| run(parsed(&cli.get_matches_from(words)).command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ashlar: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the program was told; ends it with a message if that makes no sense.
+fn parsed(matches: &clap::ArgMatches) -> Cli {
+    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Switches the mistake on that the environment names, and says so: such a binary is for tests of tests.

@@ -162,6 +162,9 @@ impl Lock {
     pub async fn run(self) -> Result<()> {
         let metadata = self.connection.open().await?;
         let (pool, inode) = find(&metadata, &self.name).await?;
+        if metadata.map().await?.image(pool, inode).is_some_and(|image| image.removing) {
+            bail!("{} is being removed", self.name);
+        }
         let (client, name) = (ClientId(self.client), &self.name);
         let lock = |access: &mut Access| match access.lock(pool, inode).filter(|holder| *holder != client) {
             Some(holder) => {

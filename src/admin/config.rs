@@ -20,12 +20,22 @@ const CLUSTER: &str = "cluster";
 /// Commands about settings.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show all settings.
-    Show(Connection),
+    /// Show all settings, or some.
+    Show(Show),
     /// Change settings, online.
     Set(Set),
     /// Give settings their defaults.
     Reset(Reset),
+}
+
+/// Arguments of `config show`.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// Only these.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Arguments of `config set`.
@@ -34,6 +44,9 @@ pub struct Set {
     /// Such as recovery_objects=8.
     #[arg(required = true, value_name = "NAME=VALUE")]
     settings: Vec<String>,
+    /// Only say what they would be.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -44,6 +57,9 @@ pub struct Reset {
     /// Names, as `config show` has them.
     #[arg(required = true)]
     names: Vec<String>,
+    /// Only say what they would be.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -59,20 +75,23 @@ struct Row {
 /// Runs a command.
 pub async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Show(connection) => {
-            let (_, stored) = read(&connection.open().await?).await?;
-            print(&connection, &stored)
+        Command::Show(show) => {
+            refuse_unknown(&show.names)?;
+            let (_, stored) = read(&show.connection.open().await?).await?;
+            print(&show.connection, &stored, &show.names)
         }
         Command::Set(set) => {
             let settings = set.settings.iter().map(|text| setting(text)).collect::<Result<Vec<_>>>()?;
             let put = |stored: &mut Map<String, Value>| {
                 settings.iter().for_each(|(name, value)| drop(stored.insert(name.clone(), (*value).into())));
             };
-            change(&set.connection, put).await
+            change(&set.connection, set.dry_run, put).await
         }
         Command::Reset(reset) => {
             refuse_unknown(&reset.names)?;
-            change(&reset.connection, |stored| reset.names.iter().for_each(|name| drop(stored.remove(name)))).await
+            let remove =
+                |stored: &mut Map<String, Value>| reset.names.iter().for_each(|name| drop(stored.remove(name)));
+            change(&reset.connection, reset.dry_run, remove).await
         }
     }
 }
@@ -117,28 +136,49 @@ async fn read(metadata: &Metadata) -> Result<(u64, Map<String, Value>)> {
     Ok((stored.mod_revision, settings))
 }
 
-async fn change(connection: &Connection, apply: impl Fn(&mut Map<String, Value>)) -> Result<()> {
+async fn change(connection: &Connection, dry_run: bool, apply: impl Fn(&mut Map<String, Value>)) -> Result<()> {
     let metadata = connection.open().await?;
     let key = keys::global();
     for _ in 0..ATTEMPTS {
         let (revision, mut stored) = read(&metadata).await?;
         apply(&mut stored);
-        settings_of(&stored)?;
+        check_together(&settings_of(&stored)?)?;
+        if dry_run {
+            return print(connection, &stored, &[]);
+        }
         let compare = vec![Compare::ModRevision(key.clone(), revision)];
         if metadata.put_if(compare, &key, serde_json::to_vec(&stored)?).await? {
-            return print(connection, &stored);
+            return print(connection, &stored, &[]);
         }
     }
     bail!("others kept changing {key}; run this again")
 }
 
-fn print(connection: &Connection, stored: &Map<String, Value>) -> Result<()> {
+/// Refuses settings that each make sense, but not together.
+fn check_together(settings: &Map<String, Value>) -> Result<()> {
+    let value = |name: &str| settings.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let (near, full) = (value("near_full_percent"), value("recovery_full_percent"));
+    if near > full {
+        bail!(
+            "near_full_percent ({near}) is above recovery_full_percent ({full}): the warning would come after recovery has \
+             stopped; set both, or a near_full_percent of {full} or less"
+        );
+    }
+    Ok(())
+}
+
+/// Some settings, or all.
+fn print(connection: &Connection, stored: &Map<String, Value>, names: &[String]) -> Result<()> {
     let defaults = settings_of(&Map::new())?;
     let row = |(name, value): (String, Value)| {
         let default = defaults.get(&name).cloned().unwrap_or_default();
         Row { name, value, default }
     };
-    let rows: Vec<Row> = settings_of(stored)?.into_iter().map(row).collect();
+    let rows: Vec<Row> = settings_of(stored)?
+        .into_iter()
+        .filter(|(name, _)| names.is_empty() || names.contains(name))
+        .map(row)
+        .collect();
     connection.output().print(&rows, |rows| {
         let mut table = output::table(["SETTING", "VALUE", "DEFAULT"]);
         for row in rows {
@@ -168,5 +208,9 @@ mod tests {
         let refusal = settings_of(&stored).expect_err("too small").to_string();
         assert!(refusal.contains("lease_ms is 5; use 20 to"), "{refusal}");
         assert_eq!(settings_of(&Map::new()).expect("defaults")["lease_ms"], 300);
+        check_together(&settings_of(&Map::new()).expect("defaults")).expect("defaults go together");
+        let stored = Map::from_iter([("near_full_percent".to_string(), Value::from(96))]);
+        let refusal = check_together(&settings_of(&stored).expect("each is good")).expect_err("too late").to_string();
+        assert!(refusal.contains("a near_full_percent of 95 or less"), "{refusal}");
     }
 }

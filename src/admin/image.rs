@@ -266,10 +266,12 @@ impl Remove {
     /// Asks, unless the removal has begun already.
     fn ask(&self, map: &ClusterMap) -> Result<()> {
         let (pool_name, name) = parts(&self.name)?;
-        let (_, image) = image_named(map, pool_named(map, pool_name)?.0, pool_name, name)?;
+        let (inode, image) = image_named(map, pool_named(map, pool_name)?.0, pool_name, name)?;
         if image.removing {
             return Ok(());
         }
+        let (pool, _) = pool_named(map, pool_name)?;
+        refuse_locked(map, pool, inode, image)?;
         let size = size::human(image.size_bytes);
         self.how.confirm.ask(&format!("image '{}' of {size} would be removed for good", self.name), &self.name)
     }
@@ -278,6 +280,7 @@ impl Remove {
         let (pool_name, name) = parts(&self.name)?;
         let (pool, _) = pool_named(map, pool_name)?;
         let (inode, image) = image_named(map, pool, pool_name, name)?;
+        refuse_locked(map, pool, inode, image)?;
         self.connection.output().print(&Row::of(map, pool, inode, image), |row| {
             format!("{} (inode {}, {}) would be removed", self.name, row.inode, size::human(row.image.size_bytes))
         })
@@ -318,16 +321,34 @@ pub(super) fn image_named<'a>(
     found.with_context(|| format!("there is no image '{pool_name}/{name}'; `ashlar image list` shows those there are"))
 }
 
+/// An image that is locked for a client is in use.
+pub(super) fn refuse_locked(map: &ClusterMap, pool: PoolId, inode: InodeId, image: &Image) -> Result<()> {
+    if map.is_refused(Key::Access) {
+        bail!("{} makes no sense, so nobody knows which images are locked; correct it with etcdctl", keys::access());
+    }
+    let pool_name = map.pool(pool).map_or("", |pool| pool.name.as_str());
+    match map.access().and_then(|access| access.lock(pool, inode)) {
+        Some(holder) => bail!(
+            "image '{pool_name}/{name}' is locked for client {holder}; end the lock first: `ashlar image unlock` if that \
+             client is done, `ashlar image break-lock` if it is gone",
+            name = image.name
+        ),
+        None => Ok(()),
+    }
+}
+
 async fn try_mark(metadata: &Metadata, map: &ClusterMap, pool: PoolId, inode: InodeId, image: &Image) -> Result<bool> {
     if let Some((_, _, child)) = map.images().find(|(_, _, other)| other.parent == Some((pool, inode))) {
         bail!("image '{}' is based on '{}'; remove that one first", child.name, image.name);
     }
+    refuse_locked(map, pool, inode, image)?;
     let (key, counter) = (keys::image(pool, inode), keys::last_inode(pool));
     let numbers = map.images().filter(|(of, ..)| *of == pool).map(|(_, inode, _)| inode);
     let last = map.last_inode(pool).map(|(last, _)| last).or(numbers.max());
     let compare = vec![
         Compare::ModRevision(key.clone(), map.mod_revision(Key::Image(pool, inode))),
         Compare::ModRevision(counter.clone(), map.mod_revision(Key::LastInode(pool))),
+        Compare::ModRevision(keys::access(), map.mod_revision(Key::Access)),
     ];
     let marked = Image { removing: true, ..image.clone() };
     // The image's key first: see `keys::last_inode`.

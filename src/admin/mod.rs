@@ -69,11 +69,12 @@ impl Watch {
 pub struct Connection {
     /// Metadata store, such as http://127.0.0.1:2379; several separated by commas. By default that of the cluster
     /// which `ashlar up` runs in --dir.
-    #[arg(long, env = "ASHLAR_META", value_delimiter = ',', value_name = "URL")]
+    #[arg(long, env = "ASHLAR_META", value_delimiter = ',', value_name = "URL", conflicts_with = "dir")]
     meta: Vec<String>,
     #[command(flatten)]
     access: Access,
-    /// Directory of a cluster that `ashlar up` runs.
+    /// Directory of a cluster that `ashlar up` runs. On the command line it counts before --meta in the environment and
+    /// in the configuration file.
     #[arg(long, default_value = crate::up::DEFAULT_DIR, value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
@@ -92,12 +93,14 @@ impl Connection {
                 self.dir.display()
             )
         })?;
-        Metadata::connect(&[running.meta], &self.access).await
+        // It has neither certificates nor users; those of the configuration file are another cluster's.
+        Metadata::connect(&[running.meta], &Access::default()).await
     }
 
-    /// The directory of the cluster that runs on this machine, if one does.
+    /// The directory of the cluster that this is about, if it runs on this machine.
     pub fn cluster_directory(&self) -> Option<PathBuf> {
-        crate::up::running(&self.dir).map(|_| self.dir.clone())
+        let is_meant = self.meta.is_empty();
+        crate::up::running(&self.dir).filter(|_| is_meant).map(|_| self.dir.clone())
     }
 
     /// How to print.

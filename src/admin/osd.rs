@@ -1,5 +1,6 @@
 //! `ashlar osd`: list OSDs, show one, change how much of one is used, forget one that is gone.
 
+mod remove;
 mod show;
 
 use super::placement::{self, what_if};
@@ -9,7 +10,7 @@ use crate::{output, size};
 use anyhow::{Result, bail};
 use ashlar_core::id::OsdId;
 use ashlar_core::map::{ClusterMap, OsdConfig, OsdRecord, OsdState, PgMap, keys, parse};
-use ashlar_core::meta::{Compare, Keys, TxnOp};
+use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ pub enum Command {
     /// Forgive an OSD that came and went too often: it is not held down any longer.
     Readmit(Readmit),
     /// Forget an OSD that is down and holds nothing any more.
-    Remove(Remove),
+    Remove(remove::Remove),
 }
 
 /// Arguments of `osd reweight`.
@@ -83,18 +84,6 @@ pub struct Readmit {
     connection: Connection,
 }
 
-/// Arguments of `osd remove`.
-#[derive(Debug, clap::Args)]
-pub struct Remove {
-    /// Its number.
-    osd: u32,
-    /// Only say whether it would be forgotten.
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    connection: Connection,
-}
-
 /// What is known of an OSD.
 #[derive(Debug, Serialize)]
 pub struct Row {
@@ -145,7 +134,7 @@ pub async fn run(command: Command) -> Result<()> {
         }
         Command::Set(args) => set(args).await,
         Command::Readmit(args) => readmit(args).await,
-        Command::Remove(args) => remove(args).await,
+        Command::Remove(args) => args.run().await,
     }
 }
 
@@ -281,33 +270,4 @@ async fn readmit(args: Readmit) -> Result<()> {
         }
     }
     bail!("the record of OSD {osd} kept changing; run this again")
-}
-
-async fn remove(args: Remove) -> Result<()> {
-    let metadata = args.connection.open().await?;
-    let osd = OsdId(args.osd);
-    let map = metadata.map().await?;
-    if map.osd_state(osd).is_none() && map.osd_record(osd).is_none() {
-        bail!("there is no OSD {osd}; `ashlar osd list` shows those there are");
-    }
-    let row = row(&map, osd);
-    if row.up {
-        bail!("OSD {osd} runs at {}; stop it first", row.address);
-    }
-    if row.pgs > 0 {
-        bail!(
-            "OSD {osd} is still a member of {} placement groups; wait until its data were copied elsewhere (`ashlar status`)",
-            row.pgs
-        );
-    }
-    if args.dry_run {
-        return args.connection.output().print(&row, |_| format!("OSD {osd} would be forgotten"));
-    }
-    let gone = [keys::osd_config(osd), keys::osd_record(osd), keys::osd_stats(osd), keys::image_stats(osd)];
-    let deletes = gone.into_iter().map(|key| TxnOp::Delete(Keys::One(key))).collect();
-    let still_down = Compare::ModRevision(keys::osd_state(osd), 0);
-    if !metadata.transact(vec![still_down], deletes).await? {
-        bail!("OSD {osd} has just started; stop it first");
-    }
-    args.connection.output().print(&serde_json::json!({ "removed": osd }), |_| format!("OSD {osd} is forgotten"))
 }

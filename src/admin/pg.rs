@@ -48,6 +48,12 @@ pub struct List {
     /// Only those that are not active and clean.
     #[arg(long)]
     unclean: bool,
+    /// Only those of this pool.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only those of which the state has this word in it, such as degraded, peering or down.
+    #[arg(long, value_name = "WORD")]
+    state: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -105,10 +111,15 @@ impl Row {
         self.pool == pool
     }
 
+    /// Its primary serves it, every object is whole on all its members, and nothing is left elsewhere. There may be fewer
+    /// members than there should.
+    pub fn is_whole(&self) -> bool {
+        self.summary.as_ref().is_some_and(|summary| summary.clean && summary.state == "active")
+    }
+
     /// Every object is whole on as many members as there should be.
     fn is_clean(&self) -> bool {
-        let is_clean = |summary: &Summary| summary.clean && summary.state == "active";
-        !self.acting.contains(&None) && self.summary.as_ref().is_some_and(is_clean)
+        !self.acting.contains(&None) && self.is_whole()
     }
 
     fn is_moving(&self) -> bool {
@@ -218,10 +229,19 @@ fn findings(ids: &[PgId], states: &BTreeMap<PgId, Summary>) -> Findings {
     findings
 }
 
+impl List {
+    fn wants(&self, row: &Row, pool: Option<PoolId>) -> bool {
+        let is_in = |word: &String| row.state().split('+').any(|part| part == word);
+        (!self.unclean || !row.is_clean()) && pool.is_none_or(|pool| row.is_of(pool)) && self.state.iter().all(is_in)
+    }
+}
+
 async fn list(args: List) -> Result<()> {
     let metadata = args.connection.open().await?;
-    let mut rows = rows(&metadata.map().await?, &metadata.group_states().await?);
-    rows.retain(|row| !args.unclean || !row.is_clean());
+    let map = metadata.map().await?;
+    let pool = args.pool.as_deref().map(|name| pool_named(&map, name)).transpose()?.map(|(id, _)| id);
+    let mut rows = rows(&map, &metadata.group_states().await?);
+    rows.retain(|row| args.wants(row, pool));
     args.connection.output().print(&rows, |rows| {
         let mut table = output::table(["PG", "STATE", "EPOCH", "PRIMARY", "ACTING", "TARGET", "DEGRADED", "WAITS FOR"]);
         for row in rows {

@@ -4,7 +4,12 @@
 //! Invariant: a tree or levels that some pool cannot be placed by are refused before they are written.
 
 mod explain;
+mod origins;
+mod weights;
 pub mod what_if;
+
+#[cfg(test)]
+mod tests;
 
 use super::{ATTEMPTS, Connection};
 use crate::metadata::Metadata;
@@ -145,16 +150,18 @@ async fn node(args: NodeArgs) -> Result<()> {
         check_pools(&map, &after)?;
         return what_if::print(&metadata, &args.connection, &map, &after, None).await;
     }
-    modify(&metadata, &keys::tree(), |map| args.changed(map).map(Some)).await?;
+    let map = modify(&metadata, &keys::tree(), |map| args.changed(map).map(Some)).await?;
     let done = if args.remove { "taken out of the tree" } else { "in the tree" };
     args.connection.output().print(&serde_json::json!({ "node": args.name, "removed": args.remove }), |_| {
-        format!("'{}' is {done}; `ashlar placement tree` shows it, `ashlar status` how groups follow", args.name)
+        let (name, note) = (&args.name, args.note(&map));
+        format!("'{name}' is {done}; `ashlar placement tree` shows it, `ashlar status` how groups follow{note}")
     })
 }
 
 impl NodeArgs {
     /// The tree as it shall be.
     fn changed(&self, map: &ClusterMap) -> Result<Vec<u8>> {
+        self.refuse_unknown_level(map)?;
         let mut tree = map.tree().cloned().unwrap_or_default();
         if self.remove && tree.0.remove(&self.name).is_none() {
             bail!("there is no node '{}' in the tree; `ashlar placement tree` shows it", self.name);
@@ -165,6 +172,31 @@ impl NodeArgs {
         }
         Ok(serde_json::to_vec(&tree)?)
     }
+
+    /// Daemons take levels without a rank; nobody means to make one by a slip.
+    fn refuse_unknown_level(&self, map: &ClusterMap) -> Result<()> {
+        let ranks = map.levels();
+        match self.level.as_deref().filter(|level| ranks.rank(level).is_none()) {
+            Some(level) => {
+                let known: Vec<String> = rows(&ranks).into_iter().map(|(level, _)| level).collect();
+                bail!(
+                    "there is no level '{level}'; there are: {}; `ashlar placement levels` with {level}=RANK and all others \
+                     makes it",
+                    known.join(", ")
+                )
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is worth a word although it is no mistake.
+    fn note(&self, map: &ClusterMap) -> String {
+        let osd = self.name.strip_prefix("osd.").and_then(|number| number.parse().ok()).map(OsdId);
+        match osd.filter(|osd| !self.remove && map.osd_record(*osd).is_none() && map.osd_state(*osd).is_none()) {
+            Some(osd) => format!("; there is no OSD {osd} yet: it will be there when it comes"),
+            None => String::new(),
+        }
+    }
 }
 
 async fn levels(args: LevelsArgs) -> Result<()> {
@@ -173,22 +205,47 @@ async fn levels(args: LevelsArgs) -> Result<()> {
     let map = if args.ranks.is_empty() {
         metadata.map().await?
     } else {
-        modify(&metadata, &keys::levels(), |_| Ok(Some(serde_json::to_vec(&wanted)?))).await?
+        let change = |map: &ClusterMap| {
+            refuse_dropped(map, &wanted)?;
+            Ok(Some(serde_json::to_vec(&wanted)?))
+        };
+        modify(&metadata, &keys::levels(), change).await?
     };
-    let present = map.levels();
-    let mut ranks: BTreeMap<String, u32> = present.0.clone();
-    for level in ["host", "osd"] {
-        ranks.extend(present.rank(level).map(|rank| (level.to_string(), rank)));
-    }
-    let mut rows: Vec<(String, u32)> = ranks.into_iter().collect();
-    rows.sort_by_key(|(_, rank)| *rank);
-    args.connection.output().print(&rows, |rows| {
+    args.connection.output().print(&rows(&map.levels()), |rows| {
         let mut table = output::table(["LEVEL", "RANK"]);
         rows.iter().for_each(|(level, rank)| {
             table.add_row([level.clone(), rank.to_string()]);
         });
         table.to_string()
     })
+}
+
+/// All levels with their ranks, from the root.
+fn rows(present: &Levels) -> Vec<(String, u32)> {
+    let mut ranks: BTreeMap<String, u32> = present.0.clone();
+    for level in ["host", "osd"] {
+        ranks.extend(present.rank(level).map(|rank| (level.to_string(), rank)));
+    }
+    let mut rows: Vec<(String, u32)> = ranks.into_iter().collect();
+    rows.sort_by_key(|(_, rank)| *rank);
+    rows
+}
+
+/// Refuses ranks without one that nodes of the tree, or rules of a pool, have a level of.
+fn refuse_dropped(map: &ClusterMap, wanted: &Levels) -> Result<()> {
+    for level in map.levels().0.keys().filter(|level| wanted.rank(level).is_none()) {
+        let nodes = map.tree().into_iter().flat_map(|tree| &tree.0);
+        let of_level: Vec<&str> =
+            nodes.filter(|(_, node)| node.level.as_ref() == Some(level)).map(|(name, _)| name.as_str()).collect();
+        if !of_level.is_empty() {
+            bail!(
+                "level '{level}' would be dropped, and it is that of {}; name it too, such as {level}=90, or take these \
+                 nodes out of the tree first",
+                of_level.join(", ")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A line of the tree.

@@ -12,7 +12,7 @@ use crate::output;
 use crate::size;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
-use ashlar_core::map::{FormerPools, ImmediateCommit, Pool, Pools, Tags, keys, parse};
+use ashlar_core::map::{ClusterMap, FormerPools, ImmediateCommit, Pool, Pools, Tags, keys, parse};
 use ashlar_core::meta::Compare;
 use clap::Subcommand;
 use serde::Serialize;
@@ -168,6 +168,15 @@ struct Row {
     used_bytes: u64,
 }
 
+/// A pool that is not there yet.
+#[derive(Serialize)]
+struct Plan {
+    #[serde(flatten)]
+    row: Row,
+    /// Part of what its OSDs could hold at best that fits before the first is full.
+    uniformity: f64,
+}
+
 /// Runs a command.
 pub async fn run(command: Command) -> Result<()> {
     match command {
@@ -182,6 +191,9 @@ pub async fn run(command: Command) -> Result<()> {
 async fn list(connection: &Connection) -> Result<()> {
     let metadata = connection.open().await?;
     let ((_, pools), map) = (read(&metadata).await?, metadata.map().await?);
+    if let Err(reason) = check_all(&pools) {
+        eprintln!("{reason:#}; until then the daemons keep to what it was before");
+    }
     let statistics = metadata.statistics::<Statistics>().await?;
     let groups = |id: PoolId| map.layout(id).map_or(0, |layout| layout.now.pg_count);
     let used = |id: PoolId| show::figures(&statistics, id).used_bytes;
@@ -216,21 +228,35 @@ impl Create {
         let osds = room::survey(&map, &pool)?.candidates.len();
         pool.pg_count = self.pg_count.unwrap_or_else(|| self.scheme.usual_groups(osds));
         pool.scrub_interval_s = self.scrub_interval;
+        parse::check_pool(&pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))?;
         if !self.force {
             room::check(&map, &pool)?;
+            room::check_count(&map, &pool)?;
         }
         if self.dry_run {
-            parse::check_pool(&pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))?;
-            let row =
-                Row { id: next_id(&metadata, &read(&metadata).await?.1).await?.0, pool, groups: 0, used_bytes: 0 };
-            return self.connection.output().print(&row, |row| {
-                let Row { id, pool, .. } = row;
-                format!("pool {id} '{}' would be created, {}, {} groups", pool.name, self.scheme, pool.pg_count)
-            });
+            return self.say_only(&metadata, &map, pool).await;
         }
         let id = create(&metadata, &pool).await?;
         self.connection.output().print(&Row { id, pool, groups: 0, used_bytes: 0 }, |row| {
             format!("created pool {} '{}'", row.id, row.pool.name)
+        })
+    }
+}
+
+impl Create {
+    async fn say_only(&self, metadata: &Metadata, map: &ClusterMap, pool: Pool) -> Result<()> {
+        let (_, pools) = read(metadata).await?;
+        refuse_taken(&pools, &pool.name)?;
+        let (id, _) = next_id(metadata, &pools).await?;
+        let figures = room::figures(map, &pool)?;
+        let plan = Plan { row: Row { id, pool, groups: 0, used_bytes: 0 }, uniformity: figures.uniformity };
+        self.connection.output().print(&plan, |plan| {
+            let Pool { name, pg_count, .. } = &plan.row.pool;
+            let uniformity = 100.0 * plan.uniformity;
+            format!(
+                "pool {id} '{name}' would be created, {}, {pg_count} groups, uniformity {uniformity:.2} %",
+                self.scheme
+            )
         })
     }
 }
@@ -258,6 +284,9 @@ impl Modify {
             }
             if !self.force && places_anew(old, &new) {
                 room::check(&map, &new)?;
+            }
+            if !self.force && new.pg_count > old.pg_count {
+                room::check_count(&map, &new)?;
             }
             pools.0.insert(id, new.clone());
             let after = placement::with(&map, &[(keys::pools(), serde_json::to_vec(&pools)?)])?;
@@ -317,6 +346,22 @@ async fn read(metadata: &Metadata) -> Result<(u64, Pools)> {
     Ok((stored.mod_revision, pools))
 }
 
+/// What is stored is what people write, by whatever means: an error says what no daemon takes.
+fn check_all(pools: &Pools) -> Result<()> {
+    let key = keys::pools();
+    parse::parse_value(parse::Key::Pools, &key, &serde_json::to_vec(pools)?)
+        .map(drop)
+        .map_err(|error| anyhow::anyhow!("{error}; correct it with `ashlar pool modify` or etcdctl"))
+}
+
+fn refuse_taken(pools: &Pools, name: &str) -> Result<()> {
+    check_all(pools)?;
+    match pools.0.iter().find(|(_, other)| other.name == name) {
+        Some((id, _)) => bail!("pool {id} has the name '{name}' already; choose another"),
+        None => Ok(()),
+    }
+}
+
 /// The number of the next pool, which no pool had before, and the revision of the key that names former ones.
 async fn next_id(metadata: &Metadata, pools: &Pools) -> Result<(PoolId, u64)> {
     let key = keys::former_pools();
@@ -336,9 +381,7 @@ pub async fn create(metadata: &Metadata, pool: &Pool) -> Result<PoolId> {
     parse::check_pool(pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))?;
     for _ in 0..ATTEMPTS {
         let (revision, mut pools) = read(metadata).await?;
-        if let Some((id, _)) = pools.0.iter().find(|(_, other)| other.name == pool.name) {
-            bail!("pool {id} has the name '{}' already; choose another", pool.name);
-        }
+        refuse_taken(&pools, &pool.name)?;
         let (id, former) = next_id(metadata, &pools).await?;
         pools.0.insert(id, pool.clone());
         let compare =

@@ -6,6 +6,8 @@
 use super::placement::with;
 use anyhow::{Result, bail};
 use ashlar_core::id::OsdId;
+use ashlar_core::map::place;
+use ashlar_core::map::place::figures::Figures;
 use ashlar_core::map::place::survey::Survey;
 use ashlar_core::map::{ClusterMap, OsdRecord, OsdState, Pool, keys};
 
@@ -49,6 +51,34 @@ pub fn check(map: &ClusterMap, pool: &Pool) -> Result<()> {
     }
 }
 
+/// Members of groups that an OSD carries at most, unless somebody insists: each costs it memory, and a peering whenever
+/// anything changes. A few dozen are usual.
+const MEMBERS_PER_OSD_MAX: u64 = 1_000;
+
+/// An error if a pool's groups would be far too many for its OSDs.
+pub fn check_count(map: &ClusterMap, pool: &Pool) -> Result<()> {
+    let osds = u64::try_from(survey(map, pool)?.candidates.len())?.max(1);
+    let each = u64::from(pool.pg_count) * u64::from(pool.pg_size) / osds;
+    if each > MEMBERS_PER_OSD_MAX {
+        bail!(
+            "pool '{}': {} groups of {} members are {each} on each of {osds} OSDs; use a pg_count that makes at most \
+             {MEMBERS_PER_OSD_MAX}, about 64 are usual (--force goes on all the same)",
+            pool.name,
+            pool.pg_count,
+            pool.pg_size
+        );
+    }
+    Ok(())
+}
+
+/// How good the placement of a new pool would be.
+pub fn figures(map: &ClusterMap, pool: &Pool) -> Result<Figures> {
+    let found = survey(map, pool)?;
+    let none = vec![Vec::new(); usize::try_from(pool.pg_count)?];
+    let problem = found.problem(&none, 0);
+    Ok(place::figures::figures(&problem, &place::place(&problem).groups, false))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +95,17 @@ mod tests {
         let mut map = ClusterMap::default();
         map.apply_range(&records.iter().map(record).collect::<Vec<_>>(), 1);
         map
+    }
+
+    #[test]
+    fn far_too_many_groups_are_refused_and_usual_ones_are_even() {
+        let map = map(&[(1, "a", "all"), (2, "b", "all"), (3, "c", "all")]);
+        let pool = |pg_count| Pool { pg_count, ..Redundancy::copies(3).pool("vms", 3) };
+        assert!(check_count(&map, &pool(1_000)).is_ok());
+        let refusal = check_count(&map, &pool(1_001)).expect_err("too many").to_string();
+        assert!(refusal.contains("are 1001 on each of 3 OSDs"), "{refusal}");
+        let figures = figures(&map, &pool(64)).expect("it can be placed");
+        assert_eq!((figures.uniformity, figures.holes), (1.0, 0));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use crate::metadata::Metadata;
 use crate::size;
 use anyhow::Result;
 use ashlar_core::id::{ClusterUuid, PgId, PgNumber, PoolId};
-use ashlar_core::map::{ClusterMap, Pool, default_near_full_percent};
+use ashlar_core::map::parse::Key;
+use ashlar_core::map::place::survey::Survey;
+use ashlar_core::map::{ClusterMap, Pool, default_near_full_percent, keys};
+use ashlar_core::meta::KeyValue;
 use ashlar_core::stages::Stages;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -141,6 +144,8 @@ pub struct Status {
     near_full: BTreeMap<u32, u64>,
     rates: Option<Rates>,
     problems: Vec<String>,
+    /// `config/global` or `config/pools` makes no sense, so that the figures above say less than there is.
+    unreadable: Vec<String>,
     /// What is in each pool.
     by_pool: BTreeMap<String, PoolFigures>,
 }
@@ -183,11 +188,30 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         full: BTreeMap::new(),
         near_full: near_full(&statistics, near.into()),
         rates,
-        problems: map.errors().map(ToString::to_string).collect(),
+        problems: problems(&map, &metadata.prefix("config/").await?.1),
+        unreadable: unreadable(&map),
         by_pool: map.pools().map(|(id, pool)| (pool.name.clone(), show::figures(&statistics, id))).collect(),
     };
     groups.iter().for_each(|group| status.count(group));
     Ok(status)
+}
+
+/// Keys that the first lines are made of, and whose values are refused.
+fn unreadable(map: &ClusterMap) -> Vec<String> {
+    let keys = [(Key::Global, keys::global()), (Key::Pools, keys::pools())];
+    keys.into_iter().filter(|(key, _)| map.is_refused(*key)).map(|(_, name)| name).collect()
+}
+
+/// What is wrong with the configuration: values that are refused, pools that cannot be placed, keys that nobody reads.
+fn problems(map: &ClusterMap, config: &[KeyValue]) -> Vec<String> {
+    let refused = map.errors().map(ToString::to_string);
+    let unplaced = map.pools().filter_map(|(_, pool)| {
+        let reason = Survey::of(map, pool).err()?;
+        Some(format!("pool '{}' is not placed anew, its groups stay where they were wanted: {reason}", pool.name))
+    });
+    let unknown = config.iter().filter(|kv| Key::parse(&kv.key).is_none());
+    let unknown = unknown.map(|kv| format!("{}: nobody reads this key; correct its name, or delete it", kv.key));
+    refused.chain(unplaced).chain(unknown).collect()
 }
 
 /// OSDs that are fuller than so many percent.
@@ -289,7 +313,7 @@ impl Status {
         let mut text = String::new();
         let mut line =
             |name: &str, value: String| writeln!(text, "{name:<10} {value}").expect("a String takes everything");
-        line("cluster", self.cluster.map_or_else(|| "none yet: `ashlar init`".into(), |uuid| uuid.to_string()));
+        line("cluster", self.cluster_text());
         line("monitor", self.monitor.clone().unwrap_or_else(|| "none leads: maps do not change until one does".into()));
         line("osds", self.osds_text());
         line("space", self.space_text());
@@ -317,9 +341,30 @@ impl Status {
         text
     }
 
+    /// Only a store without any sign of a cluster is offered a new one.
+    fn cluster_text(&self) -> String {
+        let is_used = !self.osds.is_empty() || self.pools > 0 || self.images > 0;
+        match self.cluster {
+            Some(uuid) => uuid.to_string(),
+            None if self.cannot_read(&keys::global()) => "not known: config/global makes no sense, see below".into(),
+            None if is_used => {
+                "NOT KNOWN: config/global is missing, but there are OSDs, pools or images: restore it".into()
+            }
+            None => "none yet: `ashlar init`".into(),
+        }
+    }
+
+    fn cannot_read(&self, key: &str) -> bool {
+        self.unreadable.iter().any(|unreadable| unreadable == key)
+    }
+
     fn contents_text(&self) -> String {
         let StoreFigures { objects, tombstones, .. } = self.space;
-        let mut text = format!("{} pools, {} images of {}", self.pools, self.images, size::human(self.images_bytes));
+        let pools = match self.cannot_read(&keys::pools()) {
+            true => "pools not known (config/pools makes no sense, see below)".into(),
+            false => format!("{} pools", self.pools),
+        };
+        let mut text = format!("{pools}, {} images of {}", self.images, size::human(self.images_bytes));
         if self.images_removing > 0 {
             text += &format!(" ({} being removed)", self.images_removing);
         }
@@ -409,6 +454,64 @@ mod tests {
         assert_eq!(Rates::between(&figures(1_000, 10), &figures(1_000, 10)).write_ops, 0.0);
         assert_eq!(Rates::between(&figures(1_000, 1_000), &figures(2_000, 10)).write_ops, 0.0);
         assert_eq!(Rates::between(&BTreeMap::new(), &figures(2_000, 10)).write_ops, 0.0);
+    }
+
+    fn stored(values: &[(&str, &str)]) -> (ClusterMap, Vec<KeyValue>) {
+        let kv = |(key, value): &(&str, &str)| {
+            let (key, value) = (format!("/ashlar/config/{key}"), value.as_bytes().to_vec());
+            KeyValue { key, value, create_revision: 1, mod_revision: 1, version: 1, lease: 0 }
+        };
+        let kvs: Vec<KeyValue> = values.iter().map(kv).collect();
+        let mut map = ClusterMap::default();
+        map.apply_range(&kvs, 1);
+        (map, kvs)
+    }
+
+    #[test]
+    fn what_is_wrong_between_keys_and_keys_that_nobody_reads_are_problems() {
+        let pool = |more: &str| {
+            format!(r#"{{"1":{{"name":"vms","scheme":"replicated","pg_size":3,"pg_minsize":2,"pg_count":8{more}}}}}"#)
+        };
+        let (map, kvs) = stored(&[("pools", &pool(r#","root_node":"west""#)), ("poools", "{}"), ("osd/x", "{}")]);
+        let found = problems(&map, &kvs);
+        assert!(found[0].contains("pool 'vms' is not placed anew") && found[0].contains("'west'"), "{found:?}");
+        assert!(found[1].starts_with("/ashlar/config/poools: nobody reads") && found[2].contains("osd/x"), "{found:?}");
+        assert_eq!(unreadable(&map), [""; 0]);
+        let (map, kvs) = stored(&[("pools", &pool("")), ("global", "{}"), ("node_placement", r#"{"west":{}}"#)]);
+        assert_eq!(problems(&map, &kvs).len(), 1, "a global without a cluster");
+        assert_eq!(unreadable(&map), ["/ashlar/config/global"]);
+    }
+
+    #[test]
+    fn nobody_is_told_to_begin_anew_where_something_is() {
+        let empty = || Status {
+            cluster: None,
+            monitor: None,
+            osds: Vec::new(),
+            space: StoreFigures::default(),
+            pools: 0,
+            images: 0,
+            images_removing: 0,
+            images_bytes: 0,
+            pgs: BTreeMap::new(),
+            regrouping: Vec::new(),
+            degraded_objects: 0,
+            misplaced_objects: 0,
+            unfound_objects: 0,
+            inconsistent_objects: 0,
+            waits_for: BTreeMap::new(),
+            full: BTreeMap::new(),
+            near_full: BTreeMap::new(),
+            rates: None,
+            problems: Vec::new(),
+            unreadable: Vec::new(),
+            by_pool: BTreeMap::new(),
+        };
+        assert!(empty().text().contains("none yet: `ashlar init`"));
+        let broken = Status { unreadable: vec![keys::global(), keys::pools()], ..empty() }.text();
+        assert!(!broken.contains("init") && broken.contains("pools not known"), "{broken}");
+        let missing = Status { pools: 1, ..empty() }.text();
+        assert!(!missing.contains("init") && missing.contains("restore it"), "{missing}");
     }
 
     #[test]

@@ -177,6 +177,9 @@ impl Devices {
             for offset in COPIES_AT {
                 let mut buf = bufs.alloc(UNIT);
                 let file = self.file(device)?;
+                if file.size_bytes < offset + u64::from(UNIT) {
+                    bail!("{} has {} bytes: too few for a store", file.path.display(), file.size_bytes);
+                }
                 let read = file.file.read_exact_at(buf.bytes_mut(), offset);
                 read.with_context(|| format!("cannot read {}", file.path.display()))?;
                 let result = layout(buf.bytes());

@@ -30,6 +30,9 @@ impl Rename {
             None => &self.new_name,
         };
         check_name(name)?;
+        if parts(&self.name)?.1 == name {
+            bail!("'{name}' is its name already; choose another");
+        }
         for _ in 0..ATTEMPTS {
             if self.try_rename(&metadata, name).await? {
                 let renamed = serde_json::json!({ "image": format!("{pool}/{name}") });

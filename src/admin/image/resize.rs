@@ -61,6 +61,14 @@ impl Resize {
         let (pool, inode, image) = find(&metadata.map().await?, &self.name)?;
         size_of(&self.name, self.size)?;
         self.refuse_losses(&image)?;
+        if self.size == image.size_bytes {
+            let done = !self.dry_run;
+            let same = Resized { image: self.name.clone(), before_bytes: self.size, size_bytes: self.size, done };
+            return self
+                .connection
+                .output()
+                .print(&same, |same| format!("{} has {} already", same.image, size::human(self.size)));
+        }
         if !self.dry_run && self.size < image.size_bytes {
             self.shrink(&metadata, (pool, inode)).await?;
         } else if !self.dry_run {

@@ -1,25 +1,38 @@
 //! `ashlar placement what-if`: the placement of a changed cluster beside the present one.
+//!
+//! Owns the figures of a change, for this command and for every `--dry-run` that moves data. Does not own how much is on
+//! each OSD (`weights`), nor which group follows which (`origins`).
 
+use super::origins::Origins;
+use super::weights::Weights;
 use super::{Connection, with};
-use crate::admin::status::Statistics;
+use crate::admin::pool_named;
 use crate::metadata::Metadata;
 use crate::{output, size};
-use anyhow::{Context, Result, bail};
-use ashlar_core::id::{OsdId, PgId, PoolId};
+use anyhow::{Context, Result};
+use ashlar_core::id::{OsdId, PoolId};
 use ashlar_core::map::place::figures::{Figures, figures};
 use ashlar_core::map::place::survey::Survey;
 use ashlar_core::map::place::{Placement, place};
 use ashlar_core::map::{ClusterMap, ImmediateCommit, OsdConfig, OsdRecord, Pool, keys};
 use serde::Serialize;
-use std::collections::BTreeMap;
-
-/// Members of groups.
-type Groups = Vec<Vec<Option<OsdId>>>;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
 pub struct Args {
+    #[command(flatten)]
+    changes: Changes,
+    /// Only this pool.
+    #[arg(long)]
+    pool: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What would be otherwise; at least one of them. A struct of its own: a group holds the flags of its own struct only.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Changes {
     /// A new OSD on a host, as HOST:SIZE, such as h4:4T.
     #[arg(long, value_name = "HOST:SIZE", value_parser = added)]
     add: Vec<(String, u64)>,
@@ -29,18 +42,6 @@ pub struct Args {
     /// An OSD of which another share is used, as OSD=SHARE, such as 7=0.5.
     #[arg(long, value_name = "OSD=SHARE", value_parser = reweighted)]
     reweight: Vec<(u32, f64)>,
-    #[command(flatten)]
-    rest: Rest,
-}
-
-/// What does not change anything.
-#[derive(Debug, clap::Args)]
-struct Rest {
-    /// Only this pool.
-    #[arg(long)]
-    pool: Option<String>,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 fn added(text: &str) -> Result<(String, u64), String> {
@@ -62,13 +63,15 @@ fn reweighted(text: &str) -> Result<(u32, f64), String> {
 #[derive(Debug, Serialize)]
 struct Outcome {
     pool: String,
+    pgs_before: usize,
     pgs: usize,
     /// Members of groups that would change, and how many at least must.
     changed: usize,
     at_least: usize,
-    /// About; from how full OSDs are now.
+    /// About; from how much of the pool OSDs hold now.
     moved_bytes: u64,
-    uniformity_before: f64,
+    /// `None`: it cannot be placed by the present rules.
+    uniformity_before: Option<f64>,
     uniformity_after: f64,
     /// Places that nobody could fill.
     holes_before: usize,
@@ -78,16 +81,15 @@ struct Outcome {
 
 /// Runs it.
 pub async fn run(args: Args) -> Result<()> {
-    let connection = &args.rest.connection;
-    let metadata = connection.open().await?;
+    let metadata = args.connection.open().await?;
     let map = metadata.map().await?;
-    let after = with(&map, &args.changes(&map)?)?;
-    print(&metadata, connection, &map, &after, args.rest.pool.as_deref()).await
+    let after = with(&map, &args.changes.keys(&map)?)?;
+    print(&metadata, &args.connection, &map, &after, args.pool.as_deref()).await
 }
 
-impl Args {
+impl Changes {
     /// The keys as they would be.
-    fn changes(&self, map: &ClusterMap) -> Result<Vec<(String, Vec<u8>)>> {
+    fn keys(&self, map: &ClusterMap) -> Result<Vec<(String, Vec<u8>)>> {
         let record = |osd: u32| {
             map.osd_record(OsdId(osd))
                 .with_context(|| format!("there is no OSD {osd}; `ashlar osd list` shows those there are"))
@@ -113,7 +115,7 @@ impl Args {
     }
 }
 
-/// Prints what the groups of all pools, or of one, would do.
+/// Prints what the groups of all pools, or of one, would do. Pools that have no groups yet move nothing.
 pub async fn print(
     metadata: &Metadata,
     connection: &Connection,
@@ -121,79 +123,62 @@ pub async fn print(
     after: &ClusterMap,
     only: Option<&str>,
 ) -> Result<()> {
-    let weights = Weights::read(metadata, before).await?;
-    let chosen = before.pools().filter(|(_, pool)| only.is_none_or(|name| pool.name == name));
-    let outcomes: Vec<Outcome> =
-        chosen.map(|(id, pool)| outcome(before, after, id, pool, &weights)).collect::<Result<_>>()?;
-    if outcomes.is_empty() {
-        bail!("there is no such pool; `ashlar pool list` shows those there are");
-    }
+    let weights = Weights::of(before, &metadata.statistics().await?);
+    let outcomes = outcomes(before, after, only, &weights)?;
     connection.output().print(&outcomes, |outcomes| text(outcomes))
 }
 
+fn outcomes(before: &ClusterMap, after: &ClusterMap, only: Option<&str>, weights: &Weights) -> Result<Vec<Outcome>> {
+    if let Some(name) = only {
+        pool_named(before, name)?;
+    }
+    let chosen = before.pools().filter(|(_, pool)| only.is_none_or(|name| pool.name == name));
+    let placed = chosen.filter(|(id, _)| before.layout(*id).is_some());
+    placed.map(|(id, pool)| outcome(before, after, id, pool, weights)).collect()
+}
+
 fn outcome(before: &ClusterMap, after: &ClusterMap, id: PoolId, pool: &Pool, weights: &Weights) -> Result<Outcome> {
-    let survey = |map: &ClusterMap| {
-        let pool = map.pool(id).unwrap_or(pool);
-        Survey::of(map, pool).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))
-    };
-    let (old, new) = (survey(before)?, survey(after)?);
-    let layout = before.layout(id).with_context(|| format!("pool '{}' has no groups yet", pool.name))?;
-    let member = |number| before.pg_map(PgId { pool: id, number }).map_or(Vec::new(), |(pg, _)| pg.target.clone());
-    let present: Groups = layout.now.numbers().map(member).collect();
-    let Placement { groups, moves, filled, least } = place(&new.problem(&present, u64::from(id.0)));
-    let was: Figures = figures(&old.problem(&present, 0), &present, false);
-    let is: Figures = figures(&new.problem(&present, 0), &groups, false);
-    let moved = |(was, is): (&Vec<Option<OsdId>>, &Vec<Option<OsdId>>)| {
-        let came = is.iter().enumerate().filter(|(slot, osd)| osd.is_some() && was.get(*slot) != Some(osd)).count();
-        weights.of_member(was) * u64::try_from(came).unwrap_or(u64::MAX)
-    };
+    let changed = after.pool(id).unwrap_or(pool);
+    let new = Survey::of(after, changed).map_err(|reason| anyhow::anyhow!("pool '{}': {reason}", pool.name))?;
+    let origins = Origins::of(before, id, changed).with_context(|| format!("pool '{}' has no groups", pool.name))?;
+    let begin = origins.begin();
+    let Placement { groups, moves, filled, least } = place(&new.problem(&begin, u64::from(id.0)));
+    let is: Figures = figures(&new.problem(&begin, 0), &groups, false);
+    // What is broken now cannot be compared with; a change that mends it can be looked at all the same.
+    let old = Survey::of(before, pool).ok();
+    let was = old.map(|old| figures(&old.problem(&origins.former, 0), &origins.former, false));
+    let merge = origins.merges().then(|| (origins.came(&groups), origins.least()));
+    let (changed, at_least) = merge.unwrap_or((moves + filled, least));
     Ok(Outcome {
         pool: pool.name.clone(),
+        pgs_before: origins.former.len(),
         pgs: groups.len(),
-        changed: moves + filled,
-        at_least: least,
-        moved_bytes: present.iter().zip(&groups).map(moved).sum(),
-        uniformity_before: was.uniformity,
+        changed,
+        at_least,
+        moved_bytes: origins.moved_bytes(&groups, |members| weights.of_member(id, members)),
+        uniformity_before: was.as_ref().map(|was| was.uniformity),
         uniformity_after: is.uniformity,
-        holes_before: was.holes,
+        holes_before: origins.former.iter().flatten().filter(|member| member.is_none()).count(),
         holes_after: is.holes,
         fullest_after: is.fullest,
     })
-}
-
-/// About how much a member of a group holds on each OSD.
-struct Weights(BTreeMap<OsdId, u64>);
-
-impl Weights {
-    async fn read(metadata: &Metadata, map: &ClusterMap) -> Result<Weights> {
-        let mut members: BTreeMap<OsdId, u64> = BTreeMap::new();
-        for member in map.groups().flat_map(|(_, pg)| pg.acting.iter().flatten()) {
-            *members.entry(member.osd).or_default() += 1;
-        }
-        let statistics: BTreeMap<u32, Statistics> = metadata.statistics().await?;
-        let of_osd = |(osd, figures): (u32, Statistics)| {
-            let used = figures.store.total_bytes.saturating_sub(figures.store.free_bytes);
-            (OsdId(osd), used / members.get(&OsdId(osd)).copied().unwrap_or(0).max(1))
-        };
-        Ok(Weights(statistics.into_iter().map(of_osd).collect()))
-    }
-
-    /// The mean over the members of a group.
-    fn of_member(&self, group: &[Option<OsdId>]) -> u64 {
-        let known: Vec<u64> = group.iter().flatten().filter_map(|osd| self.0.get(osd).copied()).collect();
-        known.iter().sum::<u64>() / u64::try_from(known.len().max(1)).unwrap_or(1)
-    }
 }
 
 fn text(outcomes: &[Outcome]) -> String {
     let headings = ["POOL", "PGS", "CHANGED", "AT LEAST", "MOVED", "UNIFORMITY", "HOLES", "FULLEST"];
     let mut table = output::table(headings);
     for outcome in outcomes {
-        let uniformity =
-            format!("{:.2} % -> {:.2} %", 100.0 * outcome.uniformity_before, 100.0 * outcome.uniformity_after);
+        let percent = |part: f64| format!("{:.2} %", 100.0 * part);
+        let before = outcome.uniformity_before.map_or_else(|| "?".into(), percent);
+        let uniformity = format!("{before} -> {}", percent(outcome.uniformity_after));
+        let pgs = if outcome.pgs == outcome.pgs_before {
+            outcome.pgs.to_string()
+        } else {
+            format!("{} -> {}", outcome.pgs_before, outcome.pgs)
+        };
         table.add_row([
             outcome.pool.clone(),
-            outcome.pgs.to_string(),
+            pgs,
             outcome.changed.to_string(),
             outcome.at_least.to_string(),
             size::human(outcome.moved_bytes),
@@ -208,6 +193,24 @@ fn text(outcomes: &[Outcome]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn every_kind_of_change_is_understood_and_none_at_all_is_not() {
+        let parsed = |line: &str| Line::try_parse_from(line.split(' '));
+        for line in ["x --lose 7", "x --add h4:4T", "x --reweight 3=0.5", "x --lose 7 --lose 8 --add h4:1G --pool vms"]
+        {
+            assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
+        }
+        let refusal = parsed("x --pool vms").expect_err("nothing changes").to_string();
+        assert!(refusal.contains("--lose <OSD>"), "{refusal}");
+    }
 
     #[test]
     fn changes_are_read_or_refused_with_a_hint() {

@@ -92,6 +92,9 @@ impl Remove {
         if let Some((_, _, child)) = map.images().find(|(of, _, image)| *of != id && is_based_on(image, id)) {
             bail!("image '{}' of another pool is based on an image of '{}'; remove it first", child.name, pool.name);
         }
+        map.images()
+            .filter(|(of, _, image)| *of == id && !image.removing)
+            .try_for_each(|(_, inode, image)| image::refuse_locked(map, id, inode, image))?;
         let statistics = metadata.statistics::<Statistics>().await?;
         Ok(Report {
             id,
