@@ -5,11 +5,15 @@
 //! ```text
 //!        grant            put if absent          keep-alive, every ttl/3
 //!  Idle --------> Granting ----------> Asking ----+-----------> Leading --+
-//!   ^                | failed            | failed |  ^   ^        | ^-----+
-//!   |                v                   v        v  |   |        | key seen gone
-//!   +------------- Pausing <-------------+    Waiting    +--------+  (asks again)
-//!                                            (another leads; asks again when its key is gone, and with each renewal)
+//!   ^                | failed           | refused |  ^   ^        | ^-----+
+//!   |                v                  v         v  |   |        | key seen gone
+//!   +------------- Pausing <------------+    Waiting    +--------+  (asks again)
+//!                                            (another leads; asks again when its key is gone, and with each renewal;
+//!                                             or nobody answered: asks again soon)
 //! ```
+//! A lease is not given up because an answer is missing: the key may be ours by then, and would keep everybody else, and
+//! ourselves with another lease, from leading.
+//!
 //! Invariants: [`Leadership::guard`] is what every transaction of the leader compares, so whoever lost the key without
 //! knowing it changes nothing; only a key that carries our own incarnation counts as ours.
 
@@ -21,6 +25,9 @@ use crate::time::{Duration, Time};
 
 /// Pause after a failure: short beside the lease that a successor must wait for anyway.
 const PAUSE: Duration = Duration::millis(300);
+/// Pause before asking again who leads, when there was no answer: a metadata store that chooses a leader has one soon, and
+/// OSDs may have died with the last.
+const ASK_PAUSE: Duration = Duration::millis(50);
 
 /// The candidacy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +37,10 @@ enum Candidacy {
         id: MetaId,
         again: bool,
     },
-    Waiting,
+    /// `again_at`: nobody answered.
+    Waiting {
+        again_at: Option<Time>,
+    },
     Leading {
         create_revision: u64,
     },
@@ -114,11 +124,16 @@ impl Leadership {
     pub fn tick(&mut self, env: &mut Env<'_>, next_id: &mut dyn FnMut() -> MetaId) {
         match &mut self.state {
             State::Pausing { until } if *until <= env.now => self.start(env, next_id()),
-            State::Held { lease, renewal: renewal @ None, renew_at, candidacy } if *renew_at <= env.now => {
-                let id = next_id();
-                *renewal = Some(id);
-                request(env, id, Request::LeaseKeepAlive { lease: *lease });
-                if *candidacy == Candidacy::Waiting {
+            State::Held { lease, renewal, renew_at, candidacy } => {
+                let renews = renewal.is_none() && *renew_at <= env.now;
+                if renews {
+                    let id = next_id();
+                    *renewal = Some(id);
+                    request(env, id, Request::LeaseKeepAlive { lease: *lease });
+                }
+                if let Candidacy::Waiting { again_at } = *candidacy
+                    && (renews || again_at.is_some_and(|at| at <= env.now))
+                {
                     self.ask(env, next_id);
                 }
             }
@@ -130,7 +145,11 @@ impl Leadership {
     pub fn next_deadline(&self) -> Option<Time> {
         match self.state {
             State::Pausing { until } => Some(until),
-            State::Held { renewal: None, renew_at, .. } => Some(renew_at),
+            State::Held { renewal, renew_at, candidacy, .. } => {
+                let renewal = renewal.is_none().then_some(renew_at);
+                let again = if let Candidacy::Waiting { again_at } = candidacy { again_at } else { None };
+                renewal.into_iter().chain(again).min()
+            }
             _ => None,
         }
     }
@@ -166,14 +185,19 @@ impl Leadership {
     ) {
         let Ok(Response::LeaseGranted { lease, .. }) = *result else { return self.pause(env) };
         let renew_at = env.now + self.renewal_period();
-        self.state = State::Held { lease, renewal: None, renew_at, candidacy: Candidacy::Waiting };
+        self.state = State::Held { lease, renewal: None, renew_at, candidacy: Candidacy::Waiting { again_at: None } };
         self.ask(env, next_id);
     }
 
     fn answered(&mut self, env: &mut Env<'_>, result: &Result<Response, MetaError>) {
-        let Ok(Response::Txn { revision, succeeded, results }) = result else { return self.pause(env) };
-        let decided =
-            if *succeeded { Candidacy::Leading { create_revision: *revision } } else { self.present_holder(results) };
+        let decided = match result {
+            Ok(Response::Txn { revision, succeeded: true, .. }) => Candidacy::Leading { create_revision: *revision },
+            Ok(Response::Txn { results, .. }) => self.present_holder(results),
+            Err(MetaError::Unknown | MetaError::Unavailable) => {
+                Candidacy::Waiting { again_at: Some(env.now + ASK_PAUSE) }
+            }
+            Ok(_) | Err(MetaError::Refused(_)) => return self.pause(env),
+        };
         if let State::Held { candidacy, .. } = &mut self.state {
             *candidacy = decided;
         }
@@ -181,14 +205,15 @@ impl Leadership {
 
     /// Somebody holds the key; it may be ourselves, by a transaction whose answer was lost.
     fn present_holder(&self, results: &[TxnResult]) -> Candidacy {
-        let Some(TxnResult::Range(kvs)) = results.first() else { return Candidacy::Waiting };
+        let waiting = Candidacy::Waiting { again_at: None };
+        let Some(TxnResult::Range(kvs)) = results.first() else { return waiting };
         let ours = |kv: &&KeyValue| {
             let holder = serde_json::from_slice::<Leader>(&kv.value);
             holder.is_ok_and(|holder| holder.incarnation == self.value.incarnation) && self.lease() == Some(kv.lease)
         };
         match kvs.iter().find(ours) {
             Some(kv) => Candidacy::Leading { create_revision: kv.create_revision },
-            None => Candidacy::Waiting,
+            None => waiting,
         }
     }
 

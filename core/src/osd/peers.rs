@@ -24,6 +24,9 @@ use std::ops::Bound;
 const PAUSE_MIN: Duration = Duration::millis(100);
 /// Longest pause between attempts: a returned peer is found within it.
 const PAUSE_MAX: Duration = Duration::millis(1_600);
+/// Longest pause after an attempt that nobody answered, which took its time itself: groups may be told to go on with a
+/// peer as soon as others have found it again.
+const PAUSE_UNANSWERED_MAX: Duration = Duration::millis(200);
 /// A link that did not last so long says nothing of the next: a peer that is starting closes every one. Longer than the
 /// longest pause, so that attempts become rare.
 const LASTING: Duration = Duration::millis(2_000);
@@ -192,6 +195,9 @@ impl Peers {
         let Some(peer) = self.table.get_mut(&osd) else { return };
         let Link::Opening { since } = peer.link else { return };
         peer.unreached.get_or_insert(since);
+        if !refused {
+            peer.pause = peer.pause.min(PAUSE_UNANSWERED_MAX);
+        }
         peer.begin_pause(env);
         if refused && let Some(incarnation) = peer.place.as_ref().map(|place| place.incarnation) {
             self.accuse(osd, Some(Accusation { incarnation, hard: true }));
@@ -428,6 +434,19 @@ mod tests {
         world.up(1, true);
         world.tick_at(again + LASTING.0 / 1_000_000);
         assert_eq!(down(&mut world), vec!["connect there"], "a link that lasted is replaced at once");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_tried_again_soon_however_long_that_lasts() {
+        let mut world = World::new(1);
+        world.want();
+        for n in 0..20 {
+            world.step(|peers, env| peers.failed(env, OTHER, false));
+            let (from, limit) = (n * 1_000, PAUSE_UNANSWERED_MAX.0 / 1_000_000 * 3 / 2);
+            let again = (from..=from + limit).any(|ms| !world.tick_at(ms).0.is_empty());
+            assert!(again, "after {n} attempts");
+            world.tick_at(from + 999);
+        }
     }
 
     #[test]

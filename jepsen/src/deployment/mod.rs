@@ -72,7 +72,7 @@ impl Deployment {
             let (client, peer) = (format!("http://{}:2379", self.address(host)), peer(self, host));
             let data = self.scratch.join(&format!("etcd-{host}")).display().to_string();
             let arguments = format!(
-                "--name e{host} --heartbeat-interval 50 --election-timeout 500 --data-dir {data} --listen-client-urls {client} --advertise-client-urls {client} \
+                "--name e{host} --heartbeat-interval 50 --election-timeout 500 --pre-vote --data-dir {data} --listen-client-urls {client} --advertise-client-urls {client} \
                  --listen-peer-urls {peer} --initial-advertise-peer-urls {peer} --initial-cluster {}",
                 all.join(",")
             );

@@ -21,8 +21,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Semaphore;
 
-/// An address that does not answer within this is given up: above the time of two lost TCP handshake packets.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// An address that does not answer within this is given up. Below the second after which the kernel would send its first
+/// packet again, and then ever more rarely: whoever tries again finds a network that came back sooner.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 /// A peer that connects and says nothing is dropped after this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// What was queued when the node closed a connection is sent for so long at most.

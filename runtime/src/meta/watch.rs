@@ -4,7 +4,7 @@
 //!            opened                    compacted, or ended by the store
 //!  Opening ---------> Following -------------------------------------> lost (told once)
 //!     ^ |                 |
-//!     | +-- failed --+    | connection lost (if its member was left: without a pause)
+//!     | +-- failed --+    | connection lost (if its member was left, also while it opens: without a pause)
 //!     |              v    v
 //!     +------------ Pausing
 //! ```
@@ -53,13 +53,9 @@ impl Watch {
             let before = self.next;
             // From before the member is chosen: no move after that is missed.
             let mut moves = client.moves();
-            let ended = match client.watch(&self.prefix, self.next).await {
-                Ok(stream) => tokio::select! {
-                    ended = self.follow(client, stream, deliver) => ended,
-                    _ = moves.changed() => Ended::Moved,
-                },
-                Err(RequestError::Refused(_)) => Ended::Lost,
-                Err(RequestError::Unknown(_) | RequestError::Unavailable(_)) => Ended::Connection,
+            let ended = tokio::select! {
+                ended = self.open_and_follow(client, deliver) => ended,
+                _ = moves.changed() => Ended::Moved,
             };
             match ended {
                 Ended::Lost => return deliver(MetaEvent::WatchLost { id: self.id }),
@@ -68,6 +64,14 @@ impl Watch {
             }
             pause = if self.next > before { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn open_and_follow(&mut self, client: &Client, deliver: &dyn Fn(MetaEvent)) -> Ended {
+        match client.watch(&self.prefix, self.next).await {
+            Ok(stream) => self.follow(client, stream, deliver).await,
+            Err(RequestError::Refused(_)) => Ended::Lost,
+            Err(RequestError::Unknown(_) | RequestError::Unavailable(_)) => Ended::Connection,
         }
     }
 

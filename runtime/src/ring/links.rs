@@ -32,8 +32,9 @@ use std::os::fd::FromRawFd;
 const READ_STOP_BYTES: u64 = 4 << 20;
 /// A connection whose peer has so much unread is cut: it does not listen, and the node goes on producing.
 const CUT_BYTES: u64 = 256 << 20;
-/// An address that does not answer within this is given up: above the time of two lost TCP handshake packets.
-const CONNECT_TIMEOUT: Duration = Duration::secs(4);
+/// An address that does not answer within this is given up. Below the second after which the kernel would send its first
+/// packet again, and then ever more rarely: whoever tries again finds a network that came back sooner.
+const CONNECT_TIMEOUT: Duration = Duration::millis(900);
 /// A peer that connects and says nothing is dropped after this.
 const GREETING_TIMEOUT: Duration = Duration::secs(4);
 /// What was queued when the node closed a connection is sent for so long at most.

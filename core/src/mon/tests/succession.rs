@@ -68,3 +68,17 @@ fn what_was_tried_in_vain_is_tried_again() {
     world.run_for(Duration::millis(800));
     assert_eq!(world.leader(), Some(1), "its lease would last for longer");
 }
+
+/// As when the leader of the metadata store dies with what it was asked.
+#[test]
+fn a_leader_without_answers_keeps_its_lease_and_leads_again_as_soon_as_there_are_some() {
+    let mut world = three_hosts();
+    let first = since(&mut world);
+    world.lost_replies = 1;
+    world.stop_osd(6);
+    world.run_for(Duration::millis(400));
+    assert_eq!(world.leader(), None, "it does not know");
+    world.lost_replies = 0;
+    world.run_for(Duration::millis(150));
+    assert_eq!((world.leader(), since(&mut world)), (Some(0), first));
+}
