@@ -204,7 +204,8 @@ pub fn check(table: &Table, command: &clap::Command) -> Result<()> {
             (Value::Table(_), None) => bail!("there is no command '{name}' that a table could be for"),
             (_, _) if all_flags(command).contains(name.as_str()) => check_value(name, value, command)?,
             (_, _) => {
-                let known: Vec<_> = all_flags(command).into_iter().collect();
+                let usable = |name: &&str| !NEVER_IN_FILE.contains(name);
+                let known: Vec<_> = all_flags(command).into_iter().filter(usable).collect();
                 bail!("'{name}' is no flag of {place}; there are: {}", known.join(", "))
             }
         }

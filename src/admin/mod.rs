@@ -23,7 +23,8 @@ use crate::metadata::Metadata;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use ashlar_core::id::PoolId;
-use ashlar_core::map::{ClusterMap, Pool};
+use ashlar_core::map::parse::Key;
+use ashlar_core::map::{ClusterMap, Pool, keys};
 use ashlar_runtime::meta::Access;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -123,6 +124,9 @@ fn seeds(map: &ClusterMap) -> Result<Vec<String>> {
 fn pool_named<'a>(map: &'a ClusterMap, name: &str) -> Result<(PoolId, &'a Pool)> {
     if let Some(found) = map.pools().find(|(_, pool)| pool.name == name) {
         return Ok(found);
+    }
+    if map.is_refused(Key::Pools) {
+        bail!("{} makes no sense, so nobody knows what pools there are; `ashlar status` says why", keys::pools());
     }
     match map.pools().map(|(_, pool)| pool.name.as_str()).collect::<Vec<_>>() {
         names if names.is_empty() => {

@@ -108,3 +108,11 @@ fn damage_to_data_is_found_and_a_copy_read_out() {
     file.change(at as u64 + 7, !image[at + 7]);
     assert!(error(&format!("check {path}")).contains("is not whole"));
 }
+
+#[test]
+fn a_file_that_is_too_small_for_a_store_is_said_to_be_that() {
+    let file = Temporary::new("small");
+    std::fs::write(&file.0, [1; 4096]).unwrap();
+    let refusal = error(&format!("inspect {}", file.0.display()));
+    assert!(refusal.contains("has 4096 bytes: too few for a store"), "{refusal}");
+}

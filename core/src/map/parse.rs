@@ -242,7 +242,14 @@ fn check_global(global: &Global) -> Result<(), String> {
         ensure(inside, || format!("{field} is {value}; use {low} to {high} ({usual} is usual)"))
     };
     bounds("lease_ms", global.lease_ms, LEASE_MIN_MS, LEASE_MAX_MS, 300)?;
-    bounds("heartbeat_timeout_ms", global.heartbeat_timeout_ms, global.lease_ms, TIMEOUT_MAX_MS, 1_000)?;
+    let (timeout, lease) = (global.heartbeat_timeout_ms, global.lease_ms);
+    bounds("heartbeat_timeout_ms", timeout, LEASE_MIN_MS, TIMEOUT_MAX_MS, 1_000)?;
+    ensure(timeout >= lease, || {
+        format!(
+            "heartbeat_timeout_ms ({timeout}) is below lease_ms ({lease}): a silent OSD is reported after a lease at the \
+             earliest; set both, or a lease_ms of {timeout} or less"
+        )
+    })?;
     bounds("session_ttl_s", global.session_ttl_s, SESSION_MIN_S, SESSION_MAX_S, 10)?;
     bounds("osd_out_time_s", global.osd_out_time_s, 0, OUT_TIME_MAX_S, 600)?;
     bounds("osd_flap_limit", global.osd_flap_limit.into(), 0, FLAPS_MAX, 5)?;
@@ -402,6 +409,12 @@ fn check_tree_node(tree: &Tree, name: &str, node: &TreeNode) -> Result<(), Strin
 
 fn check_levels(levels: &Levels) -> Result<(), String> {
     let lowest = levels.rank(LEVEL_OSD);
+    ensure(levels.is_coarser(LEVEL_HOST, LEVEL_OSD), || {
+        let [osd, host] = [LEVEL_OSD, LEVEL_HOST].map(|level| levels.rank(level).unwrap_or_default());
+        format!(
+            "level \"{LEVEL_OSD}\" has rank {osd}, \"{LEVEL_HOST}\" has {host}; give \"{LEVEL_OSD}\" a higher one, or \"{LEVEL_HOST}\" a lower"
+        )
+    })?;
     for (name, rank) in &levels.0 {
         check_name(name)?;
         let above = name == LEVEL_OSD || Some(*rank) < lowest;

@@ -1,6 +1,6 @@
 //! The end of a pool that is to go, as far as the leading monitor makes it: pure functions.
 //!
-//! Owns: when a pool is struck off, and what is deleted of it then. Does not own the removal of its images (`plan`, and the
+//! Owns: when a pool is struck off, and what is deleted of it then; that locks end with their images. Does not own the removal of its images (`plan`, and the
 //! groups' primaries), nor what OSDs still hold (`osd/sweep`).
 //!
 //! ```text
@@ -23,6 +23,20 @@ pub fn plan(map: &ClusterMap, writes: &mut Vec<Write>) {
     for pool in map.removed_pools() {
         deletions(map, pool, writes);
     }
+    writes.extend(without_locks_of_nothing(map));
+}
+
+/// Locks end with their images. A lock is of an image that was there, so one that is not there, while its number was given
+/// before, is gone.
+fn without_locks_of_nothing(map: &ClusterMap) -> Option<Write> {
+    let mut access = map.access()?.clone();
+    let was_given = |pool, inode| map.last_inode(pool).is_some_and(|(last, _)| inode <= last);
+    let is_there = |pool, inode| map.image(pool, inode).is_some() || map.is_refused(Key::Image(pool, inode));
+    let is_gone = |pool, inode| map.is_removed(pool) || (was_given(pool, inode) && !is_there(pool, inode));
+    let locks = || access.locks.iter().flat_map(|(pool, locks)| locks.keys().map(|inode| (*pool, *inode)));
+    let gone: Vec<_> = locks().filter(|(pool, inode)| is_gone(*pool, *inode)).collect();
+    gone.iter().for_each(|(pool, inode)| access.set_lock(*pool, *inode, None));
+    if gone.is_empty() { None } else { put(map, Key::Access, keys::access(), to_json(&access)) }
 }
 
 /// Records one pool of which no image is left as a former one; strikes it off once that is recorded.

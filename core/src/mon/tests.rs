@@ -910,6 +910,29 @@ fn a_pool_goes_when_its_last_image_is_gone_and_leaves_only_its_name() {
 }
 
 #[test]
+fn a_lock_ends_with_its_image_and_no_other() {
+    let mut world = World::cluster(4, 2);
+    let pool = group(0).pool;
+    let image = |name: &str| format!(r#"{{"name":"{name}","size_bytes":512}}"#);
+    world.put(keys::image(pool, InodeId(1)), &image("stays"));
+    world.put(keys::image(pool, InodeId(2)), &image("goes"));
+    world.put(keys::image(pool, InodeId(3)), "not what it should be");
+    world.put(keys::last_inode(pool), "3");
+    // Number 4 was not given yet, as far as the monitor knows: its image may be newer than what it has read.
+    let locks = r#"{"fenced":{"9":{"reason":"r"}},"locks":{"1":{"1":7,"2":7,"3":7,"4":7}}}"#;
+    world.put(keys::access(), locks);
+    let kept = |world: &mut World| {
+        let access = world.read("config/access");
+        String::from_utf8(access[0].value.clone()).expect("JSON is text")
+    };
+    world.run_for(Duration::secs(3));
+    assert_eq!(kept(&mut world), locks, "all of them are there, or may be");
+    world.delete(keys::image(pool, InodeId(2)));
+    world.run_for(Duration::secs(3));
+    assert_eq!(kept(&mut world), r#"{"fenced":{"9":{"reason":"r"}},"locks":{"1":{"1":7,"3":7,"4":7}}}"#);
+}
+
+#[test]
 fn a_pool_that_somebody_struck_off_by_hand_keeps_everything() {
     let mut world = World::cluster(4, 8);
     world.put(keys::pools(), "{}");

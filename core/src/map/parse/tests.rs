@@ -116,7 +116,9 @@ fn numbers_of_global_osd_and_image_are_checked() {
     let cluster = r#""cluster":"01234567-89ab-cdef-0123-456789abcdef""#;
     let global = |rest: &str| refusal("/ashlar/config/global", &format!("{{{cluster},{rest}}}"));
     assert!(global(r#""lease_ms":1"#).contains("lease_ms is 1"));
-    assert!(global(r#""lease_ms":2000"#).contains("heartbeat_timeout_ms is 1000; use 2000 to"));
+    assert!(global(r#""lease_ms":2000"#).contains("heartbeat_timeout_ms (1000) is below lease_ms (2000)"));
+    let levels = parse_value(Key::Levels, "levels", br#"{"osd":50}"#).expect_err("OSDs above hosts").to_string();
+    assert!(levels.contains("level \"osd\" has rank 50, \"host\" has 100"), "{levels}");
     assert!(global(r#""session_ttl_s":1"#).contains("session_ttl_s is 1; use 2 to 600"));
     assert!(global(r#""osd_out_time_s":18446744073709551615"#).contains("osd_out_time_s"));
     assert!(global(r#""leese_ms":400"#).contains("leese_ms"));
