@@ -7,6 +7,7 @@
 mod campaign;
 mod commands;
 mod fuzz;
+mod page;
 mod purity;
 mod tidy;
 mod tools;
@@ -55,6 +56,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The commands of docs/deploy.md as printed, on three hosts of network namespaces (needs root).
+    Page(page::Args),
     /// The long tests with real processes: kills, stalls, power cycles.
     Torture {
         /// Passed on to `ashlar-jepsen`.
@@ -87,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench { arguments } => campaign::bench(&arguments),
         Command::Cluster { arguments } => campaign::cluster(&arguments),
+        Command::Page(args) => page::run(&args),
         Command::Torture { arguments } => campaign::torture(&arguments),
     }
 }

@@ -5,6 +5,8 @@ use anyhow::Context;
 use ashlar_core::osd::{Figures, PoolFigures};
 use ashlar_core::stages::Histogram;
 use ashlar_runtime::metrics::{self, Metric, Value};
+use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The copy.
@@ -26,11 +28,43 @@ impl Shown {
 pub fn serve(args: &Args) -> anyhow::Result<Option<Shown>> {
     let Some(listen) = args.metrics else { return Ok(None) };
     let (shown, osd) = (Shown::default(), args.id);
+    let listen = listen.of(osd)?;
     let source = shown.clone();
     let address = metrics::serve(listen, Arc::new(move || of(osd, &source.get())))
         .with_context(|| format!("cannot listen at {listen} (--metrics)"))?;
     tracing::info!("figures are at http://{address}/metrics");
     Ok(Some(shown))
+}
+
+/// Where an OSD serves figures: an address, or one of which the port grows with the OSD's number, so that all OSDs of a host
+/// can share a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    address: SocketAddr,
+    is_by_id: bool,
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        let (address, is_by_id) = text.strip_suffix("+id").map_or((text, false), |address| (address, true));
+        let address =
+            address.parse().map_err(|_| "expected an address and a port, such as 10.0.0.1:9800 or 10.0.0.1:9800+id");
+        Ok(Listen { address: address?, is_by_id })
+    }
+}
+
+impl Listen {
+    /// The address of the OSD with this number.
+    fn of(self, osd: u32) -> anyhow::Result<SocketAddr> {
+        let mut address = self.address;
+        if self.is_by_id {
+            let port = u16::try_from(osd).ok().and_then(|osd| address.port().checked_add(osd));
+            address.set_port(port.with_context(|| format!("{}+{osd} (--metrics) is no port", self.address))?);
+        }
+        Ok(address)
+    }
 }
 
 fn gauge(number: u64) -> Value {
@@ -88,4 +122,18 @@ fn pool_seconds(figures: &Figures) -> Metric {
     let samples = pools.flat_map(|(pool, of)| [sample(pool, "read", &of.read), sample(pool, "write", &of.write)]);
     let help = "Time of clients' operations at primaries, by pool.";
     Metric { name: "pool_seconds", help, samples: samples.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn osds_of_a_host_share_a_configuration_and_have_ports_of_their_own() {
+        let of = |text: &str, osd| text.parse::<Listen>().map_err(anyhow::Error::msg).and_then(|listen| listen.of(osd));
+        assert_eq!(of("10.0.0.1:9800+id", 3).expect("a port").to_string(), "10.0.0.1:9803");
+        assert_eq!(of("[::1]:9800", 3).expect("a port").to_string(), "[::1]:9800");
+        assert!(of("10.0.0.1:9800+id", 60_000).expect_err("too high").to_string().contains("no port"));
+        assert!(of("9800+id", 3).expect_err("no address").to_string().contains("such as 10.0.0.1:9800"));
+    }
 }

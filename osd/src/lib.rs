@@ -79,9 +79,9 @@ pub struct Args {
     /// Block size of a new store: the largest block size of the pools that it is to serve
     #[arg(long, value_name = "BYTES", default_value = "128K", value_parser = size::parse)]
     pub block_size: u64,
-    /// Serve figures for Prometheus here, such as 10.0.0.1:9800
-    #[arg(long, value_name = "ADDRESS")]
-    pub metrics: Option<SocketAddr>,
+    /// Serve figures for Prometheus here, such as 10.0.0.1:9800; with "10.0.0.1:9800+id", OSD 3 serves them at port 9803
+    #[arg(long, value_name = "ADDRESS[+id]")]
+    pub metrics: Option<figures::Listen>,
     /// Sleep at once when there is nothing to do, instead of yielding for a moment while peers' answers are due
     #[arg(long)]
     pub no_yield: bool,

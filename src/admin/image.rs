@@ -19,7 +19,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-pub use usage::io;
+pub use usage::{io, keep};
 
 /// Commands about images.
 #[derive(Debug, Subcommand)]

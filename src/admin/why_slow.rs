@@ -1,7 +1,8 @@
 //! `ashlar why-slow IMAGE`: in which stage the time of an image's operations goes.
 //!
-//! Owns the question: reads of its own, one at a time, beside what the OSDs of the image's pool count meanwhile, stage by
-//! stage, and what NBD servers count that are named (`page`). Does not own the counting (core's `stages`).
+//! Owns the question: reads of its own, one at a time and not many, beside what the OSDs of the image's pool count meanwhile,
+//! stage by stage, and what NBD servers count that are named (`page`). Does not own the counting (core's `stages`), which is by
+//! OSD: objects of an image lie in all groups of its pool, so each of these OSDs serves it, and others too.
 
 mod page;
 
@@ -22,11 +23,19 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a read.
 const BLOCK: u32 = 4096;
+/// From one read to the next, so that the question does not become the load: 500 reads in the usual five seconds are enough for
+/// a percentile of 99.
+const BETWEEN_READS: Duration = Duration::from_millis(10);
 /// An OSD's store that is so many times slower than the others' is named.
 const SLOW: u64 = 3;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Lines that begin with 'our reads' are of this image: at most 100 reads a second, which this command makes \
+    and the image's counters count, too. All other lines are of everything that the OSDs of the image's pool do meanwhile, for \
+    any image and pool."
+)]
 pub struct Args {
     /// POOL/NAME.
     name: String,
@@ -53,6 +62,8 @@ struct Row {
 #[derive(Debug, Serialize)]
 struct Report {
     image: String,
+    /// OSDs of which the stages are, for whatever they do.
+    osds: Vec<u32>,
     stages: Vec<Row>,
     /// Changes of each OSD's store.
     stores: BTreeMap<u32, Row>,
@@ -115,6 +126,7 @@ async fn probe(map: &ClusterMap, args: &Args) -> Result<Probe> {
         let started = Instant::now();
         image.read(rng.below(blocks) * u64::from(BLOCK), BLOCK).await?;
         seen.record(time::Duration(u64::try_from(started.elapsed().as_nanos())?));
+        tokio::time::sleep(BETWEEN_READS).await;
     }
     let stages = client.stages();
     client.stop();
@@ -168,7 +180,7 @@ fn report(
     findings.extend(clients.iter().map(|(address, stages)| client_finding(address, stages)));
     let rows = |of: &ClientStages| [row("in its queue", &of.queue), row("in the cluster", &of.cluster)];
     let clients = clients.iter().map(|(address, stages)| (address.clone(), rows(stages))).collect();
-    Report { image: image.into(), stages, stores, clients, findings }
+    Report { image: image.into(), osds: osds.keys().copied().collect(), stages, stores, clients, findings }
 }
 
 /// What the figures say, in words.
@@ -177,7 +189,8 @@ fn findings(probe: &Probe, sum: &Stages, osds: &BTreeMap<u32, Stages>) -> Vec<St
     let (whole, cluster) = (probe.whole.mean_us(), probe.stages.cluster.mean_us());
     let (primary, disk) = (sum.read.mean_us(), sum.store_read.mean_us());
     findings.push(format!(
-        "of {whole} us of a read, {} us are the client, {} us its network, {} us the primary, {} us its store",
+        "of {whole} us of a read of ours, {} us are the client, {} us its network, {} us the primary, {} us its store; the \
+         last two as for all reads there",
         whole.saturating_sub(cluster),
         cluster.saturating_sub(primary),
         primary.saturating_sub(disk),
@@ -230,7 +243,19 @@ impl Report {
             let numbers = [row.count, row.mean_us, row.p50_us, row.p99_us].map(|number| number.to_string());
             table.add_row([name].into_iter().chain(numbers));
         }
-        format!("{table}\n\n{}", self.findings.join("\n"))
+        format!("{table}\n\n{}\n\n{}", self.scope(), self.findings.join("\n"))
+    }
+
+    /// What the lines are about.
+    fn scope(&self) -> String {
+        let reads = self.stages.first().map_or(0, |row| row.count);
+        let osds: Vec<_> = self.osds.iter().map(|osd| format!("osd.{osd}")).collect();
+        format!(
+            "'our reads' are {reads} reads of {}, made for this and counted as its own; the lines below them are of all that {} did \
+             meanwhile, for this image, others and other pools",
+            self.image,
+            osds.join(", ")
+        )
     }
 }
 
@@ -260,9 +285,12 @@ mod tests {
         let report = report("vms/a", &probed(260, 240), &osds, &BTreeMap::new());
         let text = report.text();
         assert!(
-            text.contains("of 260 us of a read, 20 us are the client, 40 us its network, 50 us the primary, 150 us"),
+            text.contains(
+                "of 260 us of a read of ours, 20 us are the client, 40 us its network, 50 us the primary, 150 us"
+            ),
             "{text}"
         );
+        assert!(text.contains("9 reads of vms/a, made for this") && text.contains("osd.1, osd.2, osd.3 did"), "{text}");
         assert!(text.contains("the store of osd.3 is slow: 5000 us, others have 300 us"), "{text}");
         assert!(text.contains("100 us the network to a member"), "{text}");
         assert_eq!(report.findings.len(), 3);

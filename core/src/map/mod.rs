@@ -233,7 +233,7 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub primary_affinity_tags: Tags,
     /// Seconds between two scrubs of a group; 0: only when ordered.
-    #[serde(default = "default_scrub_interval_s")]
+    #[serde(default = "default_scrub_interval_s", alias = "scrub_interval")]
     pub scrub_interval_s: u64,
     /// Which acknowledged writes are durable at once. The pool uses only OSDs that are at least as strict.
     #[serde(default)]

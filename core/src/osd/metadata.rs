@@ -27,6 +27,9 @@ impl<S: ObjectStore> Osd<S> {
                 let session = self.session.as_mut();
                 let taken = session.is_some_and(|session| session.handle(env, id, &result, &mut ids))
                     || self.publisher.handle(env, id, &result);
+                if let Some(former) = self.publisher.take_inheritance() {
+                    self.count_on(&former);
+                }
                 if !taken {
                     self.groups.meta_done(env, id, result);
                 }

@@ -77,8 +77,8 @@ enum Phase {
     Dead,
 }
 
-/// What clients did, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+/// What clients did, since the start; of images, since the OSD got its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClientCounters {
     /// Reads that arrived.
     pub read_ops: u64,
@@ -104,6 +104,14 @@ impl ClientCounters {
             RequestOp::Zero { .. } | RequestOp::Delete { .. } => self.write_ops += 1,
             RequestOp::BlockStatus { .. } | RequestOp::Sync => {}
         }
+    }
+
+    fn add(&mut self, other: &ClientCounters) {
+        let ClientCounters { read_ops, write_ops, read_bytes, write_bytes } = other;
+        self.read_ops = self.read_ops.saturating_add(*read_ops);
+        self.write_ops = self.write_ops.saturating_add(*write_ops);
+        self.read_bytes = self.read_bytes.saturating_add(*read_bytes);
+        self.write_bytes = self.write_bytes.saturating_add(*write_bytes);
     }
 }
 
@@ -161,7 +169,11 @@ impl<S: ObjectStore> Osd<S> {
             follower: Follower::new(prefixes.to_vec()),
             server: MapServer::new(),
             session: None,
-            publisher: Publisher::new(keys::osd_guard(config.osd)),
+            publisher: Publisher::new(
+                keys::osd_guard(config.osd),
+                config.incarnation.0.to_string(),
+                keys::image_stats(config.osd),
+            ),
             wishes: BTreeMap::new(),
             obeyed: None,
             peers: Peers::new(config.osd, Duration::secs(1), now),
@@ -288,10 +300,15 @@ impl<S: ObjectStore> Osd<S> {
     fn count(&mut self, object: ObjectId, op: &RequestOp) {
         self.counters.count(op);
         self.by_pool.entry(object.pool).or_default().count(op);
-        let image = (object.pool, object.inode);
-        if self.by_image.len() < IMAGES_COUNTED || self.by_image.contains_key(&image) {
-            self.by_image.entry(image).or_default().count(op);
+        if let Some(counters) = self.of_image((object.pool, object.inode)) {
+            counters.count(op);
         }
+    }
+
+    /// Counters of an image, unless there are too many of them.
+    fn of_image(&mut self, image: (PoolId, InodeId)) -> Option<&mut ClientCounters> {
+        let is_counted = self.by_image.len() < IMAGES_COUNTED || self.by_image.contains_key(&image);
+        is_counted.then(|| self.by_image.entry(image).or_default())
     }
 
     fn link(&mut self, env: &mut Env<'_>, event: LinkEvent) {

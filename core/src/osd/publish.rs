@@ -8,10 +8,13 @@
 //! Invariant: transactions take effect in the order in which they were sent, if at all. Each names the revision of a
 //! *guard* key and writes it anew, so one whose reply was lost and which arrives late, after a later one, fails: else a
 //! wish that was withdrawn would come back for good.
+//!
+//! The guard names the process that wrote it last. One that starts finds its predecessor's: its first transaction fails, and
+//! reads what that one had published under one key, to go on from there, before anything of its own takes effect.
 
 use crate::io::{Effect, Env, MetaError, MetaId, MetaOp};
 use crate::limits::TXN_OPS;
-use crate::meta::{Compare, Keys, Request, Response, Txn, TxnOp, TxnResult};
+use crate::meta::{Compare, KeyValue, Keys, Request, Response, Txn, TxnOp, TxnResult};
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +31,11 @@ struct Value {
 #[derive(Clone, Debug)]
 pub struct Publisher {
     guard: String,
+    /// What this process writes into the guard.
+    owner: Vec<u8>,
+    /// The key that is read at the first failure, until it was.
+    inherits: Option<String>,
+    inheritance: Option<Vec<u8>>,
     /// Revision of the guard, as far as known; 0: it does not exist.
     guard_revision: u64,
     wanted: BTreeMap<String, Value>,
@@ -39,10 +47,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Nothing is said yet. `guard` names a key that nobody else writes.
-    pub fn new(guard: String) -> Self {
+    /// Nothing is said yet. `guard` names a key that nobody else writes but processes with another `owner`, earlier;
+    /// `inherits` one of which [`Publisher::take_inheritance`] tells what they left there.
+    pub fn new(guard: String, owner: String, inherits: String) -> Self {
         Publisher {
             guard,
+            owner: owner.into_bytes(),
+            inherits: Some(inherits),
+            inheritance: None,
             guard_revision: 0,
             wanted: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -99,9 +111,10 @@ impl Publisher {
             return;
         }
         let mut success: Vec<TxnOp> = keys.iter().map(|key| self.change(key)).collect();
-        success.push(TxnOp::Put { key: self.guard.clone(), value: Vec::new(), lease: 0 });
+        success.push(TxnOp::Put { key: self.guard.clone(), value: self.owner.clone(), lease: 0 });
         let compare = vec![Compare::ModRevision(self.guard.clone(), self.guard_revision)];
-        let failure = vec![TxnOp::Range(Keys::One(self.guard.clone()))];
+        let read = [Some(&self.guard), self.inherits.as_ref()];
+        let failure = read.into_iter().flatten().map(|key| TxnOp::Range(Keys::One(key.clone()))).collect();
         for key in &keys {
             self.dirty.remove(key);
         }
@@ -118,9 +131,18 @@ impl Publisher {
             return false;
         };
         match result {
-            Ok(Response::Txn { succeeded: true, revision, .. }) => self.guard_revision = *revision,
+            Ok(Response::Txn { succeeded: true, revision, .. }) => {
+                self.guard_revision = *revision;
+                self.inherits = None;
+            }
             Ok(response) => {
-                self.guard_revision = guard_in(response);
+                let guard = read_in(response, 0);
+                self.guard_revision = guard.map_or(0, |kv| kv.mod_revision);
+                // A guard of our own says that what is there is ours, by a transaction of which the reply was lost.
+                let is_first = self.inherits.take().is_some();
+                if is_first && guard.is_some_and(|kv| kv.value != self.owner) {
+                    self.inheritance = read_in(response, 1).map(|kv| kv.value.clone());
+                }
                 self.again(keys);
             }
             Err(_) => {
@@ -129,6 +151,11 @@ impl Publisher {
             }
         }
         true
+    }
+
+    /// What processes before this one published under the key that was named; said once.
+    pub fn take_inheritance(&mut self) -> Option<Vec<u8>> {
+        self.inheritance.take()
     }
 
     /// What was not (surely) done has to be sent again, unless somebody else's word counts there now.
@@ -161,14 +188,12 @@ impl Publisher {
     }
 }
 
-/// The guard's revision, as a failed transaction read it.
-fn guard_in(response: &Response) -> u64 {
-    match response {
-        Response::Txn { results, .. } => match results.first() {
-            Some(TxnResult::Range(kvs)) => kvs.first().map_or(0, |kv| kv.mod_revision),
-            _ => 0,
-        },
-        _ => 0,
+/// A key as a failed transaction read it.
+fn read_in(response: &Response, place: usize) -> Option<&KeyValue> {
+    let Response::Txn { results, .. } = response else { return None };
+    match results.get(place) {
+        Some(TxnResult::Range(kvs)) => kvs.first(),
+        _ => None,
     }
 }
 
@@ -177,7 +202,6 @@ mod tests {
     use super::*;
     use crate::buf::BufPool;
     use crate::io::Effects;
-    use crate::meta::KeyValue;
     use crate::rng::Rng;
 
     struct World {
@@ -199,7 +223,7 @@ mod tests {
                 out,
                 now: Time(0),
                 next: 0,
-                publisher: Publisher::new("guard".into()),
+                publisher: Publisher::new("guard".into(), "me".into(), "sums".into()),
                 compared: Vec::new(),
             }
         }
@@ -280,6 +304,42 @@ mod tests {
         world.answer(Ok(Response::Txn { revision: 8, succeeded: false, results }));
         assert_eq!(world.pump().len(), 1, "at once, with what was learned");
         assert_eq!(world.compared, guard(7));
+    }
+
+    fn failed(guard: &[u8], sums: &[u8]) -> Result<Response, MetaError> {
+        let kv = |key: &str, value: &[u8]| {
+            let (key, value) = (key.to_string(), value.to_vec());
+            TxnResult::Range(vec![KeyValue { key, value, create_revision: 1, mod_revision: 7, version: 2, lease: 0 }])
+        };
+        Ok(Response::Txn { revision: 8, succeeded: false, results: vec![kv("guard", guard), kv("sums", sums)] })
+    }
+
+    #[test]
+    fn what_a_predecessor_left_is_told_once_and_before_anything_of_ours_counts() {
+        let mut world = World::new();
+        world.publisher.set("sums".into(), b"1".to_vec(), false);
+        world.pump();
+        world.answer(failed(b"another", b"9"));
+        assert_eq!(world.publisher.take_inheritance(), Some(b"9".to_vec()));
+        world.publisher.set("sums".into(), b"10".to_vec(), false);
+        assert_eq!(world.pump(), vec![put("sums", b"10", 0)]);
+        world.answer(failed(b"another", b"10"));
+        assert_eq!(world.publisher.take_inheritance(), None);
+    }
+
+    #[test]
+    fn what_is_our_own_is_not_inherited() {
+        for first in [Err(MetaError::Unknown), done()] {
+            let mut world = World::new();
+            world.publisher.set("sums".into(), b"1".to_vec(), false);
+            world.pump();
+            world.answer(first);
+            world.now = world.now + PAUSE;
+            world.publisher.set("sums".into(), b"2".to_vec(), false);
+            world.pump();
+            world.answer(failed(b"me", b"1"));
+            assert_eq!(world.publisher.take_inheritance(), None);
+        }
     }
 
     #[test]

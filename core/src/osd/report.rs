@@ -3,7 +3,7 @@
 use super::groups::Primary;
 use super::peers::Accusation;
 use super::{ClientCounters, Osd, Phase, log};
-use crate::id::{OsdId, PgId, PoolId};
+use crate::id::{InodeId, OsdId, PgId, PoolId};
 use crate::io::{Env, Level};
 use crate::map::{FailureReport, Wish, keys};
 use crate::stages::{Served, Stages};
@@ -193,10 +193,35 @@ impl<S: ObjectStore> Osd<S> {
     }
 
     fn publish_images(&mut self, now: Time) {
-        if self.report.images_due > now || self.by_image.is_empty() {
+        if self.by_image.is_empty() {
             return;
         }
+        if self.report.images_due > now {
+            // Else what was counted since would not be told before something else happens.
+            return self.report.note();
+        }
         self.report.images_due = now + IMAGES_PERIOD;
+        self.set_image_counters();
+    }
+
+    /// Goes on from what this OSD had counted before it started, so that nobody sees counters go backwards.
+    pub(super) fn count_on(&mut self, former: &[u8]) {
+        // What another version wrote, or somebody by hand, may be anything.
+        let former: BTreeMap<String, ClientCounters> = serde_json::from_slice(former).unwrap_or_default();
+        for (name, counters) in former {
+            let Some(image) = image_of(&name) else { continue };
+            if self.map.image(image.0, image.1).is_some()
+                && let Some(sum) = self.of_image(image)
+            {
+                sum.add(&counters);
+            }
+        }
+        if !self.by_image.is_empty() {
+            self.set_image_counters();
+        }
+    }
+
+    fn set_image_counters(&mut self) {
         let images = self.by_image.iter().map(|((pool, inode), counters)| (format!("{pool}/{inode}"), *counters));
         let images: BTreeMap<String, ClientCounters> = images.collect();
         self.publisher.set(keys::image_stats(self.config.osd), to_json(&images), false);
@@ -231,6 +256,12 @@ impl<S: ObjectStore> Osd<S> {
         }
         states
     }
+}
+
+/// The image that a key of `stats/images/<n>` names.
+fn image_of(name: &str) -> Option<(PoolId, InodeId)> {
+    let (pool, inode) = name.split_once('/')?;
+    Some((PoolId(pool.parse().ok()?), InodeId(inode.parse().ok()?)))
 }
 
 fn to_json<T: Serialize>(value: &T) -> Vec<u8> {

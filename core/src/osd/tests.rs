@@ -1,6 +1,6 @@
 //! One OSD node on a model store and a real metadata store, without peers: start-up, registration, refusals.
 
-use super::{Config, Osd};
+use super::{ClientCounters, Config, Osd};
 use crate::buf::BufPool;
 use crate::id::{ClientId, ClusterUuid, Epoch, Incarnation, InodeId, LinkId, ObjectId, OsdId, PoolId, RequestId};
 use crate::id::{PgNumber, Session, StoreUuid};
@@ -13,6 +13,7 @@ use crate::rng::Rng;
 use crate::store::model::ModelStore;
 use crate::time::{Duration, Time};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 
 const CLUSTER: ClusterUuid = ClusterUuid(0xc1);
 
@@ -293,4 +294,27 @@ fn registers_when_leases_of_its_earlier_start_are_over() {
     assert_eq!(world.registered(), None);
     world.run_for(Duration::millis(2));
     assert!(world.registered().is_some());
+}
+
+#[test]
+fn counts_on_from_what_it_had_counted_before_it_started() {
+    let mut world = World::new();
+    world.initialise(CLUSTER);
+    world.put(keys::image(PoolId(9), InodeId(1)), r#"{"name":"i","size_bytes":4096}"#);
+    world.put(keys::osd_guard(OsdId(1)), "9");
+    let former = r#"{"read_ops":5,"write_ops":2,"read_bytes":100,"write_bytes":7}"#;
+    world.put(keys::image_stats(OsdId(1)), &format!(r#"{{"9/1":{former},"9/2":{former},"odd":{former}}}"#));
+    world.give(Input::Tick);
+    world.place(1, true);
+    let session = Session { client: ClientId(3), number: 1 };
+    world.give(Input::Link(LinkEvent::Up { link: LinkId(1), peer: PeerId::Client(session), opened: None }));
+    for (number, silence) in [(1, 3), (2, 20)] {
+        let mut request = request(9);
+        request.id.number = number;
+        world.give(Input::Message { from: LinkId(1), msg: Message::Request(request) });
+        world.run_for(Duration::secs(silence));
+    }
+    let counted: BTreeMap<String, ClientCounters> = world.stored(keys::image_stats(OsdId(1))).expect("counters");
+    let sums = ClientCounters { read_ops: 7, write_ops: 2, read_bytes: 1_124, write_bytes: 7 };
+    assert_eq!(counted, [("9/1".to_string(), sums)].into(), "not those of images that are gone");
 }

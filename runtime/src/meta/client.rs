@@ -4,7 +4,7 @@
 //! that it may have been done, or may be yet. Whatever is not certain is unknown.
 
 use super::convert;
-use super::endpoints::Endpoints;
+use super::endpoints::{Endpoints, User, deepest};
 use ashlar_core::io::MetaError;
 use ashlar_core::map::keys;
 use ashlar_core::meta::{KeyValue, Keys, Request, Response, Txn, TxnResult};
@@ -36,6 +36,8 @@ const LATE_ANSWER: Duration = Duration::from_millis(100);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a member says to a token from before a change of users or roles; nothing was done.
 const OLD_AUTH_REVISION: &str = "etcdserver: revision of auth store is old";
+/// How a reason begins that is the connection's and not the member's.
+const BROKE: &str = "the connection broke: ";
 
 /// Why a request has no response, in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +68,7 @@ struct Member {
     client: etcd_client::Client,
     /// Whether the client has a token. One that the member knows no more is renewed by the client.
     is_logged_in: AtomicBool,
+    has_answered: AtomicBool,
 }
 
 impl Member {
@@ -76,6 +79,17 @@ impl Member {
         let options = GetOptions::new().with_serializable().with_keys_only();
         let answer = tokio::time::timeout(PROBE_LIMIT, kv.get(keys::leader(), Some(options))).await.ok()?;
         Some(answer.ok().as_ref().and_then(GetResponse::header).map_or(0, ResponseHeader::raft_term))
+    }
+
+    /// A failure of this member, for people. A connection that breaks before anything was answered is one of which the
+    /// other side wants another kind; whether its last words reach us is chance.
+    fn explain(&self, reason: &str) -> String {
+        let wants = match self.address.starts_with("https:") {
+            _ if self.has_answered.load(Ordering::Relaxed) || !reason.starts_with(BROKE) => "",
+            true => " (if it asks for a certificate of ours: --meta-cert FILE --meta-key FILE)",
+            false => " (if it has a certificate: https://, and --meta-ca FILE)",
+        };
+        format!("{}: {reason}{wants}", self.address)
     }
 }
 
@@ -89,7 +103,7 @@ struct Renewal {
 /// A client of the metadata store, for administration and as the base of [`super::Driver`].
 pub struct Client {
     members: Vec<Member>,
-    user: Option<(String, String)>,
+    user: Option<User>,
     /// Which member is asked first: the one that answered last.
     preferred: AtomicUsize,
     /// The term of the members' leader, as far as it was told.
@@ -115,7 +129,12 @@ impl Client {
             let client = etcd_client::Client::from_channel(channel, Some(options)).await;
             let client = client.expect("only a log-in can fail, and that comes later");
             let address = endpoint.uri().to_string();
-            members.push(Member { address, client, is_logged_in: AtomicBool::new(false) });
+            members.push(Member {
+                address,
+                client,
+                is_logged_in: AtomicBool::new(false),
+                has_answered: AtomicBool::new(false),
+            });
         }
         let user = endpoints.user().cloned();
         Client {
@@ -130,10 +149,10 @@ impl Client {
 
     /// Logs in at a member, if there is a user and it was not done before.
     async fn log_in(&self, member: &Member) -> Result<(), RequestError> {
-        if self.user.is_none() || member.is_logged_in.load(Ordering::Relaxed) {
+        let Some(user) = self.user.as_ref().filter(|_| !member.is_logged_in.load(Ordering::Relaxed)) else {
             return Ok(());
-        }
-        let outcome = member.client.clone().update_user(self.user.clone()).await.map_err(meaning);
+        };
+        let outcome = member.client.clone().update_user(Some(user.credentials())).await.map_err(meaning);
         member.is_logged_in.store(outcome.is_ok(), Ordering::Relaxed);
         match outcome {
             // The request itself was not sent.
@@ -176,21 +195,24 @@ impl Client {
         for _ in 0..self.members.len() {
             let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
             asked.store(place, Ordering::Relaxed);
-            let address = &self.members[place].address;
+            let member = &self.members[place];
             let answer = tokio::select! {
                 answer = self.ask(place, request) => answer,
                 reason = self.falls_silent(place) => Err(Client::left_silent(request, reason)),
             };
             match answer {
                 Err(RequestError::Unavailable(reason)) => {
-                    failures.push(format!("{address}: {reason}"));
+                    failures.push(member.explain(&reason));
                     self.prefer_next(place);
                 }
                 Err(RequestError::Unknown(reason)) => {
                     self.prefer_next(place);
-                    return Err(RequestError::Unknown(format!("{address}: {reason}")));
+                    return Err(RequestError::Unknown(member.explain(&reason)));
                 }
-                outcome => return outcome,
+                outcome => {
+                    member.has_answered.store(true, Ordering::Relaxed);
+                    return outcome;
+                }
             }
         }
         Err(RequestError::Unavailable(failures.join("; ")))
@@ -403,7 +425,11 @@ fn meaning_of_status(status: &Status) -> RequestError {
         | Code::DeadlineExceeded
         | Code::Aborted
         | Code::Internal
-        | Code::DataLoss => RequestError::Unknown(format!("{}: {message}", status.code())),
+        | Code::DataLoss => RequestError::Unknown(match status.source() {
+            // Not the member's words but the connection's, of which "transport error" is the outermost.
+            Some(reason) => format!("{BROKE}{}", deepest(reason)),
+            None => format!("{}: {message}", status.code()),
+        }),
     }
 }
 
@@ -412,20 +438,22 @@ fn never_connected(status: &Status) -> Option<String> {
     let mut source = status.source();
     while let Some(error) = source {
         if let Some(ConnectError(reason)) = error.downcast_ref::<ConnectError>() {
-            return Some(deepest(&**reason));
+            return Some(advised(deepest(&**reason)));
         }
         source = error.source();
     }
     None
 }
 
-/// The innermost error says most: "Connection refused" rather than "tcp connect error".
-fn deepest(error: &(dyn StdError + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
+/// What somebody should do about mistakes that are made when certificates are set up, after what a connection says of them.
+const ADVICE: [(&str, &str); 2] = [
+    ("UnknownIssuer", "its certificate was signed by another authority than --meta-ca says"),
+    ("InvalidContentType", "it does not speak TLS: is its address http://...?"),
+];
+
+fn advised(reason: String) -> String {
+    let advice = ADVICE.iter().find(|(sign, _)| reason.contains(sign));
+    advice.map_or(reason.clone(), |(_, advice)| format!("{reason} ({advice})"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Where the metadata store is, and what its members ask of those who connect: certificates, a user's password.
 //!
 //! Owns the reading of addresses and files, at the start, so that mistakes are told there. Does not own connections.
+//!
+//! Invariant: no message and no `Debug` shows a key or a password. What holds one has a `Debug` of its own ([`Secret`]), or none.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -33,11 +37,35 @@ pub struct Access {
     pub meta_password_file: Option<PathBuf>,
 }
 
-/// Addresses of the metadata store's members, and how to be let in.
+/// A password. Nobody sees it by printing what holds it.
 #[derive(Clone)]
+pub(super) struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Who we are to the metadata store.
+#[derive(Clone, Debug)]
+pub(super) struct User {
+    name: String,
+    password: Secret,
+}
+
+impl User {
+    /// For a log-in, and nothing else.
+    pub(super) fn credentials(&self) -> (String, String) {
+        (self.name.clone(), self.password.0.clone())
+    }
+}
+
+/// Addresses of the metadata store's members, and how to be let in.
+#[derive(Clone, Debug)]
 pub struct Endpoints {
     members: Vec<Endpoint>,
-    user: Option<(String, String)>,
+    user: Option<User>,
 }
 
 /// An address that nobody can connect to, or a file that is of no use.
@@ -63,6 +91,19 @@ pub enum EndpointError {
         /// What is wrong.
         reason: String,
     },
+    /// A certificate and a key that are of no use together.
+    #[error(
+        "{certificate} (--meta-cert) and {key} (--meta-key) are not a certificate and its key: {reason}; check that both \
+         are PEM, and were made together"
+    )]
+    Identity {
+        /// Path of the certificate.
+        certificate: PathBuf,
+        /// Path of the key.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 impl Endpoints {
@@ -83,7 +124,7 @@ impl Endpoints {
         &self.members
     }
 
-    pub(super) fn user(&self) -> Option<&(String, String)> {
+    pub(super) fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
 }
@@ -105,18 +146,39 @@ fn read_pem(flag: &'static str, path: &Path) -> Result<String, EndpointError> {
 }
 
 fn tls(access: &Access) -> Result<Option<ClientTlsConfig>, EndpointError> {
-    let Some(authority) = &access.meta_ca else { return Ok(None) };
-    let authority = read_pem("--meta-ca", authority)?;
+    let Some(path) = &access.meta_ca else { return Ok(None) };
+    let authority = read_pem("--meta-ca", path)?;
     let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+    let file = |reason| EndpointError::File { flag: "--meta-ca", path: path.clone(), reason };
+    try_out(&config).map_err(file)?;
     let (Some(certificate), Some(key)) = (&access.meta_cert, &access.meta_key) else { return Ok(Some(config)) };
-    let (certificate, key) = (read_pem("--meta-cert", certificate)?, read_pem("--meta-key", key)?);
-    Ok(Some(config.identity(Identity::from_pem(certificate, key))))
+    let identity = Identity::from_pem(read_pem("--meta-cert", certificate)?, read_pem("--meta-key", key)?);
+    let config = config.identity(identity);
+    let (certificate, key) = (certificate.clone(), key.clone());
+    try_out(&config).map_err(|reason| EndpointError::Identity { certificate, key, reason })?;
+    Ok(Some(config))
 }
 
-fn user(access: &Access) -> Result<Option<(String, String)>, EndpointError> {
-    let (Some(user), Some(path)) = (&access.meta_user, &access.meta_password_file) else { return Ok(None) };
+/// Whether anybody could be connected to with this; if not, why.
+fn try_out(config: &ClientTlsConfig) -> Result<(), String> {
+    let somewhere = Endpoint::from_static("https://localhost:2379");
+    somewhere.tls_config(config.clone()).map(drop).map_err(|error| deepest(&error))
+}
+
+/// The innermost error says most: "Connection refused" rather than "tcp connect error".
+pub(super) fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn user(access: &Access) -> Result<Option<User>, EndpointError> {
+    let (Some(name), Some(path)) = (&access.meta_user, &access.meta_password_file) else { return Ok(None) };
     let text = read("--meta-password-file", path)?;
-    Ok(Some((user.clone(), text.lines().next().unwrap_or_default().to_string())))
+    let password = Secret(text.lines().next().unwrap_or_default().to_string());
+    Ok(Some(User { name: name.clone(), password }))
 }
 
 fn parse_address(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, EndpointError> {
@@ -134,7 +196,7 @@ fn parse_address(address: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoin
     let endpoint = Channel::from_shared(format!("{scheme}://{authority}"));
     let endpoint = endpoint.map_err(|error| wrong(&error.to_string()))?;
     let endpoint = match tls {
-        Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| wrong(&format!("{error}: {tls:?}")))?,
+        Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| wrong(&deepest(&error)))?,
         None => endpoint,
     };
     Ok(endpoint

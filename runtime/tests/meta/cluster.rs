@@ -301,7 +301,11 @@ impl Guarded {
         if !installed || Command::new("openssl").arg("version").output().is_err() {
             return None;
         }
-        let mut guarded = Guarded { folder: Folder::new("guarded"), address: free_port(), process: None };
+        let mut guarded = Guarded {
+            folder: Folder::new(&format!("guarded-{}", free_port().port())),
+            address: free_port(),
+            process: None,
+        };
         guarded.certify("ca", "CA:TRUE", None);
         guarded.certify("other", "CA:TRUE", None);
         guarded.certify("server", "CA:FALSE", Some("ca"));
@@ -381,11 +385,46 @@ impl Guarded {
 
     /// What a client that comes with this is told.
     fn refusal(&self, access: &Access) -> RequestError {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let endpoints = self.endpoints(access);
-        let ask = async { Client::open(&endpoints).await.get("/a").await };
-        runtime.block_on(ask).expect_err("nobody is let in with this")
+        refusal(&self.endpoints(access))
     }
+}
+
+/// What a client of these is told.
+fn refusal(endpoints: &Endpoints) -> RequestError {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ask = async { Client::open(endpoints).await.get("/a").await };
+    runtime.block_on(ask).expect_err("nobody is let in with this")
+}
+
+#[test]
+fn what_is_wrong_with_a_key_is_told_without_showing_it() {
+    let Some(guarded) = Guarded::start() else { return };
+    let with_key = |name: &str| {
+        let access = Access { meta_key: Some(guarded.path(name)), ..guarded.access() };
+        let error = Endpoints::with_access("https://a:1", &access).expect_err("of no use");
+        format!("{error} {error:?}")
+    };
+    let key = std::fs::read_to_string(guarded.path("other.key")).expect("readable");
+    let line = key.lines().nth(1).expect("a line of base 64");
+    let bytes = line.bytes().take(4).map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+    for (name, reason) in [("other.key", "are not a certificate and its key"), ("client.pem", "--meta-key")] {
+        let told = with_key(name);
+        eprintln!("{told}");
+        assert!(told.contains(reason) && told.contains("client.pem") && told.contains(name), "{told}");
+        assert!(!told.contains(line) && !told.contains(&bytes) && !told.contains("BEGIN"), "a key is shown");
+    }
+    let shown = format!("{:?} {:?}", guarded.endpoints(&guarded.access()), guarded.access());
+    assert!(!shown.contains("secret\""), "a password is shown");
+}
+
+#[test]
+fn a_store_without_certificates_is_not_asked_for_them() {
+    let (Some(guarded), server) = (Guarded::start(), crate::support::Server::embedded("no-certificates")) else {
+        return;
+    };
+    let endpoints = Endpoints::with_access(&format!("https://{}", server.address), &guarded.access());
+    let refusal = refusal(&endpoints.expect("an address"));
+    assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("http://")), "{refusal}");
 }
 
 #[test]
@@ -401,7 +440,9 @@ fn a_guarded_store_lets_in_who_may_and_tells_the_others_why() {
     let refusal = guarded.refusal(&Access { meta_ca: Some(guarded.path("other.pem")), ..good.clone() });
     assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("certificate")), "{refusal}");
     let refusal = guarded.refusal(&Access { meta_cert: None, meta_key: None, ..good.clone() });
-    assert!(matches!(&refusal, RequestError::Unavailable(_)), "{refusal}");
+    assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("--meta-cert FILE")), "{refusal}");
+    let refusal = refusal(&Endpoints::parse(&guarded.address.to_string()).expect("an address"));
+    assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("https://")), "{refusal}");
 
     let mut node = Node::new(guarded.endpoints(&good));
     let first = node.revision() + 1;

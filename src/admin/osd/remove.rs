@@ -7,8 +7,8 @@
 
 use super::{Connection, row};
 use crate::admin::confirm::Confirm;
-use crate::admin::pg;
 use crate::admin::status::Statistics;
+use crate::admin::{image, pg};
 use anyhow::{Result, bail};
 use ashlar_core::id::{OsdId, PgId};
 use ashlar_core::map::{ClusterMap, History, PgMap, keys};
@@ -69,11 +69,13 @@ impl Remove {
         let needed_by = needs(&map, &metadata.group_states().await?, &metadata.statistics().await?, osd);
         self.agree(osd, &needed_by)?;
         if !self.dry_run {
-            let gone = [keys::osd_config(osd), keys::osd_record(osd), keys::osd_stats(osd), keys::image_stats(osd)];
-            let deletes = gone.into_iter().map(|key| TxnOp::Delete(Keys::One(key))).collect();
+            let gone = [keys::osd_config(osd), keys::osd_record(osd), keys::osd_stats(osd)];
+            let deletes = gone.into_iter().map(|key| TxnOp::Delete(Keys::One(key)));
             let still_down = Compare::ModRevision(keys::osd_state(osd), 0);
-            if !metadata.transact(vec![still_down], deletes).await? {
-                bail!("OSD {osd} has just started; stop it first");
+            let (counted, kept) = image::keep(&metadata, osd).await?;
+            let compare = [still_down].into_iter().chain(counted).collect();
+            if !metadata.transact(compare, deletes.chain(kept).collect()).await? {
+                bail!("OSD {osd} has just started, or another one was removed at this moment: stop it, and try again");
             }
         }
         let report = Report { osd, needed_by, removed: !self.dry_run };
