@@ -262,6 +262,8 @@ impl SimDisk {
         self.stable.fill(None);
         self.cached.clear();
         self.unreadable.clear();
+        // What was wrong with the old one is not wrong with this.
+        self.faults = DiskFaults::default();
         self.dead = false;
     }
 

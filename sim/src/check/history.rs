@@ -281,14 +281,20 @@ impl History {
         Ok(())
     }
 
+    /// Whether an operation wrote its tag to a block, or was to.
+    pub fn has_written(&self, op: u32, block: Block) -> bool {
+        self.records.get(op as usize).is_some_and(|record| {
+            let blocks = record.first.index..record.first.index + record.blocks;
+            record.what == What::Write && record.first.image == block.image && blocks.contains(&block.index)
+        })
+    }
+
     /// Whether a value is nothing, or what a write that began before a read ended put into a block.
     fn was_written(&self, value: Value, block: Block, read: &Record) -> bool {
         let Some(op) = (value >> 32).checked_sub(1).and_then(|op| u32::try_from(op).ok()) else { return value == 0 };
         let Some(record) = self.records.get(op as usize) else { return false };
-        let blocks = record.first.index..record.first.index + record.blocks;
-        let there = record.first.image == block.image && blocks.contains(&block.index);
         let began = read.end.is_none_or(|end| record.start < end);
-        value == tag(op, block) && record.what == What::Write && there && began
+        value == tag(op, block) && self.has_written(op, block) && began
     }
 
     /// What each operation did to each object.

@@ -196,9 +196,10 @@ impl Cluster {
         let words: Vec<u64> = words.map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect();
         let block_of = |word: u64| {
             let (op, image, index) = (word >> 32, word >> 24 & 0xff, word & 0xff_ffff);
-            let (op, image) = (usize::try_from(op).ok()?.checked_sub(1)?, u32::try_from(image).ok()?);
-            let index = u32::try_from(index).ok()?;
-            (op < self.history.len() && (image as usize) < self.images.len()).then_some(Block { image, index })
+            let (op, image) = (u32::try_from(op).ok()?.checked_sub(1)?, u32::try_from(image).ok()?);
+            let block = Block { image, index: u32::try_from(index).ok()? };
+            // Parity looks like tags of others now and then.
+            self.history.has_written(op, block).then_some(block)
         };
         let block = words.into_iter().find_map(block_of)?;
         Some(self.object_of(block.image, block.index))

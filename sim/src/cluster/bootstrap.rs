@@ -11,7 +11,7 @@ use crate::plan::{Decisions, Plan};
 use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::buf::UNIT;
 use ashlar_core::id::{ClusterUuid, OsdId, Revision, StoreUuid};
-use ashlar_core::io::Device;
+use ashlar_core::io::{Device, DiskDone};
 use ashlar_core::map::{Global, Levels, Pool, Pools, Tree, TreeNode, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
@@ -305,7 +305,13 @@ impl Cluster {
             segment_bytes: None,
         };
         let ops = format_store(&format, self.world.bufs()).expect("the simulated disk is large enough");
-        ops.into_iter().for_each(|op| drop(self.world.disk_now(node, op)));
+        for op in ops {
+            let done = self.world.disk_now(node, op);
+            assert!(
+                matches!(done, Some(DiskDone::Done(Ok(())))),
+                "a new disk takes what it is formatted with: {done:?}"
+            );
+        }
     }
 }
 
