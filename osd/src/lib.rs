@@ -11,7 +11,7 @@ mod signals;
 mod size;
 mod store;
 
-pub use store::{Devices, build};
+pub use store::{Devices, Occupant, build, occupant};
 
 use anyhow::{Context, anyhow, bail};
 use ashlar_core::id::{ClusterUuid, Incarnation, OsdId};

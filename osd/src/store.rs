@@ -9,7 +9,10 @@ use ashlar_core::store::log::{self, Format, Inspect, OpenConfig, Overwrites};
 use ashlar_core::time::Duration;
 use ashlar_runtime::os;
 use ashlar_runtime::ring::{self, DeviceFile};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// In what time the scrub passes over the log: a log of 10 GB is read at 0.1 MB a second.
 const LOG_SCRUB: Duration = Duration::secs(24 * 3600);
@@ -57,14 +60,54 @@ fn overwrites(args: &Args, data: &DeviceFile) -> Overwrites {
     Overwrites { way, atomic_bytes: args.atomic_bytes.unwrap_or(data.atomic_bytes) }
 }
 
+/// What is on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Occupant {
+    /// Nothing: zeroes at its beginning and its end.
+    Nobody,
+    /// A store of ours, whole or not, described.
+    Store(String),
+    /// Something else, described.
+    Other(String),
+}
+
+/// Looks at the beginning and the end of a device. `file` is read with the page cache: its end may be no whole block.
+pub fn occupant(mut file: &File, path: &Path) -> anyhow::Result<Occupant> {
+    let end = file.seek(SeekFrom::End(0)).with_context(|| format!("cannot tell the size of {}", path.display()))?;
+    let read = |begin: u64, end: u64| {
+        let mut bytes = vec![0; usize::try_from(end - begin)?];
+        file.read_exact_at(&mut bytes, begin).with_context(|| format!("cannot read {}", path.display()))?;
+        anyhow::Ok(bytes)
+    };
+    let (head, tail) = (read(0, end.min(log::SIGNATURE_BYTES.into()))?, read(log::tail_at(end), end)?);
+    let is_ours = log::COPIES_AT.iter().any(|at| {
+        let copy = usize::try_from(*at).ok().and_then(|at| head.get(at..));
+        copy.is_some_and(|bytes| !matches!(log::inspect(bytes), Inspect::Blank | Inspect::Foreign))
+    });
+    Ok(match log::signature(&head, &tail) {
+        None => Occupant::Nobody,
+        Some(what) if is_ours => Occupant::Store(what),
+        Some(what) => Occupant::Other(what),
+    })
+}
+
+/// What opening would find, or building a store would write over.
 fn inspect(data: &DeviceFile, bufs: &mut BufPool) -> anyhow::Result<Inspect> {
     if data.size_bytes < UNIT_USIZE as u64 {
         bail!("{} is too small: it has {} bytes", data.path.display(), data.size_bytes);
     }
-    let mut first = bufs.alloc(ashlar_core::buf::UNIT);
-    let read = data.file.read_exact_at(first.bytes_mut(), 0);
-    read.with_context(|| format!("cannot read {}", data.path.display()))?;
-    Ok(log::inspect(first.bytes()))
+    for at in log::COPIES_AT.into_iter().filter(|at| at + UNIT_USIZE as u64 <= data.size_bytes) {
+        let mut copy = bufs.alloc(ashlar_core::buf::UNIT);
+        let read = data.file.read_exact_at(copy.bytes_mut(), at);
+        read.with_context(|| format!("cannot read {}", data.path.display()))?;
+        let found = log::inspect(copy.bytes());
+        if !matches!(found, Inspect::Blank | Inspect::Foreign) {
+            return Ok(found);
+        }
+    }
+    let file = File::open(&data.path).with_context(|| format!("cannot open {}", data.path.display()))?;
+    let is_blank = occupant(&file, &data.path)? == Occupant::Nobody;
+    Ok(if is_blank { Inspect::Blank } else { Inspect::Foreign })
 }
 
 /// Whether a store is to be built: only where nothing is lost by it, or that was asked for.
@@ -111,7 +154,20 @@ pub fn build(format: &Format, devices: &Devices) -> anyhow::Result<()> {
 
 fn write(format: &Format, devices: &Devices) -> anyhow::Result<()> {
     let ops = log::format(format, &mut BufPool::new()).map_err(|reason| anyhow!(reason))?;
-    ops.iter().try_for_each(|op| execute(devices, op))
+    ops.iter().try_for_each(|op| execute(devices, op))?;
+    std::iter::once(&devices.data).chain(&devices.log).try_for_each(clear_end)
+}
+
+/// Writes zeroes over the last sectors of a device that are no whole unit: no store uses them, and marks of others lie
+/// there.
+fn clear_end(device: &DeviceFile) -> anyhow::Result<()> {
+    let mut file = File::options().write(true).open(&device.path)?;
+    let rest = file.seek(SeekFrom::End(0))? - device.size_bytes;
+    if rest > 0 {
+        file.write_all_at(&vec![0; usize::try_from(rest)?], device.size_bytes)?;
+        file.sync_all()?;
+    }
+    Ok(())
 }
 
 fn execute(devices: &Devices, op: &DiskOp) -> anyhow::Result<()> {

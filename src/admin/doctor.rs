@@ -58,7 +58,10 @@ pub async fn run(args: Args) -> Result<()> {
     let devices = if args.devices.is_empty() { files_in(directory.as_deref()) } else { args.devices.clone() };
     let mut findings = machine::findings(Path::new("/"));
     for device in &devices {
-        findings.extend(machine::device(Path::new("/"), device)?);
+        // One that cannot be looked at does not hide what the others are like.
+        let bad =
+            |error: anyhow::Error| vec![Finding::new(Level::Bad, device.display().to_string(), format!("{error:#}"))];
+        findings.extend(machine::device(Path::new("/"), device).unwrap_or_else(bad));
     }
     if !args.no_cluster {
         findings.extend(cluster::findings(&args.connection.open().await?).await?);

@@ -18,8 +18,9 @@ use clap::Subcommand;
 use offline::{Access, Offline};
 pub use prepare::refuse_what_is_taken;
 use serde::Serialize;
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 /// Commands about stores.
 #[derive(Debug, Subcommand)]
@@ -74,9 +75,12 @@ pub struct Dump {
     /// The version, as EPOCH.SEQ; default: the newest, prepared ones included.
     #[arg(long, value_parser = version)]
     version: Option<Version>,
-    /// Where to; default: standard output.
+    /// Where to: a file that does not exist yet; default: standard output.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+    /// Write over the file, if it exists; never over a device or a store.
+    #[arg(long, requires = "to")]
+    force: bool,
 }
 
 /// What `disk inspect` prints.
@@ -95,6 +99,7 @@ struct Report {
     tombstones: u64,
     total_bytes: u64,
     free_bytes: u64,
+    reserved_bytes: u64,
     log_used_bytes: u64,
     log_total_bytes: u64,
 }
@@ -126,6 +131,7 @@ fn inspect(args: &Inspect) -> Result<()> {
         tombstones: stats.tombstones,
         total_bytes: stats.total_bytes,
         free_bytes: stats.free_bytes,
+        reserved_bytes: stats.reserved_bytes,
         log_used_bytes: stats.log_used_bytes,
         log_total_bytes: stats.log_total_bytes,
     };
@@ -146,7 +152,11 @@ fn text(report: &Report) -> String {
     line("log segments", segments);
     let used = |used: u64, total: u64| format!("{} of {}", size::human(used), size::human(total));
     line("log used", used(report.log_used_bytes, report.log_total_bytes));
-    line("data used", used(report.total_bytes - report.free_bytes, report.total_bytes));
+    line("data used", {
+        let rest = report.total_bytes - report.free_bytes;
+        used(rest.saturating_sub(report.reserved_bytes), report.total_bytes)
+    });
+    line("kept free", format!("{} for replacing what is there", size::human(report.reserved_bytes)));
     line("objects", report.objects.to_string());
     line("tombstones", report.tombstones.to_string());
     line("metadata", if report.trusted { "whole".into() } else { "a part is LOST".into() });
@@ -167,13 +177,34 @@ fn dump(args: &Dump) -> Result<()> {
     let StoreReply::Whole { version, content, .. } = reply else { bail!("{copy:?} was answered with {reply:?}") };
     let Content::Data { data, .. } = content else { bail!("{copy:?} is deleted, by version {version:?}") };
     let written = match &args.to {
-        Some(path) => {
-            std::fs::write(path, data.buf.bytes()).with_context(|| format!("cannot write {}", path.display()))
-        }
+        Some(path) => destination(path, args.force)?
+            .write_all(data.buf.bytes())
+            .with_context(|| format!("cannot write {}", path.display())),
         None => std::io::stdout().write_all(data.buf.bytes()).context("cannot write to standard output"),
     };
     eprintln!("{copy:?}, version {version:?}: {} bytes", data.len());
     written
+}
+
+/// The file to write to: a new one, or one that may be written over, which a store or a device never may.
+fn destination(path: &Path, force: bool) -> Result<File> {
+    let name = path.display();
+    let refusal = match File::create_new(path) {
+        Ok(file) => return Ok(file),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        Err(_) => std::fs::metadata(path),
+    };
+    let metadata = refusal.with_context(|| format!("cannot create {name}"))?;
+    if !metadata.is_file() {
+        bail!("{name} is not a regular file; name a file that does not exist yet");
+    }
+    if prepare::holds_store(path)? {
+        bail!("{name} is a store, which is never written over so; name a file that does not exist yet");
+    }
+    if !force {
+        bail!("{name} exists; --force writes over it");
+    }
+    File::create(path).with_context(|| format!("cannot write {name}"))
 }
 
 /// `EPOCH.SEQ`.

@@ -2,14 +2,13 @@
 
 use crate::size;
 use anyhow::{Context, Result, bail};
-use ashlar_core::buf::BufPool;
 use ashlar_core::id::{ClusterUuid, OsdId, StoreUuid};
-use ashlar_core::store::log::{Format, SIGNATURE_BYTES, signature};
-use ashlar_osd::{Devices, build};
+use ashlar_core::store::log::Format;
+use ashlar_osd::{Devices, Occupant, build, occupant};
 use ashlar_runtime::os;
 use ashlar_runtime::ring::DeviceFile;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `disk prepare`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +44,17 @@ pub fn run(args: &Args) -> Result<()> {
         Some(size) => DeviceFile::create(&args.path, size)?,
         None => false,
     };
+    prepare(args, is_new).inspect_err(|_| {
+        if is_new {
+            // Best effort: the first error is the one to tell.
+            let _ = std::fs::remove_file(&args.path);
+        }
+    })
+}
+
+fn prepare(args: &Args, is_new: bool) -> Result<()> {
     let data = DeviceFile::open(&args.path)?;
+    refuse_other_size(args, &data)?;
     let log = args.log.as_deref().map(DeviceFile::open).transpose()?;
     for device in std::iter::once(&data).chain(&log) {
         refuse_what_is_taken(device, args.force)?;
@@ -65,18 +74,41 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Only what is blank may be overwritten, unless that is asked for.
-pub fn refuse_what_is_taken(device: &DeviceFile, force: bool) -> Result<()> {
-    let bytes = u64::from(SIGNATURE_BYTES).min(device.size_bytes);
-    let mut first = BufPool::new().zeroed(u32::try_from(bytes)?);
-    let read = device.file.read_exact_at(first.bytes_mut(), 0);
-    read.with_context(|| format!("cannot read {}", device.path.display()))?;
-    match signature(first.bytes()) {
-        Some(what) if !force => bail!("{} holds {what}; --force would overwrite it for good", device.path.display()),
+/// A size that was asked for and is not that of the file is a slip.
+fn refuse_other_size(args: &Args, data: &DeviceFile) -> Result<()> {
+    match args.size {
+        Some(size) if size / 4096 != data.size_bytes / 4096 => {
+            bail!(
+                "{} exists and has {} bytes, not {size}; leave --size out to take it as it is",
+                data.path.display(),
+                data.size_bytes
+            )
+        }
         _ => Ok(()),
     }
 }
 
+/// Only what is blank may be overwritten, unless that is asked for.
+pub fn refuse_what_is_taken(device: &DeviceFile, force: bool) -> Result<()> {
+    let file = File::open(&device.path).with_context(|| format!("cannot open {}", device.path.display()))?;
+    match occupant(&file, &device.path)? {
+        Occupant::Nobody => Ok(()),
+        Occupant::Store(what) | Occupant::Other(what) if !force => {
+            bail!("{} holds {what}; --force would overwrite it for good", device.path.display())
+        }
+        Occupant::Store(_) | Occupant::Other(_) => Ok(()),
+    }
+}
+
+/// Whether a file holds a store of ours, whole or not.
+pub fn holds_store(path: &Path) -> Result<bool> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(matches!(occupant(&file, path)?, Occupant::Store(_)))
+}
+
 fn cluster(text: &str) -> Result<ClusterUuid, String> {
-    ClusterUuid::try_from(text.to_string())
+    match ClusterUuid::try_from(text.to_string())? {
+        ClusterUuid(0) => Err("zeroes are no cluster; `ashlar status` shows its name".to_string()),
+        cluster => Ok(cluster),
+    }
 }

@@ -64,7 +64,7 @@ fn a_store_is_built_once_and_mended() {
     disk(&format!("check {path} --repair")).unwrap();
     disk(&format!("check {path}")).unwrap();
     let dump = format!("dump {path} --pool 1 --inode 1 --stripe 0");
-    assert!(error(&dump).contains("cannot read"), "{}", error(&dump));
+    assert!(error(&dump).contains("it is not there"), "{}", error(&dump));
 }
 
 #[test]
@@ -115,4 +115,100 @@ fn a_file_that_is_too_small_for_a_store_is_said_to_be_that() {
     std::fs::write(&file.0, [1; 4096]).unwrap();
     let refusal = error(&format!("inspect {}", file.0.display()));
     assert!(refusal.contains("has 4096 bytes: too few for a store"), "{refusal}");
+}
+
+fn put(file: &Temporary, at: u64, bytes: &[u8]) {
+    std::fs::File::options().write(true).open(&file.0).unwrap().write_all_at(bytes, at).unwrap();
+}
+
+fn bytes_at(file: &Temporary, at: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    std::fs::File::open(&file.0).unwrap().read_exact_at(&mut bytes, at).unwrap();
+    bytes
+}
+
+/// What the system's own tool sees on a file; nothing where it is not installed.
+fn wipefs(file: &Temporary) -> Option<String> {
+    let output = std::process::Command::new("wipefs").arg(&file.0).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A superblock of Linux RAID of version 1, whole enough for `wipefs`: it says where it lies, and has a checksum.
+fn raid(sector: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    bytes[..4].copy_from_slice(&[0xfc, 0x4e, 0x2b, 0xa9]);
+    bytes[4] = 1;
+    bytes[144..152].copy_from_slice(&sector.to_le_bytes());
+    let words = bytes[..256].chunks(4).map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap())));
+    let sum: u64 = words.sum();
+    let sum = u32::try_from((sum & 0xffff_ffff) + (sum >> 32)).unwrap();
+    bytes[216..220].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// 64 MiB and some sectors that are no whole unit: there lies the backup of a partition table.
+#[test]
+fn what_others_left_is_refused_and_with_force_gone() {
+    let end = (64 << 20) + 7 * 512u64;
+    let marks: [(&str, u64, Vec<u8>); 5] = [
+        ("RAID", 4096, raid(8)),
+        ("RAID", (64 << 20) - 8192, raid(((64 << 20) - 8192) / 512)),
+        ("GPT", 4096, b"EFI PART".to_vec()),
+        ("GPT", end - 512, b"EFI PART".to_vec()),
+        ("ZFS", (64 << 20) - (128 << 10), vec![0x0c, 0xb1, 0xba, 0, 0, 0, 0, 0]),
+    ];
+    for (name, at, mark) in marks {
+        let file = Temporary::new("others");
+        std::fs::File::create(&file.0).unwrap().set_len(end).unwrap();
+        put(&file, at, &mark);
+        let prepare = format!("prepare {} --id 3 --cluster {CLUSTER}", file.0.display());
+        assert!(error(&prepare).contains(name), "{name} at {at}: {}", error(&prepare));
+        disk(&format!("{prepare} --force")).unwrap();
+        assert_eq!(bytes_at(&file, at, mark.len()), vec![0; mark.len()], "{name} at {at}");
+        assert_eq!(wipefs(&file).unwrap_or_default(), "", "{name} at {at}");
+        disk(&format!("check {}", file.0.display())).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_is_written_over_nothing_that_somebody_may_want() {
+    let (file, copy) = (Temporary::new("dumped"), Temporary::new("dump"));
+    DeviceFile::create(&file.0, 64 << 20).unwrap();
+    let mut driver = Driver::new(DeviceFile::open(&file.0).unwrap(), Durability::Plp, 4096).unwrap();
+    driver.fill(90).unwrap();
+    drop(driver);
+    let dump = |to: &Path, more: &str| {
+        format!("dump {} --pool 1 --inode 1 --stripe 5 --to {}{more}", file.0.display(), to.display())
+    };
+    let before = std::fs::read(&file.0).unwrap();
+    for more in ["", " --force"] {
+        assert!(error(&dump(&file.0, more)).contains("is a store"), "{}", error(&dump(&file.0, more)));
+        assert!(error(&dump(Path::new("/dev/null"), more)).contains("not a regular file"));
+    }
+    assert!(std::fs::read(&file.0).unwrap() == before, "the store was touched");
+    std::fs::write(&copy.0, "mine").unwrap();
+    assert!(error(&dump(&copy.0, "")).contains("--force"));
+    assert_eq!(std::fs::read(&copy.0).unwrap(), b"mine");
+    disk(&dump(&copy.0, " --force")).unwrap();
+    assert_eq!(std::fs::read(&copy.0).unwrap().len(), 128 << 10);
+}
+
+#[test]
+fn slips_are_told_and_leave_nothing_behind() {
+    let file = Temporary::new("slips");
+    let nil = "00000000-0000-0000-0000-000000000000";
+    assert!(error(&format!("prepare {} --id 3 --cluster {nil} --size 64M", file.0.display())).contains("no cluster"));
+    for (log, refusal) in [("63M", "too large"), ("4K", "too small"), ("1T", "1099511627776 bytes is too large")] {
+        let error = error(&prepare(&file.0, &format!(" --log-size {log}")));
+        assert!(error.contains(refusal), "{error}");
+        assert!(!file.0.exists(), "a prepare that failed left its file");
+    }
+    disk(&prepare(&file.0, "")).unwrap();
+    let other = format!("prepare {} --id 3 --cluster {CLUSTER} --size 65M --force", file.0.display());
+    assert!(error(&other).contains("has 67108864 bytes"), "{}", error(&other));
+    let (data, log) = (Temporary::new("data"), Temporary::new("log"));
+    DeviceFile::create(&log.0, 64 << 20).unwrap();
+    disk(&prepare(&data.0, &format!(" --log {}", log.0.display()))).unwrap();
+    let inspected = error(&format!("inspect {}", log.0.display()));
+    assert!(inspected.contains("is the log of store"), "{inspected}");
 }

@@ -534,6 +534,8 @@ pub struct StoreStats {
     pub total_bytes: u64,
     /// Bytes free for data.
     pub free_bytes: u64,
+    /// Bytes that count neither as free nor hold data: they are kept for replacing what is there.
+    pub reserved_bytes: u64,
     /// Copies, tombstones excluded.
     pub objects: u64,
     /// Tombstones.

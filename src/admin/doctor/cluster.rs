@@ -5,7 +5,7 @@ use crate::admin::{osd, room};
 use crate::metadata::Metadata;
 use anyhow::Result;
 use ashlar_core::map::tree::node_of;
-use ashlar_core::map::{ClusterMap, ImmediateCommit, Pool, keys};
+use ashlar_core::map::{ClusterMap, ImmediateCommit, OsdState, Pool, keys};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -112,9 +112,56 @@ fn of_pool(map: &ClusterMap, pool: &Pool) -> Vec<Finding> {
     found
 }
 
-/// Failure domains with an OSD.
+/// Failure domains with an OSD that is up and that the pool may use.
 fn domains_of(map: &ClusterMap, pool: &Pool) -> usize {
-    let domain =
-        |(osd, state): (_, &ashlar_core::map::OsdState)| node_of(map.tree(), osd, &state.host, &pool.failure_domain);
-    map.osd_states().map(domain).collect::<BTreeSet<_>>().len()
+    // What placement itself refuses was told before.
+    let candidates = room::survey(map, pool).map(|found| found.candidates).unwrap_or_default();
+    let usable: BTreeSet<_> = candidates.iter().map(|candidate| candidate.osd).collect();
+    let up = map.osd_states().filter(|(osd, _)| usable.contains(osd));
+    let domain = |(osd, state): (_, &OsdState)| node_of(map.tree(), osd, &state.host, &pool.failure_domain);
+    up.map(domain).collect::<BTreeSet<_>>().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::pool::tags;
+    use crate::admin::redundancy::Redundancy;
+    use ashlar_core::id::{Incarnation, OsdId, StoreUuid};
+    use ashlar_core::meta::KeyValue;
+
+    #[test]
+    fn only_what_the_pool_may_use_counts_as_a_failure_domain() {
+        let pair = |key: String, value: String| KeyValue {
+            key,
+            value: value.into_bytes(),
+            create_revision: 1,
+            mod_revision: 1,
+            version: 1,
+            lease: 0,
+        };
+        let mut pairs = Vec::new();
+        for osd in 1..=4 {
+            let state = OsdState {
+                address: "127.0.0.1:1".into(),
+                store: StoreUuid(osd.into()),
+                incarnation: Incarnation(osd.into()),
+                host: format!("h{osd}"),
+                size_bytes: 1 << 30,
+                trusted: true,
+                immediate_commit: ImmediateCommit::All,
+            };
+            pairs.push(pair(format!("/ashlar/osd/state/{osd}"), serde_json::to_string(&state).expect("JSON")));
+            if osd > 2 {
+                pairs.push(pair(keys::osd_config(OsdId(osd)), r#"{"tags":["ssd"]}"#.into()));
+            }
+        }
+        let mut map = ClusterMap::default();
+        map.apply_range(&pairs, 1);
+        let pool = Redundancy::copies(2).pool("vms", 4);
+        assert_eq!(domains_of(&map, &pool), 4);
+        assert_eq!(domains_of(&map, &Pool { osd_tags: tags("ssd"), ..pool.clone() }), 2);
+        let told = of_pool(&map, &Pool { osd_tags: tags("ssd"), ..pool });
+        assert!(told[0].text.contains("as many failure domains as members"), "{told:?}");
+    }
 }

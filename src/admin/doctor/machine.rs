@@ -1,7 +1,7 @@
 //! What the kernel says of this machine. `root` stands before every path that is read, for tests.
 
 use super::{Finding, Level};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ashlar_runtime::os;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -74,7 +74,10 @@ pub fn device(root: &Path, path: &Path) -> Result<Vec<Finding>> {
     let about = path.display().to_string();
     let file = File::open(path).with_context(|| format!("cannot open {about}"))?;
     let meta = file.metadata()?;
-    let is_file = !meta.file_type().is_block_device();
+    let is_file = meta.is_file();
+    if !is_file && !meta.file_type().is_block_device() {
+        bail!("neither a file nor a block device: name what an OSD has as its data or log");
+    }
     if is_file && os::is_in_memory(&file)? {
         return Ok(vec![Finding::new(Level::Warn, about, "in memory: nothing of it survives the machine")]);
     }
@@ -201,6 +204,13 @@ mod tests {
         let found = queue_findings(&slow.0, "d", true);
         assert_eq!(levels(&found), [Level::Warn, Level::Warn, Level::Warn, Level::Good, Level::Warn]);
         assert!(found[2].text.contains("bfq holds requests back; echo none >"), "{}", found[2].text);
+    }
+
+    #[test]
+    fn what_no_osd_can_have_is_refused() {
+        let directory = device(Path::new("/"), &std::env::temp_dir()).expect_err("a directory");
+        assert!(directory.to_string().contains("neither a file"), "{directory}");
+        assert!(device(Path::new("/"), Path::new("/nonexistent")).is_err());
     }
 
     #[test]

@@ -52,7 +52,7 @@ mod tests;
 
 pub use flush::Durability;
 pub use intent::{Overwrites, Way, Ways};
-pub use signature::{SIGNATURE_BYTES, signature};
+pub use signature::{SIGNATURE_BYTES, TAIL_BYTES, signature, tail_at};
 pub use superblock::{COPIES_AT, Format, Inspect, Layout, format, inspect, layout};
 
 use super::{Bitmap, Completion, Content, CopyInfo, Data, Digest, ObjectStore, PoolUse};

@@ -13,6 +13,9 @@ const CRC_AT: usize = 4;
 /// Flag of a page that holds `Void` records.
 const FLAG_VOIDS: u16 = 1;
 
+/// No page has a sequence from here on: a million pages a second would get there in 290,000 years. What says so is damage.
+const SEQUENCE_LIMIT: Sequence = 1 << 63;
+
 /// A sequence number of a page. 0 is "before the first".
 pub type Sequence = u64;
 
@@ -70,7 +73,7 @@ impl Header {
         let (crc, header) = Header::decode(store, bytes).ok().flatten()?;
         let length = header.units() as usize * UNIT_USIZE;
         let fits = header.length as usize >= HEADER_BYTES && length <= bytes.len();
-        if !fits || (header.segment, header.unit) != (segment, unit) {
+        if !fits || !header.is_consistent() || (header.segment, header.unit) != (segment, unit) {
             return None;
         }
         let mut hasher = crc32fast::Hasher::new();
@@ -78,6 +81,14 @@ impl Header {
         hasher.update(&[0; 4]);
         hasher.update(&bytes[CRC_AT + 4..length]);
         (hasher.finalize() == crc).then_some(header)
+    }
+
+    /// Whether its sequences can be those of a page: it names only pages before itself, and there is a next one.
+    fn is_consistent(&self) -> bool {
+        let before = [self.prev, self.durable_upto, self.done_upto];
+        (1..SEQUENCE_LIMIT).contains(&self.sequence)
+            && before.iter().all(|page| *page < self.sequence)
+            && (1..=self.sequence).contains(&self.tail)
     }
 
     fn decode(store: StoreUuid, bytes: &[u8]) -> Result<Option<(u32, Header)>, TooShort> {
@@ -202,6 +213,31 @@ mod tests {
             torn[at] ^= 1;
             assert_eq!(Header::recognise(STORE, 3, 5, &torn), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_is_no_page() {
+        let good = header();
+        let sealed = |header: Header| {
+            let mut page = vec![0; UNIT_USIZE];
+            header.seal(STORE, &mut page);
+            Header::recognise(STORE, 3, 5, &page)
+        };
+        assert_eq!(sealed(good), Some(good));
+        let most = u64::MAX;
+        for sequence in [0, SEQUENCE_LIMIT, most] {
+            assert_eq!(sealed(Header { sequence, ..good }), None, "{sequence}");
+        }
+        let own = good.sequence;
+        assert!(sealed(Header { tail: own, ..good }).is_some(), "the first page of the oldest segment");
+        let wrong = [
+            Header { prev: own, ..good },
+            Header { durable_upto: own, ..good },
+            Header { done_upto: most, ..good },
+            Header { tail: own + 1, ..good },
+            Header { tail: 0, ..good },
+        ];
+        assert!(wrong.into_iter().all(|header| sealed(header).is_none()));
     }
 
     #[test]

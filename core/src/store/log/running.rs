@@ -899,8 +899,10 @@ impl Running {
         let block_size = u64::from(self.superblock.block_size);
         let mut stats = self.counters;
         self.summary.fill(&mut stats);
+        let reserve = self.blocks.reserve();
         stats.total_bytes = u64::from(self.blocks.total()) * block_size;
-        stats.free_bytes = u64::from(self.blocks.free().saturating_sub(self.blocks.reserve())) * block_size;
+        stats.free_bytes = u64::from(self.blocks.free().saturating_sub(reserve)) * block_size;
+        stats.reserved_bytes = u64::from(reserve) * block_size;
         stats.refused_blocks = u64::from(self.blocks.refused());
         stats.log_total_bytes = self.journal.total_bytes();
         stats.log_used_bytes = stats.log_total_bytes - self.journal.room().min(stats.log_total_bytes);

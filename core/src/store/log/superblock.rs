@@ -3,6 +3,7 @@
 use super::bytes::{Reader, TooShort, Writer};
 use super::page::{HEADER_BYTES, Header};
 use super::record::NO_BLOCK;
+use super::signature::tail_at;
 use crate::buf::{Buf, BufPool, UNIT, UNIT_USIZE};
 use crate::id::{ClusterUuid, OsdId, StoreUuid};
 use crate::io::{Device, DiskOp};
@@ -20,6 +21,11 @@ const CHECKSUM_KIND: u8 = 1;
 pub const COPIES_AT: [u64; 2] = [0, 64 << 10];
 /// Where the log begins, on the device that holds it.
 const LOG_AT: u64 = 128 << 10;
+/// What a new store writes over at the beginning of a device, besides what it puts there: marks of other systems lie in
+/// it, the two first labels of ZFS furthest from its begin.
+const CLEARED_BYTES: u64 = 512 << 10;
+/// Least share of a device that data get, when the size of the log is chosen: a quarter. What asks for less is a slip.
+const DATA_SHARE_MIN: u64 = 4;
 /// Fewer segments leave no room to clean one while another is written.
 const SEGMENTS_MIN: u64 = 8;
 /// Records beside the data in the largest page: one object with all its checksums, bitmaps and requests, twice.
@@ -273,6 +279,8 @@ pub struct Layout {
     pub segment_size: u32,
     /// Whether the log is on a device of its own.
     pub separate_log: bool,
+    /// Whether this is the device of the log.
+    pub is_log: bool,
 }
 
 /// What a copy of a superblock says, or why it says nothing.
@@ -286,8 +294,8 @@ pub fn layout(bytes: &[u8]) -> Result<Layout, String> {
     })?;
     let Superblock { store, cluster, osd, generation, block_size, blocks, segments, segment_size, place, .. } =
         superblock;
-    let separate_log = place != Place::Whole;
-    Ok(Layout { store, cluster, osd, generation, block_size, blocks, segments, segment_size, separate_log })
+    let (separate_log, is_log) = (place != Place::Whole, place == Place::Log);
+    Ok(Layout { store, cluster, osd, generation, block_size, blocks, segments, segment_size, separate_log, is_log })
 }
 
 /// What a new store shall be.
@@ -328,6 +336,26 @@ impl Format {
         u32::try_from(bytes / u64::from(UNIT) * u64::from(UNIT)).expect("at most BUF_MAX_BYTES")
     }
 
+    /// Refuses a size of the log that cannot be had, or that leaves hardly any room for data.
+    fn check_log_bytes(&self) -> Result<(), String> {
+        let Some(wanted) = self.log_bytes else { return Ok(()) };
+        let least = SEGMENTS_MIN * u64::from(self.segment_bytes(wanted));
+        if wanted < least {
+            let size = self.block_size;
+            return Err(format!("a log of {wanted} bytes is too small: with blocks of {size} bytes it takes {least}"));
+        }
+        let (room, of) = match self.log_device_bytes {
+            Some(bytes) => (bytes.saturating_sub(LOG_AT), "the log's device"),
+            None => {
+                (self.data_bytes - self.data_bytes.div_ceil(DATA_SHARE_MIN), "the device, of which data need a quarter")
+            }
+        };
+        if wanted > room {
+            return Err(format!("a log of {wanted} bytes is too large: {of} has room for {room}"));
+        }
+        Ok(())
+    }
+
     /// The superblock of the data device.
     fn superblock(&self) -> Result<Superblock, String> {
         let (least, most) = (OBJECT_MIN_BYTES, BLOCK_MAX_BYTES);
@@ -335,6 +363,7 @@ impl Format {
             let size = self.block_size;
             return Err(format!("block size {size} is not a power of two between {least} and {most} bytes"));
         }
+        self.check_log_bytes()?;
         let log_bytes = self.log_bytes();
         let segment_size = self.segment_bytes(log_bytes);
         let room = self.log_device_bytes.map_or(u64::MAX, |bytes| bytes.saturating_sub(LOG_AT));
@@ -373,11 +402,13 @@ impl Format {
 /// Refuses, with a reason for people, what cannot be a store.
 pub fn format(format: &Format, pool: &mut BufPool) -> Result<Vec<DiskOp>, String> {
     let superblock = format.superblock()?;
-    let mut ops = vec![DiskOp::Write {
-        device: superblock.log_device(),
-        offset: superblock.log_place(0, 0),
-        data: first_page(format.store, pool),
-    }];
+    let mut ops = Vec::new();
+    clear(Device::Data, format.data_bytes, superblock.log_device() == Device::Data, pool, &mut ops);
+    if let Some(bytes) = format.log_device_bytes {
+        clear(Device::Log, bytes, true, pool, &mut ops);
+    }
+    let (device, offset) = (superblock.log_device(), superblock.log_place(0, 0));
+    ops.push(DiskOp::Write { device, offset, data: first_page(format.store, pool) });
     let mut copies = |superblock: Superblock, device: Device| {
         let mut buf = pool.zeroed(UNIT);
         superblock.encode(buf.bytes_mut());
@@ -393,6 +424,26 @@ pub fn format(format: &Format, pool: &mut BufPool) -> Result<Vec<DiskOp>, String
     Ok(ops)
 }
 
+/// Writes zeroes over what other systems may have left near the beginning and the end of a device, around the superblocks
+/// and the first page of the log: their tools would go on to take the device for theirs.
+fn clear(device: Device, bytes: u64, has_log: bool, pool: &mut BufPool, ops: &mut Vec<DiskOp>) {
+    let unit = u64::from(UNIT);
+    let end = bytes - bytes % unit;
+    let head_end = CLEARED_BYTES.min(end);
+    let behind_log = if has_log { LOG_AT + unit } else { LOG_AT };
+    let gaps = [
+        (COPIES_AT[0] + unit, COPIES_AT[1]),
+        (COPIES_AT[1] + unit, LOG_AT),
+        (behind_log, head_end),
+        (tail_at(end).max(head_end), end),
+    ];
+    for (begin, end) in gaps.into_iter().filter(|(begin, end)| begin < end) {
+        let len = u32::try_from(end - begin).expect("at most TAIL_BYTES");
+        let data = pool.zeroed(len).freeze();
+        ops.push(DiskOp::Write { device, offset: begin, data });
+    }
+}
+
 fn first_page(store: StoreUuid, pool: &mut BufPool) -> Buf {
     let mut page = pool.zeroed(UNIT);
     let length = u32::try_from(HEADER_BYTES).expect("a header is short");
@@ -402,6 +453,7 @@ fn first_page(store: StoreUuid, pool: &mut BufPool) -> Buf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::signature::TAIL_BYTES;
     use super::*;
 
     fn wanted() -> Format {
@@ -482,6 +534,50 @@ mod tests {
                 assert!(superblock.page_max() <= superblock.segment_size);
             }
         }
+    }
+
+    #[test]
+    fn what_others_left_is_written_over() {
+        let separate = Format { log_device_bytes: Some(64 << 20), ..wanted() };
+        for wanted in [wanted(), separate, Format { data_bytes: 2 << 20, block_size: 16 << 10, ..wanted() }] {
+            let mut pool = BufPool::new();
+            for device in [Device::Data, Device::Log] {
+                let Some(bytes) =
+                    (if device == Device::Data { Some(wanted.data_bytes) } else { wanted.log_device_bytes })
+                else {
+                    continue;
+                };
+                let mut written: Vec<(u64, u64)> = Vec::new();
+                for op in format(&wanted, &mut pool).unwrap() {
+                    if let DiskOp::Write { device: on, offset, data } = op
+                        && on == device
+                    {
+                        written.push((offset, offset + u64::from(data.len())));
+                    }
+                }
+                written.sort_unstable();
+                assert!(written.windows(2).all(|two| two[0].1 <= two[1].0), "no order among them: {written:?}");
+                let covered: u64 = written.iter().map(|(begin, end)| end - begin).sum();
+                let all = (CLEARED_BYTES + u64::from(TAIL_BYTES)).min(bytes);
+                assert_eq!((covered, written.last().map(|(_, end)| *end)), (all, Some(bytes)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_or_leaves_no_room_is_refused() {
+        let refusal = |log: u64| {
+            format(&Format { data_bytes: 64 << 20, log_bytes: Some(log), ..wanted() }, &mut BufPool::new())
+                .map(|_| ())
+                .unwrap_err()
+        };
+        assert!(refusal(63 << 20).contains("has room for 50331648"), "{}", refusal(63 << 20));
+        assert!(refusal(1 << 40).contains("a log of 1099511627776 bytes is too large"));
+        assert!(refusal(4096).contains("a log of 4096 bytes is too small"));
+        assert!(
+            format(&Format { data_bytes: 64 << 20, log_bytes: Some(16 << 20), ..wanted() }, &mut BufPool::new())
+                .is_ok()
+        );
     }
 
     #[test]

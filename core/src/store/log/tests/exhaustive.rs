@@ -333,7 +333,10 @@ impl Explorer {
         let zeroes = self.bufs.zeroed(wanted.segment_bytes.unwrap()).freeze();
         let mut disk = Disk { pages, writes: Vec::new(), requests: Vec::new(), volatile, atomic, zeroes };
         for op in format(&wanted, &mut self.bufs).unwrap() {
-            if let DiskOp::Write { offset, data, .. } = op {
+            // It begins with zeroes: without pages for these it is cloned faster.
+            if let DiskOp::Write { offset, data, .. } = op
+                && data.bytes().iter().any(|byte| *byte != 0)
+            {
                 Disk::put(&mut disk.pages, offset as usize, data.bytes());
             }
         }
