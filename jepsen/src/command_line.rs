@@ -2,7 +2,7 @@
 
 use crate::cases::POOLS;
 use crate::fleet::Shape;
-use crate::history::edn;
+use crate::history::edn::{self, Registers};
 use crate::injector::{Injector, Lines};
 use crate::page;
 use crate::platters::Under;
@@ -133,7 +133,8 @@ impl Soak {
 /// Reads a list of faults: alone, or within a simulated run.
 fn read_plan(path: &Path) -> Result<FaultPlan> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let value: serde_json::Value = serde_json::from_str(&text)?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
     let plan = value.get("plan").unwrap_or(&value);
     serde_json::from_value(plan.clone()).with_context(|| format!("{} has no list of faults", path.display()))
 }
@@ -142,7 +143,8 @@ fn read_plan(path: &Path) -> Result<FaultPlan> {
 pub fn write_results(folder: &Path, shape: &Shape, told: &Told, history: bool) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     if history {
-        std::fs::write(folder.join("history.edn"), edn::export(&told.log))?;
+        let registers = Registers::of(shape.immediate_commit);
+        std::fs::write(folder.join("history.edn"), edn::export(&told.log, registers))?;
     }
     std::fs::write(folder.join("faults.json"), serde_json::to_string_pretty(&told.faults)? + "\n")?;
     std::fs::write(folder.join("page.html"), page::page(shape, told))?;

@@ -58,6 +58,9 @@ enum Command {
         /// Its device answers flushes and does nothing.
         #[arg(long)]
         liar: bool,
+        /// Where the proof of a loss is put.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
     },
     /// A client's file system and database on a cluster as above.
     Files {
@@ -117,9 +120,9 @@ fn run(cli: Cli) -> Result<String> {
             let rig = cluster::Rig { liar, out, ..cluster::Rig::new(&pool, immediate(lazy), victims) };
             rig.run(cli.cycles, &mut progress)?
         }
-        Command::Store { lazy, liar } => {
+        Command::Store { lazy, liar, out } => {
             let rig = cluster::Rig::store(immediate(lazy), Victims::Mixed);
-            cluster::Rig { liar: liar.then_some(1), ..rig }.run(cli.cycles, &mut progress)?
+            cluster::Rig { liar: liar.then_some(1), out, ..rig }.run(cli.cycles, &mut progress)?
         }
         Command::Files { pool, lazy, kind } => {
             file_system::Rig { pool, immediate_commit: immediate(lazy), kind }.run(cli.cycles, &mut progress)?

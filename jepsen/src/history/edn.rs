@@ -2,16 +2,44 @@
 //!
 //! Each block is a key of its own: an operation on several blocks becomes one on each, with the value `[key value]` that
 //! Jepsen's independent keys have. A process has one operation at a time, and none after one whose end is unknown: the
-//! blocks of an operation, and what follows an unknown end, get process numbers of their own. `nil` is what was never
-//! written. README.md has the vocabulary.
+//! blocks of an operation, and what follows an unknown end, get process numbers of their own. What was never written, and
+//! what was discarded, is 0, which is a value as others are: registers begin with it, and a read of zeroes where something
+//! was written is lost data. README.md has the vocabulary.
 
 use super::{Log, Outcome};
 use ashlar_sim::check::history::{Block, What, tag};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The whole history, one map a line.
-pub fn export(log: &Log) -> String {
+/// Whether each block of a run is a register: only where every answered write is durable. What an unflushed write may lose
+/// in a power cut has no name in these histories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registers {
+    /// It is.
+    Yes,
+    /// Answered writes may be lost before a flush.
+    UntilFlushed,
+}
+
+impl Registers {
+    /// Of a pool that promises this before a flush.
+    pub fn of(immediate_commit: &str) -> Registers {
+        if immediate_commit == "all" { Registers::Yes } else { Registers::UntilFlushed }
+    }
+}
+
+/// The whole history, one map a line; with a comment before it if the model of a register does not apply.
+pub fn export(log: &Log, registers: Registers) -> String {
+    let head = match registers {
+        Registers::Yes => "",
+        Registers::UntilFlushed => {
+            "; not for the register model: answered writes may be lost in a power cut until a flush, which is not in here\n"
+        }
+    };
+    head.to_string() + &operations(log)
+}
+
+fn operations(log: &Log) -> String {
     let mut lines: Vec<(u64, u32, bool, String)> = Vec::new();
     let mut processes = Processes::default();
     for (number, call) in log.calls.iter().enumerate() {
@@ -24,7 +52,7 @@ pub fn export(log: &Log) -> String {
                 What::Discard => ("write", "0".into(), None),
                 What::Read(values) => ("read", "nil".into(), values.get(n as usize)),
             };
-            let got = found.map_or(wanted.clone(), |value| if *value == 0 { "nil".into() } else { value.to_string() });
+            let got = found.map_or_else(|| wanted.clone(), ToString::to_string);
             let key = key(block);
             let line = |kind: &str, value: &str, us: u64, more: &str| {
                 format!(
@@ -103,7 +131,7 @@ mod tests {
         let mut bytes = vec![0; BLOCK as usize];
         fill(write, FIRST, BLOCK, &mut bytes);
         recorder.read(read, &bytes);
-        let text = export(&recorder.take());
+        let text = export(&recorder.take(), Registers::Yes);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 8, "{text}");
         let value = tag(write, FIRST);
@@ -115,5 +143,20 @@ mod tests {
         assert!(lines[5].contains(":process 0, :type :info") && lines[5].contains(":error \"the connection"), "{text}");
         assert!(lines[6].contains(":process 2, :type :invoke, :f :read") && lines[6].contains(&format!("[{key} nil]")));
         assert!(lines[7].contains(&format!(":process 2, :type :ok, :f :read, :value [{key} {value}]")), "{text}");
+    }
+
+    /// Knossos takes a read of `nil` in any state: it would hide the loss.
+    #[test]
+    fn zeroes_that_were_read_are_a_value() {
+        let recorder = Recorder::default();
+        let write = recorder.call(3, 0, FIRST, 1, What::Write);
+        recorder.end(write, Outcome::Ok);
+        let read = recorder.call(3, 0, FIRST, 1, What::Read(Vec::new()));
+        recorder.read(read, &vec![0; BLOCK as usize]);
+        let log = recorder.take();
+        let text = export(&log, Registers::Yes);
+        let last = text.lines().last().unwrap();
+        assert!(last.contains(&format!(":type :ok, :f :read, :value [{} 0]", (1u64 << 32) + 7)), "{text}");
+        assert!(export(&log, Registers::UntilFlushed).starts_with("; not for the register model"));
     }
 }

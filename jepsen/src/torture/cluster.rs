@@ -5,11 +5,12 @@ use super::{Judgement, Victims};
 use crate::check::judge;
 use crate::devices::{Devices, Lies};
 use crate::fleet::{Fleet, Network, Shape};
-use crate::history::{Recorder, edn};
+use crate::history::Recorder;
+use crate::history::edn::{self, Registers};
 use crate::scratch::Scratch;
 use crate::workload::blocks::{Ground, Worker, look, start};
 use crate::writers::Promise;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ashlar_core::rng::Rng;
 use ashlar_faultinject::disk::Outcome;
 use std::path::PathBuf;
@@ -62,6 +63,9 @@ impl Rig {
 
     /// Sessions until there were so many cuts, or something is missing.
     pub fn run(&self, cycles: u64, progress: &mut Progress) -> Result<Judgement> {
+        if let Some(osd) = self.liar.filter(|osd| !(1..=self.shape.osds).contains(osd)) {
+            bail!("there is no osd.{osd} that could lie: there are 1 to {}", self.shape.osds);
+        }
         while progress.cycles < cycles {
             let count = SESSION_CYCLES.min(cycles - progress.cycles);
             let judgement = self.session(count, progress)?;
@@ -95,7 +99,7 @@ impl Rig {
         progress.sectors_lost += session.lost;
         if let (Some(folder), false) = (&self.out, judgement == Judgement::Clean) {
             std::fs::create_dir_all(folder)?;
-            std::fs::write(folder.join("history.edn"), edn::export(&log))?;
+            std::fs::write(folder.join("history.edn"), edn::export(&log, Registers::of(self.shape.immediate_commit)))?;
             std::fs::write(folder.join("judgement.txt"), format!("session seed {seed}\n{judgement:#?}\n"))?;
         }
         Ok(judgement)
