@@ -222,7 +222,7 @@ mod tests {
             ("", "port is missing"),
             ("http://a b:1", "invalid"),
         ] {
-            let error = Endpoints::parse(wrong).err().expect(wrong).to_string();
+            let error = Endpoints::parse(wrong).expect_err(wrong).to_string();
             assert!(error.contains(reason), "{error}");
         }
     }
@@ -231,7 +231,7 @@ mod tests {
     fn files_that_are_of_no_use_are_named() {
         let access = |path: &str| Access { meta_ca: Some(path.into()), ..Access::default() };
         for (path, reason) in [("/nowhere", "/nowhere (--meta-ca): No such file"), ("/dev/null", "not PEM")] {
-            let error = Endpoints::with_access("https://a:1", &access(path)).err().expect(path).to_string();
+            let error = Endpoints::with_access("https://a:1", &access(path)).expect_err(path).to_string();
             assert!(error.contains(reason), "{error}");
         }
     }
