@@ -196,12 +196,12 @@ fn simulate(conversation: &Conversation, seed: u64) -> Logs {
     let mut world: World<Talker> = World::new(seed, links, meta, Options::default());
     let logs: [Arc<Mutex<Log>>; 2] = Default::default();
     let nodes = [NodeId(0), NodeId(1)];
+    let hosts = [world.add_host(), world.add_host()];
     for side in 0..2 {
         let (acts, log) = (conversation.acts[side].clone(), Arc::clone(&logs[side]));
-        let address = World::<Talker>::address(nodes[1 - side]);
-        let host = world.add_host();
+        let address = World::<Talker>::address_on(hosts[1 - side], nodes[1 - side]);
         let part = Part { number: NUMBERS[side], peer: NUMBERS[1 - side], address, acts, log, simulated: true };
-        world.add_node(host, part, Clock { origin: 1000, drift_ppb: 0 });
+        world.add_node(hosts[side], part, Clock { origin: 1000, drift_ppb: 0 });
     }
     nodes.iter().rev().for_each(|node| world.start(*node));
     let mut rng = Rng::new(seed);

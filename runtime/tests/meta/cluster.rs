@@ -423,7 +423,7 @@ fn a_store_without_certificates_is_not_asked_for_them() {
         return;
     };
     let endpoints = Endpoints::with_access(&format!("https://{}", server.address), &guarded.access());
-    let refusal = refusal(&endpoints.expect("an address"));
+    let refusal = self::refusal(&endpoints.expect("an address"));
     assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("http://")), "{refusal}");
 }
 
@@ -441,7 +441,7 @@ fn a_guarded_store_lets_in_who_may_and_tells_the_others_why() {
     assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("certificate")), "{refusal}");
     let refusal = guarded.refusal(&Access { meta_cert: None, meta_key: None, ..good.clone() });
     assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("--meta-cert FILE")), "{refusal}");
-    let refusal = refusal(&Endpoints::parse(&guarded.address.to_string()).expect("an address"));
+    let refusal = self::refusal(&Endpoints::parse(&guarded.address.to_string()).expect("an address"));
     assert!(matches!(&refusal, RequestError::Unavailable(why) if why.contains("https://")), "{refusal}");
 
     let mut node = Node::new(guarded.endpoints(&good));
