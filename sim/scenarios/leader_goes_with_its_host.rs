@@ -14,8 +14,8 @@ use ashlar_faultinject::disk::Outcome;
 
 /// Of heartbeats.
 const TIMEOUT_MS: u64 = 1000;
-/// From the silence to new maps: reports come when the time is over, over slow links. A lease has 2 s left at least.
-const SOON: Duration = Duration::millis(TIMEOUT_MS + 800);
+/// From the silence to new maps: reports come when the time is over, over slow links, and only from two hosts. A lease has 2 to 3 s left.
+const SOON: Duration = Duration::millis(TIMEOUT_MS + 1_300);
 
 pub(super) fn configure(config: Config) -> Config {
     let config = Config { mons: 2, mons_beside: true, pg_count: 1, ..four(config) };
