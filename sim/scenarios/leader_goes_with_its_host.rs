@@ -13,9 +13,9 @@ use ashlar_core::time::Duration;
 use ashlar_faultinject::disk::Outcome;
 
 /// Of heartbeats.
-const TIMEOUT_MS: u64 = 1000;
-/// From the silence to new maps: reports come when the time is over, over slow links, and only from two hosts. A lease has 2 to 3 s left.
-const SOON: Duration = Duration::millis(TIMEOUT_MS + 1_300);
+const TIMEOUT_MS: u64 = 600;
+/// From the silence to new maps: reports come when the time is over, over slow links, and only from two hosts. A lease of 2 s has 1.3 s left at least.
+const SOON: Duration = Duration::millis(TIMEOUT_MS + 1_000);
 
 pub(super) fn configure(config: Config) -> Config {
     let config = Config { mons: 2, mons_beside: true, pg_count: 1, ..four(config) };
@@ -24,6 +24,8 @@ pub(super) fn configure(config: Config) -> Config {
 
 pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
     c.settle_down()?;
+    // News of the metadata store are late themselves now and then.
+    let mut late = 0;
     for turn in 0..6u32 {
         c.write(0, turn, 3)?;
         let Some(leader) = leader(c) else { continue };
@@ -40,7 +42,8 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let op = c.start_write(0, 0, 2);
         new_epoch(c, pg, epoch)?;
         let took = c.world.now().since(before);
-        if took > SOON {
+        late += u32::from(took > SOON);
+        if late > 1 {
             return Err(broken(format!("turn {turn}: new maps after {} ms", took.as_millis())));
         }
         c.wait(op)?;
