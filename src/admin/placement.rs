@@ -92,17 +92,8 @@ pub async fn run(command: Command) -> Result<()> {
 pub fn with(map: &ClusterMap, puts: &[(String, Vec<u8>)]) -> Result<ClusterMap> {
     let mut changed = map.clone();
     let revision = map.newest_revision().0 + 1;
-    let put = |(key, value): &(String, Vec<u8>)| {
-        let (key, value) = (key.clone(), value.clone());
-        WatchEvent::Put(KeyValue {
-            key,
-            value,
-            create_revision: revision,
-            mod_revision: revision,
-            version: 1,
-            lease: 0,
-        })
-    };
+    let put =
+        |(key, value): &(String, Vec<u8>)| WatchEvent::Put(KeyValue::written(key.clone(), value.clone(), revision));
     let events: Vec<WatchEvent> = puts.iter().map(put).collect();
     let changes = changed.apply_events(&events, revision);
     match changes.errors.first() {

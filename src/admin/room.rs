@@ -90,7 +90,7 @@ mod tests {
         let record = |(osd, host, keeps): &(u32, &str, &str)| {
             let json = format!(r#"{{"host":"{host}","size_bytes":1,"immediate_commit":"{keeps}","out":false}}"#);
             let key = keys::osd_record(OsdId(*osd));
-            KeyValue { key, value: json.into_bytes(), create_revision: 1, mod_revision: 1, version: 1, lease: 0 }
+            KeyValue::written(key, json, 1)
         };
         let mut map = ClusterMap::default();
         map.apply_range(&records.iter().map(record).collect::<Vec<_>>(), 1);

@@ -120,7 +120,7 @@ struct Regrouping {
 }
 
 /// The whole cluster.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Status {
     cluster: Option<ClusterUuid>,
     monitor: Option<String>,
@@ -457,10 +457,7 @@ mod tests {
     }
 
     fn stored(values: &[(&str, &str)]) -> (ClusterMap, Vec<KeyValue>) {
-        let kv = |(key, value): &(&str, &str)| {
-            let (key, value) = (format!("/ashlar/config/{key}"), value.as_bytes().to_vec());
-            KeyValue { key, value, create_revision: 1, mod_revision: 1, version: 1, lease: 0 }
-        };
+        let kv = |(key, value): &(&str, &str)| KeyValue::written(format!("/ashlar/config/{key}"), *value, 1);
         let kvs: Vec<KeyValue> = values.iter().map(kv).collect();
         let mut map = ClusterMap::default();
         map.apply_range(&kvs, 1);
@@ -484,33 +481,10 @@ mod tests {
 
     #[test]
     fn nobody_is_told_to_begin_anew_where_something_is() {
-        let empty = || Status {
-            cluster: None,
-            monitor: None,
-            osds: Vec::new(),
-            space: StoreFigures::default(),
-            pools: 0,
-            images: 0,
-            images_removing: 0,
-            images_bytes: 0,
-            pgs: BTreeMap::new(),
-            regrouping: Vec::new(),
-            degraded_objects: 0,
-            misplaced_objects: 0,
-            unfound_objects: 0,
-            inconsistent_objects: 0,
-            waits_for: BTreeMap::new(),
-            full: BTreeMap::new(),
-            near_full: BTreeMap::new(),
-            rates: None,
-            problems: Vec::new(),
-            unreadable: Vec::new(),
-            by_pool: BTreeMap::new(),
-        };
-        assert!(empty().text().contains("none yet: `ashlar init`"));
-        let broken = Status { unreadable: vec![keys::global(), keys::pools()], ..empty() }.text();
+        assert!(Status::default().text().contains("none yet: `ashlar init`"));
+        let broken = Status { unreadable: vec![keys::global(), keys::pools()], ..Status::default() }.text();
         assert!(!broken.contains("init") && broken.contains("pools not known"), "{broken}");
-        let missing = Status { pools: 1, ..empty() }.text();
+        let missing = Status { pools: 1, ..Status::default() }.text();
         assert!(!missing.contains("init") && missing.contains("restore it"), "{missing}");
     }
 

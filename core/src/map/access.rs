@@ -163,14 +163,7 @@ mod tests {
             (keys::osd_access(OsdId(*osd)), serde_json::to_vec(&Obeyed { revision: *revision }))
         };
         kvs.extend(obeyed.iter().map(key));
-        let kv = |(key, value): (String, Result<Vec<u8>, _>)| KeyValue {
-            key,
-            value: value.expect("plain data"),
-            create_revision: 1,
-            mod_revision: 1,
-            version: 1,
-            lease: 0,
-        };
+        let kv = |(key, value): (String, Result<Vec<u8>, _>)| KeyValue::written(key, value.expect("plain data"), 1);
         let mut map = ClusterMap::default();
         let changes = map.apply_range(&kvs.into_iter().map(kv).collect::<Vec<_>>(), 9);
         assert_eq!(changes.errors, []);

@@ -278,7 +278,7 @@ mod tests {
         world.with(|env, ids| follower.start(env, ids));
         world.with(|env, ids| follower.handle(env, read_reply(1, 7), ids)).expect("its own");
         let key = || "/a/x".to_string();
-        let kv = KeyValue { key: key(), value: Vec::new(), create_revision: 8, mod_revision: 8, version: 1, lease: 0 };
+        let kv = KeyValue::written(key(), Vec::new(), 8);
         let put = WatchEvent::Put(kv);
         let delete = WatchEvent::Delete { key: key(), revision: 9 };
         let tell = |events: &[WatchEvent]| MetaEvent::Watch { id: MetaId(2), revision: 9, events: events.to_vec() };

@@ -40,6 +40,14 @@ pub struct KeyValue {
     pub lease: u64,
 }
 
+impl KeyValue {
+    /// A key as one write at a revision leaves it, without a lease.
+    pub fn written(key: String, value: impl Into<Vec<u8>>, revision: u64) -> KeyValue {
+        let (create_revision, mod_revision) = (revision, revision);
+        KeyValue { key, value: value.into(), create_revision, mod_revision, version: 1, lease: 0 }
+    }
+}
+
 /// Keys that a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {

@@ -52,7 +52,7 @@ mod tests {
     use crate::meta::KeyValue;
 
     fn kv(key: String, value: String, revision: u64) -> KeyValue {
-        KeyValue { key, value: value.into(), create_revision: revision, mod_revision: revision, version: 1, lease: 0 }
+        KeyValue::written(key, value, revision)
     }
 
     fn state(osd: u32, host: &str) -> KeyValue {

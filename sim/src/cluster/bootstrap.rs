@@ -11,7 +11,7 @@ use crate::plan::{Decisions, Plan};
 use crate::world::{Clock, MetaModel, NodeId, Options, Probe, World};
 use ashlar_core::buf::UNIT;
 use ashlar_core::id::{ClusterUuid, OsdId, Revision, StoreUuid};
-use ashlar_core::io::{Device, DiskDone};
+use ashlar_core::io::{Device, DiskDone, DiskOp};
 use ashlar_core::map::{Global, Levels, Pool, Pools, Tree, TreeNode, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
@@ -305,7 +305,11 @@ impl Cluster {
             segment_bytes: None,
         };
         let ops = format_store(&format, self.world.bufs()).expect("the simulated disk is large enough");
-        for op in ops {
+        // A new disk begins with zeroes. Pages of them would only be more that faults hit in vain, and more buffers in use
+        // among those that nodes look through for free ones.
+        let is_zero =
+            |op: &DiskOp| matches!(op, DiskOp::Write { data, .. } if data.bytes().iter().all(|byte| *byte == 0));
+        for op in ops.into_iter().filter(|op| !is_zero(op)) {
             let done = self.world.disk_now(node, op);
             assert!(
                 matches!(done, Some(DiskDone::Done(Ok(())))),

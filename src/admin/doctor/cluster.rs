@@ -132,14 +132,7 @@ mod tests {
 
     #[test]
     fn only_what_the_pool_may_use_counts_as_a_failure_domain() {
-        let pair = |key: String, value: String| KeyValue {
-            key,
-            value: value.into_bytes(),
-            create_revision: 1,
-            mod_revision: 1,
-            version: 1,
-            lease: 0,
-        };
+        let pair = |key: String, value: String| KeyValue::written(key, value, 1);
         let mut pairs = Vec::new();
         for osd in 1..=4 {
             let state = OsdState {

@@ -183,14 +183,7 @@ mod tests {
             (keys::pg_map(PG.pool, 0), serde_json::to_vec(&PgMapChunk([(PG.number, pg)].into()))),
             (keys::pg_history(PG), serde_json::to_vec(&history)),
         ];
-        let kv = |(key, value): (String, Result<Vec<u8>, _>)| KeyValue {
-            key,
-            value: value.expect("plain data"),
-            create_revision: 1,
-            mod_revision: 1,
-            version: 1,
-            lease: 0,
-        };
+        let kv = |(key, value): (String, Result<Vec<u8>, _>)| KeyValue::written(key, value.expect("plain data"), 1);
         let mut map = ClusterMap::default();
         assert_eq!(map.apply_range(&values.map(kv), 9).errors, []);
         map

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 /// A map with these values.
 fn map(values: Vec<(String, Vec<u8>)>) -> ClusterMap {
-    let kv = |(key, value)| KeyValue { key, value, create_revision: 1, mod_revision: 1, version: 1, lease: 0 };
+    let kv = |(key, value): (String, Vec<u8>)| KeyValue::written(key, value, 1);
     let mut map = ClusterMap::default();
     let changes = map.apply_range(&values.into_iter().map(kv).collect::<Vec<_>>(), 1);
     assert_eq!(changes.errors, []);

@@ -5,7 +5,7 @@ use crate::id::Epoch;
 use crate::map::keys;
 
 fn kv(key: String, value: &str, mod_revision: u64) -> KeyValue {
-    KeyValue { key, value: value.into(), create_revision: mod_revision, mod_revision, version: 1, lease: 0 }
+    KeyValue::written(key, value, mod_revision)
 }
 
 fn put(key: String, value: &str, revision: u64) -> WatchEvent {

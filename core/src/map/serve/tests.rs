@@ -75,7 +75,7 @@ impl World {
 }
 
 fn kv(key: String, value: &str, mod_revision: u64) -> KeyValue {
-    KeyValue { key, value: value.into(), create_revision: mod_revision, mod_revision, version: 1, lease: 0 }
+    KeyValue::written(key, value, mod_revision)
 }
 
 fn osd(id: u32, revision: u64) -> KeyValue {

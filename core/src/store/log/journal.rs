@@ -483,6 +483,7 @@ impl<T: Copy> Journal<T> {
         let mut buf = page.buf;
         buf.zero(header.length, header.units() * UNIT - header.length);
         buf.truncate(header.units() * UNIT);
+        assert!(header.is_consistent(), "nobody would take this for a page: {header:?}");
         header.seal(self.superblock.store, buf.bytes_mut());
         if page.records > 0 {
             self.last_record = page.sequence;

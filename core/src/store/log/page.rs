@@ -84,7 +84,7 @@ impl Header {
     }
 
     /// Whether its sequences can be those of a page: it names only pages before itself, and there is a next one.
-    fn is_consistent(&self) -> bool {
+    pub fn is_consistent(&self) -> bool {
         let before = [self.prev, self.durable_upto, self.done_upto];
         (1..SEQUENCE_LIMIT).contains(&self.sequence)
             && before.iter().all(|page| *page < self.sequence)
