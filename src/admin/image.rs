@@ -5,7 +5,6 @@ mod resize;
 mod usage;
 
 use super::confirm::Removing;
-use super::status::ClientFigures;
 use super::{ATTEMPTS, Connection, Watch, access, pool_named};
 use crate::metadata::Metadata;
 use crate::{output, size};
@@ -15,6 +14,7 @@ use ashlar_core::limits::SECTOR_BYTES;
 use ashlar_core::map::parse::Key;
 use ashlar_core::map::{ClusterMap, Image, keys};
 use ashlar_core::meta::Compare;
+use ashlar_core::osd::ClientCounters;
 use clap::Subcommand;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     written_bytes: Option<u64>,
     /// I/O since its OSDs started.
-    io: ClientFigures,
+    io: ClientCounters,
     #[serde(flatten)]
     image: Image,
 }
@@ -161,11 +161,11 @@ impl Row {
     fn of(map: &ClusterMap, pool: PoolId, inode: InodeId, image: &Image) -> Row {
         let name = map.pool(pool).map_or_else(|| format!("({pool})"), |pool| pool.name.clone());
         let locked_for = map.access().and_then(|access| access.lock(pool, inode));
-        let io = ClientFigures::default();
+        let io = ClientCounters::default();
         Row { pool: name, inode, locked_for, written_bytes: None, io, image: image.clone() }
     }
 
-    fn with_io(mut self, io: &BTreeMap<(PoolId, InodeId), ClientFigures>, of: (PoolId, InodeId)) -> Row {
+    fn with_io(mut self, io: &BTreeMap<(PoolId, InodeId), ClientCounters>, of: (PoolId, InodeId)) -> Row {
         self.io = io.get(&of).copied().unwrap_or_default();
         self
     }
@@ -194,7 +194,7 @@ impl Show {
             if let Some(written) = row.written_bytes {
                 table.add_row(["written", &size::human(written)]);
             }
-            let ClientFigures { read_ops, write_ops, read_bytes, write_bytes } = row.io;
+            let ClientCounters { read_ops, write_ops, read_bytes, write_bytes } = row.io;
             let (read, written) = (size::human(read_bytes), size::human(write_bytes));
             table.add_row(["reads", &format!("{read_ops} of {read}, since its OSDs started")]);
             table.add_row(["writes", &format!("{write_ops} of {written}")]);
@@ -212,7 +212,7 @@ impl Create {
         let metadata = self.connection.open().await?;
         let inode = create(&metadata, pool_name, name, self.size).await?;
         let image = Image { name: name.into(), ..empty(self.size) };
-        let io = ClientFigures::default();
+        let io = ClientCounters::default();
         let row = Row { pool: pool_name.into(), inode, locked_for: None, written_bytes: None, io, image };
         self.connection.output().print(&row, |row| {
             format!(

@@ -10,6 +10,7 @@ use ashlar_core::map::parse::Key;
 use ashlar_core::map::place::survey::Survey;
 use ashlar_core::map::{ClusterMap, Pool, default_near_full_percent, keys};
 use ashlar_core::meta::KeyValue;
+use ashlar_core::osd::ClientCounters;
 use ashlar_core::stages::Stages;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ pub struct Statistics {
     /// The OSD's clock when it published.
     pub time_ms: u64,
     /// Served to clients.
-    pub client: ClientFigures,
+    pub client: ClientCounters,
     /// Of its store.
     pub store: StoreFigures,
     /// Where the time of operations went.
@@ -48,30 +49,6 @@ pub struct Statistics {
     pub runtime: BTreeMap<String, u64>,
     /// By pool: what it holds, and served.
     pub pools: BTreeMap<PoolId, PoolFigures>,
-}
-
-/// I/O served to clients, counted from the OSD's start.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ClientFigures {
-    /// Reads.
-    pub read_ops: u64,
-    /// Writes.
-    pub write_ops: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub write_bytes: u64,
-}
-
-impl ClientFigures {
-    /// Adds what another OSD served.
-    pub fn add(&mut self, other: &ClientFigures) {
-        self.read_ops += other.read_ops;
-        self.write_ops += other.write_ops;
-        self.read_bytes += other.read_bytes;
-        self.write_bytes += other.write_bytes;
-    }
 }
 
 /// Figures of a store.
@@ -439,7 +416,7 @@ mod tests {
     use super::*;
 
     fn figures(time_ms: u64, write_ops: u64) -> BTreeMap<u32, Statistics> {
-        let client = ClientFigures { write_ops, ..Default::default() };
+        let client = ClientCounters { write_ops, ..Default::default() };
         BTreeMap::from([(1, Statistics { time_ms, client, ..Default::default() })])
     }
 

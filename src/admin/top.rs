@@ -6,13 +6,14 @@
 mod screen;
 
 use super::pool::show::{self, PoolRates};
-use super::status::{BETWEEN_LOOKS, ClientFigures, Statistics, Status};
+use super::status::{BETWEEN_LOOKS, Statistics, Status};
 use super::{Connection, image, osd};
 use crate::metadata::Metadata;
 use crate::size;
 use anyhow::Result;
 use ashlar_core::id::{InodeId, PoolId};
 use ashlar_core::map::ClusterMap;
+use ashlar_core::osd::ClientCounters;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use screen::{Cell, Outcome, Page, Screen, View};
@@ -46,7 +47,7 @@ const LOOKS_AT_IMAGES: usize = 9;
 struct Look {
     at: Instant,
     statistics: BTreeMap<u32, Statistics>,
-    images: BTreeMap<(PoolId, InodeId), ClientFigures>,
+    images: BTreeMap<(PoolId, InodeId), ClientCounters>,
 }
 
 impl Look {
@@ -183,7 +184,7 @@ fn pools(map: &ClusterMap, before: &Look, now: &Look) -> Vec<Vec<Cell>> {
 fn images(map: &ClusterMap, before: &Look, now: &Look) -> Vec<Vec<Cell>> {
     let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
     let rate = |then: u64, now: u64| now.saturating_sub(then) as f64 / seconds;
-    let line = |(id, is): (&(PoolId, InodeId), &ClientFigures)| {
+    let line = |(id, is): (&(PoolId, InodeId), &ClientCounters)| {
         let (image, pool) = (map.image(id.0, id.1)?, map.pool(id.0)?);
         let then = before.images.get(id).copied().unwrap_or(*is);
         Some(vec![

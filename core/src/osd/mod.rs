@@ -79,6 +79,7 @@ enum Phase {
 
 /// What clients did, since the start; of images, since the OSD got its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct ClientCounters {
     /// Reads that arrived.
     pub read_ops: u64,
@@ -106,7 +107,8 @@ impl ClientCounters {
         }
     }
 
-    fn add(&mut self, other: &ClientCounters) {
+    /// Adds what somebody else counted.
+    pub fn add(&mut self, other: &ClientCounters) {
         let ClientCounters { read_ops, write_ops, read_bytes, write_bytes } = other;
         self.read_ops = self.read_ops.saturating_add(*read_ops);
         self.write_ops = self.write_ops.saturating_add(*write_ops);

@@ -2,13 +2,13 @@
 
 use super::{Connection, Row};
 use crate::admin::seeds;
-use crate::admin::status::ClientFigures;
 use crate::metadata::Metadata;
 use anyhow::{Context, Result};
 use ashlar_client::Client;
 use ashlar_core::id::{InodeId, OsdId, PoolId};
 use ashlar_core::map::{PREFIX, keys};
 use ashlar_core::meta::{Compare, KeyValue, Keys, TxnOp};
+use ashlar_core::osd::ClientCounters;
 use std::collections::BTreeMap;
 
 /// Asked for at a time: some thousand objects.
@@ -19,7 +19,7 @@ fn former() -> String {
     format!("{PREFIX}stats/images/former")
 }
 
-type Figures = BTreeMap<String, ClientFigures>;
+type Figures = BTreeMap<String, ClientCounters>;
 
 /// An OSD, or a tool, of another version may write other things.
 fn figures(value: &[u8]) -> Figures {
@@ -60,9 +60,9 @@ fn image_of(name: &str) -> Option<(PoolId, InodeId)> {
 }
 
 /// I/O of images since they were made, as far as OSDs have told: by pool and number.
-pub async fn io(metadata: &Metadata) -> Result<BTreeMap<(PoolId, InodeId), ClientFigures>> {
+pub async fn io(metadata: &Metadata) -> Result<BTreeMap<(PoolId, InodeId), ClientCounters>> {
     let (_, kvs) = metadata.prefix("stats/images/").await?;
-    let mut sums: BTreeMap<(PoolId, InodeId), ClientFigures> = BTreeMap::new();
+    let mut sums: BTreeMap<(PoolId, InodeId), ClientCounters> = BTreeMap::new();
     for kv in kvs {
         for (name, figures) in figures(&kv.value) {
             let Some(image) = image_of(&name) else { continue };
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_removed_osds_counted_is_kept_of_images_that_exist() {
-        let of = |bytes| ClientFigures { write_bytes: bytes, write_ops: 1, ..ClientFigures::default() };
+        let of = |bytes| ClientCounters { write_bytes: bytes, write_ops: 1, ..ClientCounters::default() };
         let figures = |all: &[(&str, u64)]| all.iter().map(|(name, bytes)| (name.to_string(), of(*bytes))).collect();
         let sums =
             added(Some(figures(&[("1/1", 5), ("1/9", 7)])), figures(&[("1/1", 3), ("1/2", 4)]), |name| name != "1/9");

@@ -2,12 +2,13 @@
 
 use super::Connection;
 use crate::admin::redundancy::Redundancy;
-use crate::admin::status::{BETWEEN_LOOKS, ClientFigures, Statistics};
+use crate::admin::status::{BETWEEN_LOOKS, Statistics};
 use crate::admin::{pg, pool_named};
 use crate::{output, size};
 use anyhow::Result;
 use ashlar_core::id::PoolId;
 use ashlar_core::map::{ClusterMap, Pool, Tags};
+use ashlar_core::osd::ClientCounters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ pub struct Show {
 pub struct PoolFigures {
     /// Served to clients, since the OSDs started.
     #[serde(flatten)]
-    pub client: ClientFigures,
+    pub client: ClientCounters,
     /// Copies (chunks, of erasure-coded objects) with data.
     pub copies: u64,
     /// Tombstones.
