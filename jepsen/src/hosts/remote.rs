@@ -280,13 +280,17 @@ mod tests {
             leashes: Mutex::default(),
         };
         let log = || File::create(scratch.join("log")).expect("scratch");
+        let said = || std::fs::read_to_string(scratch.join("log")).expect("a log");
         let arguments = ["-c".to_string(), "echo $WORD; exec sleep 600".to_string()];
         let environment = [("WORD".to_string(), "it's said".to_string())];
         let start = Start { program: Path::new("sh"), arguments: &arguments, environment: &environment };
         let mut child = remote.spawn("osd-1", &start, log()).expect("it starts");
+        while said().is_empty() {
+            std::thread::sleep(POLL);
+        }
         remote.signal("osd-1", 0, Signal::SIGKILL).expect("it is there");
         assert!(!child.wait().expect("it ended").success());
-        assert_eq!(std::fs::read_to_string(scratch.join("log")).expect("a log").lines().next(), Some("it's said"));
+        assert_eq!(said().lines().next(), Some("it's said"));
         let mut child = remote.spawn("osd-1", &start, log()).expect("it starts");
         while !scratch.join("osd-1.pid").exists() {
             std::thread::sleep(POLL);
