@@ -142,6 +142,8 @@ impl Fleet {
         self.add("mon", &["mon", "--data", &data, "--meta-listen", &listen_meta, "--listen", &listen_maps])?;
         until("the metadata store answers", || TcpStream::connect(&listen_meta).is_ok())?;
         self.admin(&["init"])?;
+        // OSDs fall here more often than a cluster that means well would forgive.
+        self.admin(&["config", "set", "osd_flap_limit=0"])?;
         let to_meta = self.relayed("mon-meta", meta)?;
         for osd in 1..=self.shape.osds {
             let arguments = self.osd_arguments(osd, &to_meta, devices.get(&osd))?;

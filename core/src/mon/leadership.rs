@@ -80,6 +80,12 @@ impl Leadership {
         }
     }
 
+    /// Whether it waits to hear who leads: it may still be ourselves.
+    pub fn is_asking(&self) -> bool {
+        let State::Held { candidacy, .. } = self.state else { return false };
+        matches!(candidacy, Candidacy::Asking { .. } | Candidacy::Waiting { again_at: Some(_) })
+    }
+
     /// Our own start.
     pub fn incarnation(&self) -> Incarnation {
         self.value.incarnation

@@ -285,9 +285,10 @@ impl Mon {
         situation.plan()
     }
 
-    /// A monitor that leads anew knows nothing from before.
+    /// A monitor that leads anew knows nothing from before. One that only lost a race, and asks whether it leads, goes on
+    /// counting: races can be lost more often than clocks of OSDs are written.
     fn note_leadership(&mut self, env: &mut Env<'_>, leading: bool) {
-        if self.was_leading == leading {
+        if self.was_leading == leading || (self.was_leading && self.leadership.is_asking()) {
             return;
         }
         self.was_leading = leading;

@@ -39,6 +39,8 @@ struct World {
     auditor: Auditor,
     /// One request in so many has no answer; 0: all are answered.
     lost_replies: u64,
+    /// So many of the leaders' transactions come too late: somebody else changes a key that they compare.
+    races_to_lose: u32,
     /// Monitors' watches on configuration and images; if late, they say nothing.
     config_watches: BTreeSet<(usize, MetaId)>,
     config_is_late: bool,
@@ -98,6 +100,7 @@ impl World {
             osds: BTreeMap::new(),
             auditor,
             lost_replies: 0,
+            races_to_lose: 0,
             config_watches: BTreeSet::new(),
             config_is_late: false,
             incarnations: 0,
@@ -173,6 +176,11 @@ impl World {
         let lost = self.lost_replies > 0 && self.rng.chance(1, self.lost_replies);
         if lost && self.rng.chance(1, 2) {
             return self.reply(n, id, Err(MetaError::Unknown));
+        }
+        if self.races_to_lose > 0 && is_a_leaders(&request) {
+            self.races_to_lose -= 1;
+            let revision = self.store.revision();
+            return self.reply(n, id, Ok(Response::Txn { revision, succeeded: false, results: Vec::new() }));
         }
         let result = self.store.apply(self.now, request).map_err(|refused| MetaError::Refused(refused.to_string()));
         self.reply(n, id, if lost { Err(MetaError::Unknown) } else { result });
@@ -391,6 +399,13 @@ impl World {
     }
 }
 
+/// Whether only a leader sends this: a transaction that compares who leads.
+fn is_a_leaders(request: &Request) -> bool {
+    let leads = Compare::CreateRevision(keys::leader(), 0);
+    let compares = |compare: &Compare| matches!(compare, Compare::CreateRevision(key, _) if *key == keys::leader());
+    matches!(request, Request::Txn(txn) if txn.compare.iter().any(|c| compares(c) && *c != leads))
+}
+
 fn group(number: u32) -> PgId {
     PgId { pool: PoolId(1), number: PgNumber(number) }
 }
@@ -517,6 +532,23 @@ fn the_out_time_goes_on_under_the_next_leader() {
     world.run_for(Duration::secs(16));
     let down = world.map().osd_record(OsdId(2)).cloned().expect("it is remembered");
     assert!(down.out, "60 s of being down, 52 of them under four leaders: {down:?}");
+}
+
+#[test]
+fn the_out_time_goes_on_over_lost_races() {
+    let mut world = World::cluster(5, 64);
+    world.stop_osd(2);
+    world.run_for(Duration::secs(1));
+    for _ in 0..40 {
+        world.races_to_lose = 1;
+        world.start_osd(4, "h4");
+        world.run_for(Duration::millis(1_500));
+        assert_eq!(world.races_to_lose, 0, "the leader writes what follows from a restart");
+    }
+    let down = world.map().osd_record(OsdId(2)).cloned().expect("it is remembered");
+    assert!(down.out, "down for 61 s under one leader: {down:?}");
+    let changes = world.logs.iter().filter(|text| text.contains("does not lead")).count();
+    assert_eq!(changes, 0, "it led all the time");
 }
 
 /// A cluster in which an OSD may fall twice, and is held for 8 s then.
