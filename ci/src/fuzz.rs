@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 
 /// Programs in `fuzz/targets`.
-const TARGETS: &[&str] = &["wire", "nbd", "store", "metadata", "rules"];
+const TARGETS: &[&str] = &["wire", "nbd", "requests", "store", "metadata", "rules"];
 /// Coverage for the driver: counters of edges, their places, operands of comparisons.
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

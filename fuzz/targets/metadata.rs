@@ -8,7 +8,7 @@ use ashlar_core::meta::KeyValue;
 use libfuzzer_sys::fuzz_target;
 
 /// One of each kind.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "/ashlar/config/global",
     "/ashlar/config/pools",
     "/ashlar/config/node_placement",
@@ -27,9 +27,12 @@ const KEYS: [&str; 18] = [
     "/ashlar/config/access",
     "/ashlar/osd/access/1",
     "/ashlar/config/placement_levels",
+    "/ashlar/pg/map/1/layout",
+    "/ashlar/config/former_pools",
 ];
 
-/// Values are separated by zeroes, which JSON does not have; each begins with the number of its key.
+// Values are separated by zeroes, which JSON does not have; each begins with the number of its key, modulo their number (the
+// first is 20).
 fuzz_target!(|data: &[u8]| {
     let mut map = ClusterMap::default();
     let mut last: Option<(Key, Value)> = None;
@@ -38,6 +41,9 @@ fuzz_target!(|data: &[u8]| {
         let name = KEYS[usize::from(*number) % KEYS.len()];
         let key = Key::parse(name).expect("all of them are known");
         if let Ok(value) = parse_value(key, name, bytes) {
+            let written = write(&value);
+            let again = parse_value(key, name, &written);
+            assert_eq!(again.as_ref(), Ok(&value), "written as {}", String::from_utf8_lossy(&written));
             let before = last.as_ref().filter(|(other, _)| *other == key).map(|(_, value)| value);
             let _ = check_change(name, before, &value);
             last = Some((key, value));
@@ -54,3 +60,30 @@ fuzz_target!(|data: &[u8]| {
     }
     map.pools().for_each(|(id, pool)| assert!(pool.data_chunks() > 0, "pool {id}"));
 });
+
+/// A value as we write it.
+fn write(value: &Value) -> Vec<u8> {
+    let written = match value {
+        Value::Global(value) => serde_json::to_vec(value),
+        Value::Pools(value) => serde_json::to_vec(value),
+        Value::Tree(value) => serde_json::to_vec(value),
+        Value::Levels(value) => serde_json::to_vec(value),
+        Value::OsdConfig(value) => serde_json::to_vec(value),
+        Value::Image(value) => serde_json::to_vec(value),
+        Value::LastInode(value) => serde_json::to_vec(value),
+        Value::OsdState(value) => serde_json::to_vec(value),
+        Value::OsdFailed(value) => serde_json::to_vec(value),
+        Value::OsdRecord(value) => serde_json::to_vec(value),
+        Value::PgMap(value) => serde_json::to_vec(value),
+        Value::History(value) => serde_json::to_vec(value),
+        Value::Wish(value) => serde_json::to_vec(value),
+        Value::Removed(value) => serde_json::to_vec(value),
+        Value::ScrubOrder(value) => serde_json::to_vec(value),
+        Value::Leader(value) => serde_json::to_vec(value),
+        Value::Access(value) => serde_json::to_vec(value),
+        Value::OsdAccess(value) => serde_json::to_vec(value),
+        Value::Layout(value) => serde_json::to_vec(value),
+        Value::FormerPools(value) => serde_json::to_vec(value),
+    };
+    written.expect("plain data has a JSON form")
+}

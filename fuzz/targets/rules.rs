@@ -6,7 +6,7 @@ use ashlar_core::map::rules::Rules;
 use ashlar_core::map::{Levels, Pool};
 use libfuzzer_sys::fuzz_target;
 
-/// The first byte is the number of parts.
+// The first byte is the number of parts.
 fuzz_target!(|data: &[u8]| {
     let Some((size, text)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };

@@ -1,5 +1,8 @@
 //! Whatever a device has done to a store (garbage, zeroes, pages that are elsewhere, pages that are old), opening it ends
 //! without a panic, and every read gives what was once written to that object, or an error.
+//!
+//! Some deeds forge: they change a page of the log and make its checksum right again, which no device does. Then what lies
+//! behind the checksum is parsed; only panics are looked for.
 #![no_main]
 
 use ashlar_core::buf::BufPool;
@@ -14,6 +17,8 @@ use std::sync::OnceLock;
 
 const DEVICE_BYTES: usize = 6 << 20;
 const PAGE: usize = 4096;
+/// Place of the length in the header of a log's page (docs/format.md).
+const LENGTH_AT: usize = 72;
 const OBJECTS: u8 = 24;
 const POOL: PoolId = PoolId(1);
 
@@ -154,23 +159,58 @@ fn pages() -> &'static [usize] {
     })
 }
 
-/// Damages the device: each five bytes are one deed.
-fn damage(device: &mut [u8], data: &[u8]) {
+/// Damages the device: each five bytes are one deed. Returns whether some were forgeries.
+fn damage(device: &mut [u8], data: &[u8]) -> bool {
+    let mut forged = false;
     for deed in data.chunks_exact(5) {
         let page = |low: u8, high: u8| pages()[(usize::from(low) | usize::from(high) << 8) % pages().len()] * PAGE;
         let at = page(deed[1], deed[2]);
-        match deed[0] % 4 {
+        match deed[0] % 7 {
             0 => device[at + usize::from(deed[3]) * 16] ^= deed[4] | 1,
             1 => device[at..at + PAGE].fill(0),
             2 => device.copy_within(page(deed[3], deed[4])..page(deed[3], deed[4]) + PAGE, at),
-            _ => device[at + usize::from(deed[3]) * 16..at + PAGE].fill(deed[4]),
+            3 => device[at + usize::from(deed[3]) * 16..at + PAGE].fill(deed[4]),
+            kind => forged |= forge(device, kind, [deed[1], deed[2]], deed[3], deed[4]),
         }
     }
+    forged
+}
+
+/// Changes a page of the log in its first 256 bytes, or in later ones, and seals it again. Returns whether there was one.
+fn forge(device: &mut [u8], kind: u8, which: [u8; 2], place: u8, value: u8) -> bool {
+    let sealed: Vec<usize> = pages().iter().map(|page| page * PAGE).filter(|at| is_log_page(device, *at)).collect();
+    let Some(at) = sealed.get(usize::from(u16::from_le_bytes(which)) % sealed.len().max(1)).copied() else { return false };
+    let length = sealed_bytes(device, at);
+    // Behind magic, checksum and the store's name.
+    let place = 24 + usize::from(place) * if kind == 6 { 16 } else { 1 };
+    if place >= length {
+        return false;
+    }
+    match kind {
+        4 => device[at + place] ^= value | 1,
+        _ => device[at + place] = value,
+    }
+    let length = sealed_bytes(device, at);
+    device[at + 4..at + 8].fill(0);
+    let crc = crc32fast::hash(&device[at..at + length]);
+    device[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+    true
+}
+
+/// Whether a page of the log begins there.
+fn is_log_page(device: &[u8], at: usize) -> bool {
+    device[at..at + 4] == *b"ALPG"
+}
+
+/// Bytes under the checksum of the log's page at `at`: whole units of the length in its header.
+fn sealed_bytes(device: &[u8], at: usize) -> usize {
+    let length = u32::from_le_bytes(device[at + LENGTH_AT..at + LENGTH_AT + 4].try_into().expect("four bytes"));
+    (length as usize).next_multiple_of(PAGE).clamp(PAGE, device.len() - at)
 }
 
 fuzz_target!(|data: &[u8]| {
     let mut world = World::new(template().to_vec());
-    damage(&mut world.device, data);
+    let forged = damage(&mut world.device, data);
     let mut store = world.open();
     let StoreState::Open { .. } = store.state() else { return };
     store.check();
@@ -183,6 +223,9 @@ fuzz_target!(|data: &[u8]| {
     world.settle(&mut store);
     while let Some(completion) = store.next_completion() {
         let tag = (completion.token & 0xff) as u8 + 1;
+        if forged {
+            continue;
+        }
         if let Ok(StoreReply::Read { data, .. }) = completion.result {
             assert!(data.verify());
             assert!(data.buf.bytes().iter().all(|byte| *byte == tag || *byte == 0), "object {tag} holds others' bytes");
