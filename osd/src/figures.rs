@@ -80,7 +80,10 @@ pub fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
     let trouble = [("degraded", figures.degraded), ("misplaced", figures.misplaced), ("unfound", figures.unfound)];
     let trouble = trouble.into_iter().map(|(kind, objects)| (kind, gauge(objects)));
     let log = [("used", gauge(store.log_used_bytes)), ("total", gauge(store.log_total_bytes))];
-    let data = [("free", gauge(store.free_bytes)), ("total", gauge(store.total_bytes))];
+    let used = store.total_bytes.saturating_sub(store.free_bytes).saturating_sub(store.reserved_bytes);
+    let data =
+        [("free", store.free_bytes), ("reserved", store.reserved_bytes), ("total", store.total_bytes), ("used", used)];
+    let data = data.map(|(kind, bytes)| (kind, gauge(bytes)));
     let states = figures.pgs.iter().map(|(state, groups)| (state.clone(), gauge(*groups)));
     let stages = figures.stages.named().map(|(name, histogram)| (name, Value::Latency(histogram.clone())));
     let runtime = figures.runtime.iter().map(|(name, counter)| (*name, Value::Counter(*counter)));
@@ -104,7 +107,7 @@ pub fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
         Metric::by("pgs", "Placement groups that this OSD serves, by state.", "state", states),
         Metric::by("objects", "Objects of those groups that need care.", "kind", trouble),
         Metric::by("store_objects", "What the store holds.", "kind", objects),
-        Metric::by("store_data_bytes", "Room for data.", "kind", data),
+        Metric::by("store_data_bytes", "Room for data: used, free, reserved for replacing, and all.", "kind", data),
         Metric::by("store_log_bytes", "The store's log; used is live and dead records.", "kind", log),
         Metric::by("store_written_bytes", "Bytes written.", "kind", written.map(|(k, n)| (k, Value::Counter(n)))),
         Metric::one("store_device_writes", "Writes to devices.", Value::Counter(store.device_writes)),

@@ -57,8 +57,10 @@ pub struct Statistics {
 pub struct StoreFigures {
     /// Bytes for data.
     pub total_bytes: u64,
-    /// Free bytes for data.
+    /// Free bytes for data, the reserve not among them.
     pub free_bytes: u64,
+    /// Free bytes that are kept for replacing what is there.
+    pub reserved_bytes: u64,
     /// Copies.
     pub objects: u64,
     /// Tombstones.
@@ -73,6 +75,20 @@ pub struct StoreFigures {
     pub device_writes: u64,
     /// Device flushes.
     pub device_flushes: u64,
+}
+
+impl StoreFigures {
+    /// Bytes that hold data.
+    pub fn used_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.free_bytes).saturating_sub(self.reserved_bytes)
+    }
+
+    /// How full it is: what holds data, of what data may take. Nothing of a store that says nothing of itself.
+    pub fn used_percent(&self) -> Option<u64> {
+        let room = u128::from(self.total_bytes.saturating_sub(self.reserved_bytes));
+        let percent = (u128::from(self.used_bytes()) * 100).checked_div(room)?;
+        u64::try_from(percent).ok()
+    }
 }
 
 /// Rates of client I/O per second.
@@ -103,6 +119,8 @@ pub struct Status {
     monitor: Option<String>,
     osds: Vec<osd::Row>,
     space: StoreFigures,
+    /// Bytes of `space` that hold data, all copies counted.
+    used_bytes: u64,
     pools: usize,
     images: usize,
     images_removing: usize,
@@ -151,6 +169,7 @@ async fn gather(metadata: &Metadata, rates: Option<Rates>) -> Result<Status> {
         monitor: map.leader().map(|(leader, _)| leader.address.clone()),
         osds: osd::rows(&map),
         space: space(&statistics),
+        used_bytes: space(&statistics).used_bytes(),
         pools: map.pools().count(),
         images: map.images().count(),
         images_removing: map.images().filter(|(.., image)| image.removing).count(),
@@ -193,11 +212,7 @@ fn problems(map: &ClusterMap, config: &[KeyValue]) -> Vec<String> {
 
 /// OSDs that are fuller than so many percent.
 fn near_full(statistics: &BTreeMap<u32, Statistics>, percent: u64) -> BTreeMap<u32, u64> {
-    let used = |store: &StoreFigures| {
-        let used = u128::from(store.total_bytes.saturating_sub(store.free_bytes)) * 100;
-        used.checked_div(store.total_bytes.into()).and_then(|percent| u64::try_from(percent).ok()).unwrap_or(0)
-    };
-    let used = statistics.iter().map(|(osd, statistics)| (*osd, used(&statistics.store)));
+    let used = statistics.iter().map(|(osd, statistics)| (*osd, statistics.store.used_percent().unwrap_or(0)));
     used.filter(|(_, used)| *used > percent).collect()
 }
 
@@ -206,6 +221,7 @@ fn space(statistics: &BTreeMap<u32, Statistics>) -> StoreFigures {
     for store in statistics.values().map(|statistics| statistics.store) {
         sum.total_bytes += store.total_bytes;
         sum.free_bytes += store.free_bytes;
+        sum.reserved_bytes += store.reserved_bytes;
         sum.objects += store.objects;
         sum.tombstones += store.tombstones;
         sum.damaged += store.damaged;
@@ -376,8 +392,13 @@ impl Status {
     }
 
     fn space_text(&self) -> String {
-        let used = self.space.total_bytes - self.space.free_bytes.min(self.space.total_bytes);
-        format!("{} used of {}, all copies counted", size::human(used), size::human(self.space.total_bytes))
+        let StoreFigures { total_bytes, reserved_bytes, .. } = self.space;
+        let (used, total) = (size::human(self.space.used_bytes()), size::human(total_bytes));
+        let mut text = format!("{used} used of {total}, all copies counted");
+        if reserved_bytes > 0 {
+            text += &format!("; {} kept for replacing what is there", size::human(reserved_bytes));
+        }
+        text
     }
 
     fn recovery_text(&self) -> String {
@@ -473,6 +494,23 @@ mod tests {
         };
         let all = BTreeMap::from([(1, store(1000, 140)), (2, store(1000, 150)), (3, store(0, 0)), (4, store(1000, 0))]);
         assert_eq!(near_full(&all, 85), BTreeMap::from([(1, 86), (4, 100)]));
+    }
+
+    #[test]
+    fn an_empty_store_has_nothing_in_use_and_a_full_one_all() {
+        let store = |free_bytes, reserved_bytes| StoreFigures {
+            total_bytes: 1000,
+            free_bytes,
+            reserved_bytes,
+            ..Default::default()
+        };
+        let figures = |store: StoreFigures| (store.used_bytes(), store.used_percent());
+        assert_eq!(figures(store(960, 40)), (0, Some(0)));
+        assert_eq!(figures(store(480, 40)), (480, Some(50)));
+        assert_eq!((figures(store(0, 40)), figures(store(0, 0))), ((960, Some(100)), (1000, Some(100))));
+        assert_eq!(StoreFigures::default().used_percent(), None);
+        let empty = Status { space: store(960, 40), ..Status::default() };
+        assert_eq!(empty.space_text(), "0 B used of 1000 B, all copies counted; 40 B kept for replacing what is there");
     }
 
     #[test]

@@ -148,8 +148,7 @@ fn osd_line(row: &osd::Row, before: &Look, now: &Look) -> Vec<Cell> {
         0 => Cell::number(0.0, "-"),
         us => Cell::number(us as f64, format!("{:.1} ms", us as f64 / 1e3)),
     };
-    let used = is.store.total_bytes.saturating_sub(is.store.free_bytes) * 100;
-    let full = used.checked_div(is.store.total_bytes);
+    let full = is.store.used_percent();
     vec![
         Cell::number(f64::from(id), id.to_string()),
         Cell::word(osd::state(row)),

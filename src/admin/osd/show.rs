@@ -58,7 +58,7 @@ impl Report {
             row: row(map, osd),
             store: map.osd_state(osd).map(|state| state.store.to_string()),
             immediate_commit: commit.to_string(),
-            used_bytes: statistics.store.total_bytes.saturating_sub(statistics.store.free_bytes),
+            used_bytes: statistics.store.used_bytes(),
             copies: statistics.store.objects,
             tombstones: statistics.store.tombstones,
             damaged_copies: statistics.store.damaged,
