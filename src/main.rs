@@ -105,6 +105,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// A command line with what the configuration file of this machine adds to it.
+fn with_file(given: Vec<std::ffi::OsString>) -> anyhow::Result<Vec<std::ffi::OsString>> {
+    Ok(arguments::complete(given, Cli::command())?.0)
+}
+
 /// What the program was told; ends it with a message if that makes no sense.
 fn parsed(matches: &clap::ArgMatches) -> Cli {
     Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())

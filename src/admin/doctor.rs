@@ -1,8 +1,9 @@
 //! `ashlar doctor`: what costs data or time later, and can be seen now.
 //!
-//! Owns the verdicts. Does not own the looks: [`machine`] at the kernel's word on devices, clocks and networks, [`cluster`]
-//! at pools, OSDs and the metadata store.
+//! Owns the verdicts. Does not own the looks: [`machine`] at the kernel's word on devices, clocks and networks, [`claims`] at
+//! what operators vouch for beside that, [`cluster`] at pools, OSDs and the metadata store.
 
+mod claims;
 mod cluster;
 mod machine;
 
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Devices or files of OSDs on this machine; by default those of the cluster that `ashlar up` runs.
+    /// Devices or files of OSDs on this machine; by default those of OSDs that run, and of the cluster of `ashlar up`.
     devices: Vec<PathBuf>,
     /// Look at this machine only, not at a cluster.
     #[arg(long)]
@@ -55,13 +56,24 @@ impl Finding {
 /// Looks at everything; an error if anything is bad.
 pub async fn run(args: Args) -> Result<()> {
     let directory = args.connection.cluster_directory();
-    let devices = if args.devices.is_empty() { files_in(directory.as_deref()) } else { args.devices.clone() };
-    let mut findings = machine::findings(Path::new("/"));
+    let root = Path::new("/");
+    let running = claims::running(root);
+    let mut devices = args.devices.clone();
+    if devices.is_empty() {
+        devices = files_in(directory.as_deref());
+        let others = running.iter().map(|claim| &claim.path);
+        let others: Vec<PathBuf> =
+            others.filter(|path| !devices.iter().any(|known| claims::is_same(known, path))).cloned().collect();
+        devices.extend(others);
+    }
+    let mut findings = machine::findings(root);
     for device in &devices {
         // One that cannot be looked at does not hide what the others are like.
         let bad =
             |error: anyhow::Error| vec![Finding::new(Level::Bad, device.display().to_string(), format!("{error:#}"))];
-        findings.extend(machine::device(Path::new("/"), device).unwrap_or_else(bad));
+        let claim = running.iter().find(|claim| claims::is_same(&claim.path, device)).cloned();
+        let claim = claim.or_else(|| claims::configured(device));
+        findings.extend(machine::device(root, device, claim.as_ref()).unwrap_or_else(bad));
     }
     if !args.no_cluster {
         findings.extend(cluster::findings(&args.connection.open().await?).await?);

@@ -214,11 +214,11 @@ fn atomic_bytes(file: &File) -> u32 {
     let start =
         os::sys_directory(file).ok().and_then(|directory| std::fs::read_to_string(directory.join("start")).ok());
     let start_sectors = start.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-    aligned_unit(stated.unwrap_or(0), start_sectors * 512)
+    atomic_unit(stated.unwrap_or(0), start_sectors * 512)
 }
 
 /// The largest power of two up to `stated` that divides where the partition begins, if it is a page or more.
-fn aligned_unit(stated: u32, start_bytes: u64) -> u32 {
+pub fn atomic_unit(stated: u32, start_bytes: u64) -> u32 {
     let unit = stated.checked_ilog2().map_or(0, |log| 1 << log);
     let alignment = if start_bytes == 0 { 31 } else { start_bytes.trailing_zeros().min(31) };
     let unit = unit.min(1u32 << alignment);
@@ -251,7 +251,7 @@ mod tests {
         let cases = [(0, 0, 0), (512, 0, 0), (4096, 0, 4096), (65_536, 1 << 20, 65_536), (6000, 0, 4096)];
         let shifted = [(65_536, 16_384, 16_384), (16_384, 63 * 512, 0)];
         for (stated, start, unit) in cases.into_iter().chain(shifted) {
-            assert_eq!(aligned_unit(stated, start), unit, "{stated} from {start}");
+            assert_eq!(atomic_unit(stated, start), unit, "{stated} from {start}");
         }
     }
 

@@ -21,7 +21,7 @@ mod registered;
 mod tests;
 
 pub use alone::Alone;
-pub use device::{Access, DeviceFile, Durability, OpenError};
+pub use device::{Access, DeviceFile, Durability, OpenError, atomic_unit};
 
 use crate::counters::Counters;
 use crate::driver::{Ending, MetaClient, MetaOpener};

@@ -5,11 +5,13 @@ use crate::admin::{osd, room};
 use crate::metadata::Metadata;
 use anyhow::Result;
 use ashlar_core::map::tree::node_of;
-use ashlar_core::map::{ClusterMap, ImmediateCommit, OsdState, Pool, keys};
+use ashlar_core::map::{ClusterMap, ImmediateCommit, OsdState, PREFIX, Pool};
+use ashlar_core::meta::{Compare, Keys, TxnOp};
+use ashlar_runtime::os;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Requests that the store's speed is taken from.
+/// Requests that the store's speed is taken from: an even number, so that the last one deletes.
 const REQUESTS: usize = 20;
 /// A fail-over takes a few requests one after the other: slower ones are felt.
 const SLOW: Duration = Duration::from_millis(50);
@@ -26,16 +28,28 @@ pub async fn findings(metadata: &Metadata) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
+/// What a monitor's decision costs: a transaction that compares and writes, agreed on by the store's members and durable
+/// there. Reads say little: a member may answer them alone, from memory.
 async fn latency(metadata: &Metadata) -> Result<Finding> {
+    let key = format!("{PREFIX}doctor/{:016x}", os::random_u64()?);
     let mut times = Vec::new();
-    for _ in 0..REQUESTS {
+    for number in 0..REQUESTS {
+        // It is made and deleted in turns: what ends early leaves one small key at most.
+        let (compare, operation) = match number % 2 {
+            0 => (
+                vec![Compare::ModRevision(key.clone(), 0)],
+                TxnOp::Put { key: key.clone(), value: b"doctor".to_vec(), lease: 0 },
+            ),
+            _ => (Vec::new(), TxnOp::Delete(Keys::One(key.clone()))),
+        };
         let start = Instant::now();
-        metadata.get(&keys::global()).await?;
+        metadata.transact(compare, vec![operation]).await?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
     let (median, worst) = (times[REQUESTS / 2], times[REQUESTS - 1]);
-    let text = format!("reads take {:.1} ms, {:.1} ms at worst", median.as_secs_f64() * 1e3, worst.as_secs_f64() * 1e3);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let text = format!("transactions take {:.1} ms, {:.1} ms at worst", ms(median), ms(worst));
     Ok(match worst > SLOW {
         true => {
             Finding::new(Level::Warn, "metadata store", format!("{text}: fail-overs wait for it; give it a fast disk"))
@@ -66,10 +80,7 @@ fn osds(map: &ClusterMap) -> Vec<Finding> {
 
 async fn space(metadata: &Metadata) -> Result<Option<Finding>> {
     let statistics = metadata.statistics::<crate::admin::status::Statistics>().await?;
-    let fullest = statistics.iter().filter(|(_, figures)| figures.store.total_bytes > 0).map(|(osd, figures)| {
-        let used = figures.store.total_bytes - figures.store.free_bytes.min(figures.store.total_bytes);
-        (used * 100 / figures.store.total_bytes, osd)
-    });
+    let fullest = statistics.iter().filter_map(|(osd, figures)| Some((figures.store.used_percent()?, osd)));
     Ok(fullest.max().map(|(percent, osd)| match percent > FULL_PERCENT {
         true => {
             Finding::new(Level::Bad, "space", format!("OSD {osd} is {percent} % full; add OSDs before one is lost"))
@@ -128,6 +139,7 @@ mod tests {
     use crate::admin::pool::tags;
     use crate::admin::redundancy::Redundancy;
     use ashlar_core::id::{Incarnation, OsdId, StoreUuid};
+    use ashlar_core::map::keys;
     use ashlar_core::meta::KeyValue;
 
     #[test]

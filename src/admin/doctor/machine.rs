@@ -1,8 +1,9 @@
 //! What the kernel says of this machine. `root` stands before every path that is read, for tests.
 
+use super::claims::{self, Claim, Known};
 use super::{Finding, Level};
 use anyhow::{Context, Result, bail};
-use ashlar_runtime::os;
+use ashlar_runtime::{os, ring};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -69,8 +70,8 @@ fn mtu(root: &Path) -> Option<Finding> {
     })
 }
 
-/// What is known of a device, or of the one below a file.
-pub fn device(root: &Path, path: &Path) -> Result<Vec<Finding>> {
+/// What is known of a device, or of the one below a file, and what somebody claims of it.
+pub fn device(root: &Path, path: &Path, claim: Option<&Claim>) -> Result<Vec<Finding>> {
     let about = path.display().to_string();
     let file = File::open(path).with_context(|| format!("cannot open {about}"))?;
     let meta = file.metadata()?;
@@ -85,9 +86,28 @@ pub fn device(root: &Path, path: &Path) -> Result<Vec<Finding>> {
     let Some(queue) = queue_of(root, number) else {
         let text = "no device of this machine is below it (a network or FUSE file system): flushes are all there is to \
                     trust; see what they are worth";
-        return Ok(vec![Finding::new(Level::Warn, about, text)]);
+        let claimed = claim.into_iter().flat_map(|claim| claims::judge(claim, Known::default(), &about));
+        return Ok([Finding::new(Level::Warn, about.as_str(), text)].into_iter().chain(claimed).collect());
     };
-    Ok(queue_findings(&queue, &about, is_file))
+    let mut found = queue_findings(&queue, &about, is_file);
+    // The kernel states nothing of files: what the device below can do, the file system may not pass on.
+    let known = if is_file { Known::default() } else { known(&queue, start_of(root, number)) };
+    found.extend(claim.into_iter().flat_map(|claim| claims::judge(claim, known, &about)));
+    Ok(found)
+}
+
+/// Where a partition begins on its disk; 0 of a disk.
+fn start_of(root: &Path, number: u64) -> u64 {
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let sectors = read(root, &format!("sys/dev/block/{major}:{minor}/start")).and_then(|text| text.parse::<u64>().ok());
+    sectors.unwrap_or(0) * 512
+}
+
+/// What the kernel promises of a device, or of a partition of it that begins there.
+fn known(queue: &Path, start_bytes: u64) -> Known {
+    let volatile = read(queue, "write_cache").map(|text| text != "write through");
+    let stated = read(queue, "atomic_write_unit_max_bytes").and_then(|text| text.parse().ok()).unwrap_or(0);
+    Known { volatile, atomic_bytes: ring::atomic_unit(stated, start_bytes).into() }
 }
 
 /// The request queue of a device, by its number; of a partition, that of its disk.
@@ -112,7 +132,11 @@ fn queue_findings(queue: &Path, about: &str, is_file: bool) -> Vec<Finding> {
              doubt, --durability flush"
                 .into(),
         ),
-        Some(_) => tell(Level::Good, "write cache: volatile, flushed by the OSD; with power-loss protection --durability plp is faster".into()),
+        Some(_) => {
+            let fua = if read("fua").as_deref() == Some("1") { "" } else { ", which cannot be bypassed (no FUA)" };
+            let text = format!("write cache: volatile{fua}, flushed by the OSD; with power-loss protection --durability plp is faster");
+            tell(Level::Good, text);
+        }
         None => tell(Level::Warn, "write cache: unknown; --durability flush is always right".into()),
     }
     if let Some(scheduler) = read("scheduler") {
@@ -207,17 +231,26 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_promises_what_it_begins_on_a_multiple_of() {
+        let queue = Root::new("atomic", &[("write_cache", "write back"), ("atomic_write_unit_max_bytes", "65536")]);
+        let at = |start| known(&queue.0, start);
+        assert_eq!(at(0), Known { volatile: Some(true), atomic_bytes: 65_536 });
+        assert_eq!((at(1 << 20).atomic_bytes, at(63 * 512).atomic_bytes), (65_536, 0));
+        assert_eq!(known(Path::new("/nonexistent"), 0), Known::default());
+    }
+
+    #[test]
     fn what_no_osd_can_have_is_refused() {
-        let directory = device(Path::new("/"), &std::env::temp_dir()).expect_err("a directory");
+        let directory = device(Path::new("/"), &std::env::temp_dir(), None).expect_err("a directory");
         assert!(directory.to_string().contains("neither a file"), "{directory}");
-        assert!(device(Path::new("/"), Path::new("/nonexistent")).is_err());
+        assert!(device(Path::new("/"), Path::new("/nonexistent"), None).is_err());
     }
 
     #[test]
     fn files_in_memory_are_told() {
         let path = Path::new("/dev/shm").join(format!("ashlar-doctor-{}", std::process::id()));
         fs::write(&path, "x").expect("scratch");
-        let found = device(Path::new("/"), &path).expect("it is there");
+        let found = device(Path::new("/"), &path, None).expect("it is there");
         fs::remove_file(&path).expect("scratch");
         assert!(found[0].text.contains("in memory"), "{found:?}");
     }
