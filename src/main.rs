@@ -13,6 +13,7 @@ mod disk;
 mod documents;
 mod metadata;
 mod output;
+mod sentences;
 mod size;
 mod supervised;
 mod up;

@@ -101,7 +101,7 @@ fn check_copy(offline: &mut Offline, info: &CopyInfo, findings: &mut Findings) {
             Ok(_) => {}
             Err(error) => findings.damaged.push(Damage {
                 copy: format!("{:?}", info.copy),
-                version: format!("{:?}", version.version),
+                version: version.version.to_string(),
                 why: error.to_string(),
             }),
         }

@@ -174,15 +174,17 @@ fn dump(args: &Dump) -> Result<()> {
     let object = ObjectId { pool: PoolId(args.pool), inode: InodeId(args.inode), stripe: args.stripe };
     let copy = CopyId { object, role: Role(args.role) };
     let reply = offline.read_all(copy, args.version).with_context(|| format!("cannot read {copy:?}"))?;
-    let StoreReply::Whole { version, content, .. } = reply else { bail!("{copy:?} was answered with {reply:?}") };
-    let Content::Data { data, .. } = content else { bail!("{copy:?} is deleted, by version {version:?}") };
+    let StoreReply::Whole { version, content, .. } = reply else {
+        bail!("{copy:?}: the store answered something else than a whole copy; report this")
+    };
+    let Content::Data { data, .. } = content else { bail!("{copy:?} is deleted, by version {version}") };
     let written = match &args.to {
         Some(path) => destination(path, args.force)?
             .write_all(data.buf.bytes())
             .with_context(|| format!("cannot write {}", path.display())),
         None => std::io::stdout().write_all(data.buf.bytes()).context("cannot write to standard output"),
     };
-    eprintln!("{copy:?}, version {version:?}: {} bytes", data.len());
+    eprintln!("{copy:?}, version {version}: {} bytes", data.len());
     written
 }
 

@@ -4,13 +4,14 @@
 //! device stays as it is.
 
 use super::Place;
+use crate::sentences;
 use anyhow::{Context, Result, anyhow, bail};
 use ashlar_core::buf::{Buf, BufPool, UNIT, UNIT_USIZE};
 use ashlar_core::id::{CopyId, Version};
 use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, Effect, Effects, Env, Event, IoId};
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::{COPIES_AT, Durability, Layout, LogStore, OpenConfig, Overwrites, layout};
-use ashlar_core::store::{CopyInfo, ObjectStore, StoreError, StoreOp, StoreReply, StoreState, StoreStats};
+use ashlar_core::store::{CopyInfo, ObjectStore, StoreOp, StoreReply, StoreState, StoreStats};
 use ashlar_core::time::{Duration, Time};
 use ashlar_runtime::ring::DeviceFile;
 use std::collections::BTreeMap;
@@ -142,7 +143,7 @@ impl Offline {
     pub fn read_all(&mut self, copy: CopyId, version: Option<Version>) -> Result<StoreReply> {
         self.call(|store, env| store.submit(env, 1, StoreOp::ReadAll { copy, version }));
         let completion = self.store.next_completion().context("the read was not answered")?;
-        completion.result.map_err(|error| anyhow!(describe(error)))
+        completion.result.map_err(|error| anyhow!(sentences::of_error(&error)))
     }
 
     /// Writes the good copy of a superblock over the ones that are not.
@@ -158,16 +159,6 @@ impl Offline {
             file.file.sync_data()?;
         }
         Ok(bad.len())
-    }
-}
-
-/// An error of a store, for people.
-fn describe(error: StoreError) -> String {
-    match error {
-        StoreError::NoSuchVersion => "it is not there".into(),
-        StoreError::Damaged { offset, len } => format!("damaged: {len} bytes from byte {offset} on"),
-        StoreError::Stopped => "the store has stopped".into(),
-        other => format!("the store says {other:?}"),
     }
 }
 
@@ -202,8 +193,8 @@ impl Devices {
         if found.is_log {
             let (path, store) = (self.data.path.display(), found.store);
             bail!(
-                "{path} is the log of store {store} of {:?}; name the device with its data, and this one with --log",
-                found.osd
+                "{path} is the log of store {store} of osd.{}; name the device with its data, and this one with --log",
+                found.osd.0
             );
         }
         if found.separate_log && self.log.is_none() {

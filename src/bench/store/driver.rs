@@ -1,5 +1,6 @@
 //! Loads on one store: submits, waits, counts.
 
+use crate::sentences;
 use anyhow::{Context, Result, anyhow, bail};
 use ashlar_core::buf::Buf;
 use ashlar_core::id::{
@@ -295,7 +296,10 @@ impl Driver {
             self.alone.wait(None)?;
             match self.alone.take() {
                 Some((_, DiskDone::Read(Ok(data)))) => return Ok((offset, data)),
-                Some((_, done)) => bail!("reading the device failed: {done:?}"),
+                Some((_, DiskDone::Read(Err(error)))) => {
+                    bail!("reading the device failed: {}", sentences::of_disk_error(error))
+                }
+                Some((_, DiskDone::Done(_))) => {}
                 None => {}
             }
         }
@@ -387,7 +391,10 @@ impl Driver {
 
     fn take_completions(&mut self) -> Result<()> {
         while let Some(completion) = self.store.next_completion() {
-            completion.result.map_err(|error| anyhow!("a write failed: {error:?} ({:?})", self.store.state()))?;
+            completion.result.map_err(|error| {
+                let (why, state) = (sentences::of_error(&error), sentences::of_state(&self.store.state()));
+                anyhow!("a write failed: {why}; of the store: {state}")
+            })?;
             let at = usize::try_from(completion.token)?;
             let object = &mut self.objects[at];
             if std::mem::take(&mut object.prepared) {
@@ -433,7 +440,7 @@ fn open(alone: &mut Alone, config: OpenConfig) -> Result<LogStore> {
     }
     match store.state() {
         StoreState::Open { trusted: true } => Ok(store),
-        other => bail!("the store cannot be opened: {other:?}"),
+        other => bail!("the store cannot be used: {}", sentences::of_state(&other)),
     }
 }
 
@@ -443,7 +450,7 @@ fn finish(alone: &mut Alone) -> Result<()> {
         alone.wait(None)?;
         while let Some((_, done)) = alone.take() {
             if let DiskDone::Done(Err(error)) = done {
-                bail!("the device refused a write: {error:?}");
+                bail!("the device refused a write or flush: {}", sentences::of_disk_error(error));
             }
         }
     }

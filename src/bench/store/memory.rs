@@ -4,6 +4,7 @@
 
 use super::Line;
 use super::driver::{BLOCK, format_of, write_of};
+use crate::sentences;
 use anyhow::{Context, Result, anyhow, bail};
 use ashlar_core::buf::{Buf, BufPool, UNIT};
 use ashlar_core::io::{Device, DiskDone, DiskOp, Effect, Effects, Env, IoId};
@@ -161,7 +162,7 @@ fn open(world: &mut World, config: OpenConfig) -> Result<(LogStore, f64)> {
     }
     match store.state() {
         StoreState::Open { trusted: true } => Ok((store, world.spent.as_secs_f64())),
-        other => bail!("the store cannot be opened: {other:?}"),
+        other => bail!("the store cannot be used: {}", sentences::of_state(&other)),
     }
 }
 
@@ -185,7 +186,7 @@ fn run(
         });
         world.round(store)?;
         while let Some(completion) = store.next_completion() {
-            completion.result.map_err(|error| anyhow!("a write failed: {error:?}"))?;
+            completion.result.map_err(|error| anyhow!("a write failed: {}", sentences::of_error(&error)))?;
             done += 1;
         }
     }
