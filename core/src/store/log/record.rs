@@ -542,6 +542,11 @@ fn read_bitmap(reader: &mut Reader<'_>, prefix: u16, words: u8, units: usize) ->
     if bitmap.units().last().is_some_and(|unit| unit >= units) { Err(BadRecord::Malformed) } else { Ok(bitmap) }
 }
 
+/// Whether what is written has a block to be in, and nothing else has one.
+fn agree(block: u32, bitmap: &Bitmap) -> bool {
+    (block == NO_BLOCK) == bitmap.words.is_empty()
+}
+
 fn read_sums(reader: &mut Reader<'_>, bitmap: &Bitmap, count: u16, units: usize) -> Result<Sums, BadRecord> {
     if usize::from(count) != written_units(bitmap) {
         return Err(BadRecord::Malformed);
@@ -623,6 +628,9 @@ fn read_put(join: Join, reader: &mut Reader<'_>, units: usize) -> Result<Body, B
     let (prefix, words, requests, count) = (reader.u16()?, reader.u8()?, reader.u8()?, reader.u16()?);
     reader.bytes(6)?;
     let bitmap = read_bitmap(reader, prefix, words, units)?;
+    if !agree(block, &bitmap) {
+        return Err(BadRecord::Malformed);
+    }
     label.requests = read_requests(reader, requests)?;
     let sums = read_sums(reader, &bitmap, count, units)?;
     Ok(Body::Put { label, join, block, bitmap, sums })
@@ -703,6 +711,10 @@ fn read_part(reader: &mut Reader<'_>, units: usize, pool: &mut BufPool) -> Resul
     let bitmap = read_bitmap(reader, prefix, words, units)?;
     label.requests = read_requests(reader, requests)?;
     let on_top = flags & PART_ON_TOP != 0;
+    let fits = if on_top { block == NO_BLOCK } else { agree(block, &bitmap) };
+    if !fits {
+        return Err(BadRecord::Malformed);
+    }
     let has_sums = kind == PART_DATA && !on_top && block != NO_BLOCK;
     let sums = if has_sums { read_sums(reader, &bitmap, sums, units)? } else { Sums::new() };
     reader.pad(8)?;

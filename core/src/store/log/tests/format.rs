@@ -191,3 +191,20 @@ fn what_a_newer_version_wrote_is_refused() {
         assert_eq!(Record::decode(&newer, UNITS, &mut BufPool::new()), Err(BadRecord::Unknown));
     }
 }
+
+#[test]
+fn data_without_a_block_and_a_block_without_data_are_refused() {
+    let refused = |body: Body| {
+        let record = Record { copy: copy(), body };
+        let mut bytes = vec![0; record.bytes()];
+        record.encode(&mut bytes);
+        assert_eq!(Record::decode(&bytes, UNITS, &mut BufPool::new()), Err(BadRecord::Malformed), "{record:?}");
+    };
+    for (block, bitmap) in [(NO_BLOCK, bitmap(0, 8)), (7, Bitmap::default())] {
+        let sums: Sums = smallvec![1; UNITS];
+        let join = join(Mode::Plain, false, true);
+        refused(Body::Put { label: label(), join, block, bitmap: bitmap.clone(), sums: sums.clone() });
+        let state = State { block, bitmap, sums, ..State::empty(label(), Content::Data) };
+        refused(Body::Snapshot { committed: Some(state), prepared: None });
+    }
+}
