@@ -121,8 +121,8 @@ impl Homes for Local {
         Ok(())
     }
 
-    fn shell(&self, _: &str, script: &str) -> Result<String> {
-        run("sh", &["-c", script], LIMIT)
+    fn shell(&self, name: &str, script: &str) -> Result<String> {
+        run("sh", &["-c", script], LIMIT).with_context(|| format!("on this machine, for {name}"))
     }
 
     fn can_be_cut(&self, _: &str) -> bool {
@@ -197,8 +197,15 @@ impl Hosts {
     }
 
     fn rule(&self, name: &str, rules: &str) -> Result<()> {
+        self.run_on(name, &["nft", rules]).map(drop)
+    }
+
+    /// Runs a program on a host; an error says which, and what the program complained of.
+    fn run_on(&self, name: &str, words: &[&str]) -> Result<String> {
         let space = self.namespace(name);
-        run("ip", &["netns", "exec", &space, "nft", rules], LIMIT).map(drop).with_context(|| format!("rules of {name}"))
+        let address = self.addresses.get(name).map_or("no address yet", String::as_str);
+        let outcome = run("ip", &[&["netns", "exec", &space], words].concat(), LIMIT);
+        outcome.with_context(|| format!("host {name} ({address})"))
     }
 
     /// A host's address.
@@ -245,7 +252,7 @@ impl Homes for Hosts {
     }
 
     fn shell(&self, name: &str, script: &str) -> Result<String> {
-        run("ip", &["netns", "exec", &self.namespace(name), "sh", "-c", script], LIMIT)
+        self.run_on(name, &["sh", "-c", script])
     }
 
     fn can_be_cut(&self, _: &str) -> bool {
@@ -280,6 +287,15 @@ pub fn ip(words: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_on_this_machine_says_whom_it_was_for_and_why() {
+        let error = Local.shell("osd-3", "echo why >&2; exit 4").expect_err("it fails");
+        let words = format!("{error:#}");
+        for part in ["for osd-3", "echo why >&2; exit 4", "exit status: 4", "    why"] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+    }
 
     #[test]
     fn hosts_reach_each_other_until_they_are_cut() {

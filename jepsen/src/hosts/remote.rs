@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -74,10 +74,16 @@ impl Host {
         command
     }
 
+    fn start(&self, out: File, err: File) -> Result<Child> {
+        let child = self.shell().stdout(out).stderr(err).spawn();
+        child.with_context(|| format!("host {}: cannot start `{}` on this machine", self.address, self.shell.join(" ")))
+    }
+
     /// Runs a script; `more` follows it on its standard input, when the shell has read all of the script: it may read ahead.
+    /// What it wrote to standard output; an error says the host, the script, how it ended and what it complained of.
     fn run(&self, script: &str, more: &mut dyn Read) -> Result<String> {
-        let mut out = tempfile()?;
-        let mut shell = self.shell().stdout(out.try_clone()?).stderr(out.try_clone()?).spawn()?;
+        let (mut out, mut err) = (tempfile()?, tempfile()?);
+        let mut shell = self.start(out.try_clone()?, err.try_clone()?)?;
         let mut stdin = shell.stdin.take().expect("it was piped");
         let whole = format!("{{ echo {READY}\nset -e\n{script}\nexit 0\n}}\n");
         // One that ends early says why.
@@ -88,17 +94,39 @@ impl Host {
                 let _ = stdin.take().map(|mut stdin| std::io::copy(more, &mut stdin));
             }
             if let Some(status) = shell.try_wait()? {
-                break status;
+                break Some(status);
             }
             if begin.elapsed() > LIMIT {
                 shell.kill()?;
-                break shell.wait()?;
+                shell.wait()?;
+                break None;
             }
             std::thread::sleep(POLL);
         };
         let said = read(&mut out)?.replacen(&format!("{READY}\n"), "", 1);
-        ensure!(status.success(), "{} ({}): {script}\n{said}", self.address, self.shell.join(" "));
-        Ok(said)
+        if status.is_some_and(|status| status.success()) {
+            return Ok(said);
+        }
+        bail!(self.failure(script, status, &said, &read(&mut err)?))
+    }
+
+    fn failure(&self, script: &str, status: Option<ExitStatus>, out: &str, err: &str) -> String {
+        let how = match status {
+            Some(status) => format!("failed ({status})"),
+            None => format!("did not end within {} s, and its shell was killed", LIMIT.as_secs()),
+        };
+        let indented = |text: &str| match text.trim_end() {
+            "" => "    (nothing)\n".to_string(),
+            text => text.lines().map(|line| format!("    {line}\n")).collect(),
+        };
+        format!(
+            "host {}, by `{}`: this {how}\n{}  standard error:\n{}  standard output:\n{}",
+            self.address,
+            self.shell.join(" "),
+            indented(script),
+            indented(err),
+            indented(out)
+        )
     }
 }
 
@@ -158,9 +186,10 @@ impl Homes for Remote {
         self.folder.set(folder.to_path_buf()).map_err(|_| anyhow::anyhow!("these hosts have a fleet already"))?;
         let there = folder.join("ashlar");
         for host in &self.hosts {
-            let (folder, file) = (quoted(&folder.display().to_string()), quoted(&there.display().to_string()));
-            let script = format!("mkdir -p {folder}; cat > {file}.next; mv {file}.next {file}; chmod +x {file}");
-            host.run(&script, &mut File::open(program)?)?;
+            let (folder, there) = (quoted(&folder.display().to_string()), quoted(&there.display().to_string()));
+            let script = format!("mkdir -p {folder}; cat > {there}.next; mv {there}.next {there}; chmod +x {there}");
+            let mut file = File::open(program).with_context(|| format!("cannot read {}", program.display()))?;
+            host.run(&script, &mut file).context("a host does not take the program")?;
         }
         Ok(there)
     }
@@ -179,9 +208,11 @@ impl Homes for Remote {
             arguments.join(" "),
             self.pid_file(name)
         );
-        let mut child = host.shell().stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut child = host.start(log.try_clone()?, log)?;
         let mut stdin = child.stdin.take().expect("it was piped");
-        stdin.write_all(script.as_bytes())?;
+        stdin.write_all(script.as_bytes()).with_context(|| {
+            format!("host {}: `{}` ended before it read how to start {name}", host.address, host.shell.join(" "))
+        })?;
         self.leashes.lock().expect("nothing panics under this lock").insert(name.into(), stdin);
         Ok(child)
     }
@@ -264,8 +295,16 @@ mod tests {
         let host = Host { address: "127.0.0.1".into(), shell: vec!["sh".into()] };
         let said = host.run("read line; echo got $line", &mut "something\n".as_bytes()).expect("it runs");
         assert_eq!(said, "got something\n");
+        let error = host.run("echo said; echo why >&2; exit 7", &mut std::io::empty()).expect_err("it fails");
+        for part in ["host 127.0.0.1", "`sh`", "echo said; echo why", "exit status: 7", "  standard error:\n    why\n"]
+        {
+            assert!(error.to_string().contains(part), "{part}: {error}");
+        }
+        let absent = Host { address: "10.0.0.9".into(), shell: vec!["/no/such/ssh".into()] };
+        let error = format!("{:#}", absent.run("true", &mut std::io::empty()).expect_err("there is none"));
         assert!(
-            host.run("echo why; false", &mut std::io::empty()).is_err_and(|error| error.to_string().contains("why"))
+            error.contains("host 10.0.0.9: cannot start `/no/such/ssh`") && error.contains("os error 2"),
+            "{error}"
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");
     }
