@@ -2,15 +2,15 @@
 
 use crate::command;
 use crate::scratch::Scratch;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, Once, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// From the start of the binary to a served image: a loaded machine takes its time.
@@ -20,17 +20,15 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How often processes are looked at.
 const POLL: Duration = Duration::from_millis(10);
 
-static BUILD: Once = Once::new();
-
 /// The binary under test: `ASHLAR_BIN`, or that of our own build profile, built if need be.
 pub fn binary() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     if let Some(path) = std::env::var_os("ASHLAR_BIN") {
         return Ok(path.into());
     }
-    let folder = folder_of_builds()?;
-    let mut built = Ok(());
-    BUILD.call_once(|| built = build(&[]));
-    built.map(|()| folder.join("ashlar"))
+    let path = || Ok(build(&[]).and_then(|()| folder_of_builds())?.join("ashlar"));
+    let built = BUILT.get_or_init(|| path().map_err(|error: anyhow::Error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)
 }
 
 /// The binary with a feature for tests of tests (`planted`, `faults`): of the environment (`ASHLAR_PLANTED_BIN`,
@@ -38,8 +36,11 @@ pub fn binary() -> Result<PathBuf> {
 pub fn built_with(feature: &str) -> Result<PathBuf> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(path) = std::env::var_os(format!("ASHLAR_{}_BIN", feature.to_uppercase())) {
-        return Ok(path.into());
+    let variable = format!("ASHLAR_{}_BIN", feature.to_uppercase());
+    if let Some(path) = std::env::var_os(&variable).map(PathBuf::from) {
+        let has = has_feature(&path, feature).with_context(|| format!("{variable}: cannot read {}", path.display()))?;
+        ensure!(has, "{variable} names {}, which was built without the feature `{feature}`", path.display());
+        return Ok(path);
     }
     let folder = folder_of_builds()?;
     let special = folder.join(format!("ashlar-{feature}"));
@@ -53,6 +54,14 @@ pub fn built_with(feature: &str) -> Result<PathBuf> {
     Ok(special)
 }
 
+/// Whether a binary listens to the feature's variable of the environment: what it does not know of, it would ignore, and
+/// faults that were asked for would not happen.
+fn has_feature(binary: &Path, feature: &str) -> Result<bool> {
+    let word = if feature == "planted" { "ASHLAR_PLANT" } else { "ASHLAR_FAULTS" };
+    let bytes = std::fs::read(binary)?;
+    Ok(bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+}
+
 fn folder_of_builds() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let mut folders = own.ancestors().filter(|folder| folder.ends_with("debug") || folder.ends_with("release"));
@@ -60,12 +69,20 @@ fn folder_of_builds() -> Result<PathBuf> {
     folder.context("this program is not in a target folder; name the binary under test in ASHLAR_BIN")
 }
 
+/// Minutes may pass: whoever waits is told for what, sees cargo's own progress on a terminal, and at the end how long it took.
 fn build(more: &[&str]) -> Result<()> {
-    let release = folder_of_builds()?.ends_with("release");
+    let release = folder_of_builds()?.ends_with("release").then_some("--release");
+    let words: Vec<&str> = ["build", "-p", "ashlar"].into_iter().chain(release).chain(more.iter().copied()).collect();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "ashlar"]).args(more).args(release.then_some("--release"));
-    let status = cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stdin(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { bail!("cannot build the binary under test ({})", more.join(" ")) }
+    cargo.args(&words).args((!std::io::stderr().is_terminal()).then_some("--quiet"));
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stdin(Stdio::null());
+    eprintln!("building what is tested: cargo {}", words.join(" "));
+    let begin = Instant::now();
+    let status = cargo.status().context("cannot start cargo; name a built binary in ASHLAR_BIN")?;
+    let seconds = begin.elapsed().as_secs_f64();
+    ensure!(status.success(), "`cargo {}` failed after {seconds:.1} s ({status})", words.join(" "));
+    eprintln!("built in {seconds:.1} s");
+    Ok(())
 }
 
 /// A running cluster.
@@ -254,4 +271,23 @@ pub fn tail(path: &Path) -> String {
     let lines: Vec<_> = text.lines().collect();
     let last: String = lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("    {line}\n")).collect();
     format!("  {}:\n{last}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_that_knows_nothing_of_a_feature_is_told_from_one_that_does() {
+        let scratch = Scratch::new("features").expect("a directory");
+        let path = scratch.join("ashlar");
+        for (bytes, faults, planted) in
+            [("..ASHLAR_FAULTS..", true, false), ("ASHLAR_PLANT", false, true), ("ASHLAR_BIN", false, false)]
+        {
+            std::fs::write(&path, bytes).expect("scratch");
+            let has = |feature| has_feature(&path, feature).expect("readable");
+            assert_eq!((has("faults"), has("planted")), (faults, planted), "{bytes}");
+        }
+        assert!(has_feature(&scratch.join("absent"), "faults").is_err());
+    }
 }
