@@ -186,6 +186,11 @@ impl FaultMix {
         self.means.iter().any(|(other, _)| *other == kind)
     }
 
+    /// The kinds that occur.
+    pub fn kinds(&self) -> Vec<FaultKind> {
+        self.means.iter().map(|(kind, _)| *kind).collect()
+    }
+
     /// Draws when the next fault comes and of which kind it is; `None` if there are none.
     pub fn next(&self, rng: &mut Rng) -> Option<(Duration, FaultKind)> {
         let first = self.means.iter().map(|(kind, mean)| (exponential(rng, *mean), *kind));
@@ -246,6 +251,7 @@ mod tests {
             (0..1000).filter(|_| mix.next(&mut rng).is_some_and(|(_, kind)| kind == FaultKind::Crash)).count();
         assert!((850..950).contains(&crashes), "{crashes}");
         assert_eq!(FaultMix::none().next(&mut rng), None);
+        assert_eq!(mix.kinds(), [FaultKind::Crash, FaultKind::Pause]);
         assert!(!mix.without(FaultKind::Pause).has(FaultKind::Pause));
     }
 }

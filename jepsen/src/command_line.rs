@@ -1,33 +1,19 @@
-//! `ashlar-jepsen soak`: one run of the mix, with its results in a folder; and how programs here end.
+//! `ashlar-jepsen soak`: one run of the mix, with its results in a folder.
 
 use crate::cases::POOLS;
+use crate::ending::Ending;
 use crate::fleet::Shape;
 use crate::history::edn::{self, Registers};
 use crate::injector::{Injector, Lines};
 use crate::page;
 use crate::platters::Under;
 use crate::scratch::Scratch;
-use crate::soak::{Faults, Plan, Told, run};
+use crate::soak::{CLEAN, Faults, Plan, Told, run};
 use anyhow::{Context, Result, bail};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
 use ashlar_faultinject::plan::FaultPlan;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-/// Says what was seen, or what went wrong.
-pub fn tell(outcome: Result<String>) -> ExitCode {
-    match outcome {
-        Ok(seen) => {
-            println!("{seen}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
 
 /// Run workloads on a cluster while things break; judge the history.
 #[derive(clap::Args, Clone, Debug)]
@@ -89,7 +75,7 @@ pub fn mix(kinds: &[FaultKind], mean_ms: Option<u64>) -> FaultMix {
 
 impl Soak {
     /// Runs it; what was seen, or what is wrong.
-    pub fn run(&self) -> Result<String> {
+    pub fn run(&self) -> Result<Ending> {
         let immediate = if self.immediate_commit == "none" { "none" } else { "all" };
         let mut plan = Plan::new(&self.pool, immediate, self.mix()?, self.seconds);
         (plan.under, plan.lines, plan.clocks) = (self.disks, self.lines(), self.clocks);
@@ -102,10 +88,7 @@ impl Soak {
         if let Some(folder) = &self.out {
             write_results(folder, &plan.shape, &told, true)?;
         }
-        if told.is_clean() {
-            return Ok(format!("clean: {told}"));
-        }
-        bail!("BROKEN: {told}\n{}", told.complaints().join("\n"))
+        judged(&told)
     }
 
     fn lines(&self) -> Lines {
@@ -127,6 +110,15 @@ impl Soak {
         };
         let chosen: Vec<FaultKind> = self.faults.iter().map(named).collect::<Result<_>>()?;
         Ok(mix(&chosen, self.mean_ms))
+    }
+}
+
+/// How a run ends that was judged.
+fn judged(told: &Told) -> Result<Ending> {
+    match (told.is_clean(), told.untried.is_empty()) {
+        (true, true) => Ok(Ending::Done(format!("{CLEAN}: {told}"))),
+        (true, false) => Ok(Ending::NotTried(format!("{}: {told}", told.verdict()))),
+        (false, _) => bail!("BROKEN: {told}\n{}", told.complaints().join("\n")),
     }
 }
 

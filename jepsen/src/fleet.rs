@@ -263,23 +263,26 @@ impl Fleet {
         self.network.homes().shell(&format!("osd-{osd}"), &script).map(drop)
     }
 
-    /// SIGKILL.
-    pub fn kill(&self, name: &str) {
+    /// SIGKILL; whether it ran.
+    pub fn kill(&self, name: &str) -> bool {
+        let ran = self.pid(name).is_some();
         self.send(name, Signal::SIGKILL);
         if let Some(mut child) = self.daemons().get_mut(name).and_then(|daemon| daemon.process.take()) {
             // A host that cannot be reached ends it when this is gone.
             let _ = child.kill();
             let _ = child.wait();
         }
+        ran
     }
 
-    /// Whoever is gone needs no signal, and a host that is gone gets none.
-    fn send(&self, name: &str, signal: Signal) {
-        if let Some(pid) = self.pid(name)
-            && let Err(error) = self.network.homes().signal(name, pid, signal)
-        {
+    /// Whoever is gone needs no signal, and a host that is gone gets none; whether it was sent.
+    fn send(&self, name: &str, signal: Signal) -> bool {
+        let Some(pid) = self.pid(name) else { return false };
+        let sent = self.network.homes().signal(name, pid, signal);
+        if let Err(error) = &sent {
             eprintln!("  {name} is not reached by {signal}: {error:#}");
         }
+        sent.is_ok()
     }
 
     /// SIGKILL to several at one moment.
@@ -288,15 +291,18 @@ impl Fleet {
         std::thread::scope(|scope| {
             names.iter().for_each(|name| drop(scope.spawn(move || self.send(name, Signal::SIGKILL))));
         });
-        names.iter().for_each(|name| self.kill(name));
+        for name in names {
+            self.kill(name);
+        }
     }
 
-    /// SIGSTOP, or SIGCONT.
-    pub fn stop(&self, name: &str, stop: bool) {
-        self.send(name, if stop { Signal::SIGSTOP } else { Signal::SIGCONT });
+    /// SIGSTOP, or SIGCONT; whether it got there.
+    pub fn stop(&self, name: &str, stop: bool) -> bool {
+        let sent = self.send(name, if stop { Signal::SIGSTOP } else { Signal::SIGCONT });
         if let Some(daemon) = self.daemons().get_mut(name) {
             daemon.stopped = stop;
         }
+        sent
     }
 
     /// A daemon's process, if it runs.

@@ -9,12 +9,14 @@
 //! | power of one OSD or of all, disk errors, stalls, damage, new disks | [`crate::platters`] |
 //! | clocks | each daemon's clock changes its rate now and then, if that is asked for; a build with the feature `faults` |
 //!
-//! Owns: the choice of targets and lengths, and that every fault ends. Does not own: when one comes.
+//! Owns: the choice of targets and lengths, that every fault ends, and the account of what came of each. Does not own: when
+//! one comes. Invariant: a band is there for what happened, and for nothing else.
 
 use crate::fleet::{Fleet, Network, members};
 use crate::hosts::Homes;
 use crate::platters::{Platters, Under};
 use crate::relay::{QUICK, Relays};
+use crate::untried::{Account, Turn};
 use anyhow::{Context, Result};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration as Span;
@@ -46,6 +48,8 @@ const TRIES: u32 = 10;
 const SHORT: Duration = Duration::from_secs(2);
 /// How wrongly clocks run, at most: leases allow for twice that between two of them.
 const CLOCK_PPM: u64 = 25_000;
+/// What wrong clocks are called.
+pub const CLOCK: &str = "clock";
 /// How long a clock keeps its rate.
 const CLOCK_MS: [u64; 2] = [500, 4000];
 
@@ -93,12 +97,14 @@ pub struct Injector<'a> {
     due: Vec<(Instant, Undo)>,
     /// Everything that happened.
     pub bands: Vec<Band>,
+    /// What came of each kind.
+    pub account: Account,
 }
 
 impl<'a> Injector<'a> {
     /// For a cluster, its network, and its disks.
     pub fn new(fleet: &'a Fleet, network: Network, platters: &'a Platters, rng: Rng) -> Injector<'a> {
-        Injector { fleet, network, platters, rng, due: Vec::new(), bands: Vec::new() }
+        Injector { fleet, network, platters, rng, due: Vec::new(), bands: Vec::new(), account: Account::default() }
     }
 
     /// From now on no clock is right.
@@ -150,6 +156,7 @@ impl<'a> Injector<'a> {
         self.fleet.names("").iter().try_for_each(|name| self.fleet.misbehave(name, |faults| faults.clock_ppm = 0))?;
         self.undo(Undo::Behave)?;
         self.fleet.names("").iter().try_for_each(|name| {
+            // One that does not run is started instead.
             self.fleet.stop(name, false);
             self.fleet.run(name)
         })?;
@@ -200,7 +207,10 @@ impl<'a> Injector<'a> {
     fn undo(&mut self, undo: Undo) -> Result<()> {
         match undo {
             Undo::Run(name) => self.fleet.run(&name)?,
-            Undo::Continue(name) => self.fleet.stop(&name, false),
+            Undo::Continue(name) => {
+                // One that died meanwhile needs nothing.
+                self.fleet.stop(&name, false);
+            }
             Undo::HealPaths => match &self.network {
                 Network::Loopback => {}
                 Network::Relayed(relays) => relays.heal(),
@@ -221,45 +231,56 @@ impl<'a> Injector<'a> {
         let (name, after) = (self.pick(&names), self.rng.between(CLOCK_MS[0], CLOCK_MS[1]));
         let ppm = i64::try_from(self.rng.below(2 * CLOCK_PPM + 1))? - i64::try_from(CLOCK_PPM)?;
         self.fleet.misbehave(&name, |faults| faults.clock_ppm = ppm)?;
+        self.account.note(CLOCK, Turn::Came);
         let what = format!("the clock of {name} runs wrongly, {ppm} in a million");
-        self.note("clock", what, Duration::from_millis(after), Undo::Clocks);
+        self.note(CLOCK, what, Duration::from_millis(after), Undo::Clocks);
         Ok(())
     }
 
-    /// Lets a fault happen. What cannot happen here does not.
-    pub fn inject(&mut self, kind: FaultKind) -> Result<()> {
+    /// Lets a fault happen, if it can; whether it did is in the account. Whatever a failed one began, the end of all ends.
+    pub fn inject(&mut self, kind: FaultKind) -> bool {
+        let turn = self.perform(kind).unwrap_or_else(|error| Turn::Failed(format!("{error:#}")));
+        if let Turn::NotNow(why) | Turn::Failed(why) = &turn {
+            eprintln!("  {} did NOT happen: {why}", kind.name());
+        }
+        self.account.note(kind.name(), turn)
+    }
+
+    fn perform(&mut self, kind: FaultKind) -> Result<Turn> {
         match kind {
             FaultKind::Crash => {
                 let (name, after) = (self.daemon(), self.length());
-                self.fleet.kill(&name);
+                if !self.fleet.kill(&name) {
+                    return Ok(Turn::NotNow(format!("{name} did not run")));
+                }
                 self.note(kind.name(), format!("kill -9 {name}"), after, Undo::Run(name));
+                Ok(Turn::Came)
             }
             FaultKind::Pause => {
                 let (name, after) = (self.daemon(), self.length());
-                self.stop(kind, name, after);
+                Ok(self.stop(kind, name, after))
             }
             FaultKind::MetaOutage => {
                 let after = self.length();
-                self.stop(kind, "mon".into(), after);
+                Ok(self.stop(kind, "mon".into(), after))
             }
-            FaultKind::Reweight => self.reweight(),
-            _ if Under::Layer.kinds().contains(&kind) => return self.on_disks(kind),
-            _ => return self.on_paths(kind),
+            FaultKind::Reweight => Ok(self.reweight()),
+            _ if Under::Layer.kinds().contains(&kind) => self.on_disks(kind),
+            _ => self.on_paths(kind),
         }
-        Ok(())
     }
 
-    fn on_disks(&mut self, kind: FaultKind) -> Result<()> {
+    fn on_disks(&mut self, kind: FaultKind) -> Result<Turn> {
         if self.platters.under() == Under::Files {
-            return Ok(());
+            return Ok(Turn::NotNow("OSDs live on plain files".into()));
         }
         let (number, after) = (self.rng.between(1, self.fleet.shape().osds.into()), self.length());
         let osd = u32::try_from(number)?;
         let what = match kind {
-            FaultKind::HostPower => return self.cut_power(&[osd], after),
+            FaultKind::HostPower => return self.cut_power(kind, &[osd], after),
             FaultKind::TotalPower => {
                 let all: Vec<u32> = (1..=self.fleet.shape().osds).collect();
-                return self.cut_power(&all, after.min(SHORT));
+                return self.cut_power(kind, &all, after.min(SHORT));
             }
             FaultKind::Wipe => return self.replace(osd, after),
             FaultKind::DiskStall => {
@@ -271,44 +292,43 @@ impl<'a> Injector<'a> {
                 format!("the disk of osd-{osd} is slow")
             }
             FaultKind::DiskError => {
-                let ppm = self.rng.below(50_000);
+                let ppm = self.rng.between(5_000, 50_000);
                 let faults = DiskFaults { write_error_ppm: ppm, flush_error_ppm: ppm / 4, ..DiskFaults::default() };
                 self.platters.set_faults(self.fleet, osd, faults)?;
                 format!("writes to the disk of osd-{osd} fail, {ppm} in a million")
             }
             _ => match self.damage(kind)? {
-                Some(what) => what,
-                None => return Ok(()),
+                Ok(what) => what,
+                Err(why) => return Ok(Turn::NotNow(why)),
             },
         };
         self.note(kind.name(), what, after, Undo::Behave);
-        Ok(())
+        Ok(Turn::Came)
     }
 
-    fn cut_power(&mut self, osds: &[u32], after: Duration) -> Result<()> {
-        let kind = if osds.len() == 1 { FaultKind::HostPower } else { FaultKind::TotalPower };
+    fn cut_power(&mut self, kind: FaultKind, osds: &[u32], after: Duration) -> Result<Turn> {
         let what = self.platters.cut(self.fleet, osds, &mut self.rng)?;
         for osd in osds {
             self.due.push((Instant::now() + after, Undo::Run(format!("osd-{osd}"))));
         }
         self.note(kind.name(), what, after, Undo::Behave);
-        Ok(())
+        Ok(Turn::Came)
     }
 
-    /// One disk only in a run, and only where two other members may be lost.
-    fn damage(&mut self, kind: FaultKind) -> Result<Option<String>> {
+    /// One disk only in a run, and only where two other members may be lost. In words, what was done, or why nothing.
+    fn damage(&mut self, kind: FaultKind) -> Result<Result<String, String>> {
         if members(&self.fleet.shape().pool) < 3 {
-            return Ok(None);
+            return Ok(Err("a pool of less than three members does not survive it".into()));
         }
-        let (osd, ppm) = (1, self.rng.below(30_000));
+        let (osd, ppm) = (1, self.rng.between(3_000, 30_000));
         let faults = match kind {
             FaultKind::ReadError => DiskFaults { read_error_ppm: ppm, ..DiskFaults::default() },
             FaultKind::Astray => self.astray(osd, ppm),
-            _ => return self.platters.spoil(self.fleet, osd, kind == FaultKind::BitRot).map(Some),
+            _ => return self.platters.spoil(self.fleet, osd, kind == FaultKind::BitRot),
         };
         self.platters.set_faults(self.fleet, osd, faults)?;
         let how = if kind == FaultKind::Astray { "writes go astray" } else { "reads fail" };
-        Ok(Some(format!("{how} on the disk of osd-{osd}, {ppm} in a million")))
+        Ok(Ok(format!("{how} on the disk of osd-{osd}, {ppm} in a million")))
     }
 
     /// Where the log is, that would be a damaged store.
@@ -318,29 +338,32 @@ impl<'a> Injector<'a> {
     }
 
     /// Only while every group is whole: no replacement takes the last copy of anything.
-    fn replace(&mut self, osd: u32, after: Duration) -> Result<()> {
+    fn replace(&mut self, osd: u32, after: Duration) -> Result<Turn> {
         // Together with damage on the first OSD's disk, only that one is replaced.
         let damage = self.bands.iter().any(|band| DAMAGE.contains(&&*band.kind));
         let osd = if damage { 1 } else { osd };
         let all_run = (1..=self.fleet.shape().osds).all(|osd| self.fleet.pid(&format!("osd-{osd}")).is_some());
         if !all_run || self.fleet.wait_clean(Duration::ZERO).is_err() {
-            return Ok(());
+            return Ok(Turn::NotNow("a disk is replaced only while every group is whole".into()));
         }
         let name = format!("osd-{osd}");
         self.fleet.kill(&name);
         self.platters.replace(self.fleet, osd)?;
         self.note(FaultKind::Wipe.name(), format!("{name} gets a new disk"), after, Undo::Run(name));
-        Ok(())
+        Ok(Turn::Came)
     }
 
-    fn stop(&mut self, kind: FaultKind, name: String, after: Duration) {
-        self.fleet.stop(&name, true);
+    fn stop(&mut self, kind: FaultKind, name: String, after: Duration) -> Turn {
+        if !self.fleet.stop(&name, true) {
+            return Turn::NotNow(format!("{name} did not run, or was not reached"));
+        }
         self.note(kind.name(), format!("{name} is stopped"), after, Undo::Continue(name));
+        Turn::Came
     }
 
-    fn on_paths(&mut self, kind: FaultKind) -> Result<()> {
+    fn on_paths(&mut self, kind: FaultKind) -> Result<Turn> {
         let relays = match self.network.clone() {
-            Network::Loopback => return Ok(()),
+            Network::Loopback => return Ok(Turn::NotNow("daemons are connected by loopback".into())),
             Network::Relayed(relays) => relays,
             Network::Hosts(hosts) => return self.on_hosts(kind, hosts.as_ref()),
         };
@@ -352,7 +375,10 @@ impl<'a> Injector<'a> {
                 relays.cut_one_way(&name, &other);
                 format!("{name} does not reach {other}")
             }
-            FaultKind::Reset => self.hit_a_connection(&relays, &name),
+            FaultKind::Reset => match self.hit_a_connection(&relays, &name) {
+                Some(what) => what,
+                None => return Ok(Turn::NotNow("there was no connection".into())),
+            },
             FaultKind::MetaCut | FaultKind::LeaseExpiry => {
                 let osd = self.osd();
                 relays.partition(std::slice::from_ref(&osd), &["mon".into()]);
@@ -366,61 +392,77 @@ impl<'a> Injector<'a> {
                 relays.reset_all("mon");
                 "all connections to the metadata store are reset".into()
             }
-            _ => return Ok(()),
+            _ => return Ok(impossible()),
         };
         self.note(kind.name(), what, after, Undo::HealPaths);
-        Ok(())
+        Ok(Turn::Came)
     }
 
     /// The same cuts, by the kernels of hosts.
-    fn on_hosts(&mut self, kind: FaultKind, hosts: &dyn Homes) -> Result<()> {
+    fn on_hosts(&mut self, kind: FaultKind, hosts: &dyn Homes) -> Result<Turn> {
         let (name, after) = (self.daemon(), self.length());
         let what = match kind {
             FaultKind::Partition => {
-                let [one, other]: [Vec<String>; 2] =
-                    self.sides().map(|side| side.into_iter().filter(|name| hosts.can_be_cut(name)).collect());
+                let names = self.fleet.names("").into_iter().filter(|name| hosts.can_be_cut(name)).collect();
+                let [one, other] = self.sides(names);
+                let apart = |name: &String| one.iter().any(|far| are_apart(hosts, name, far));
+                if !other.iter().any(apart) {
+                    return Ok(Turn::NotNow("both sides live on one host".into()));
+                }
                 hosts.partition(&one, &other)?;
                 format!("{} do not reach the others", other.join(", "))
             }
             FaultKind::OneWay => {
-                let other = self.daemon();
+                let Some(other) = self.far_from(hosts, &name, "") else { return Ok(one_host(&name)) };
                 hosts.cut_one_way(&name, &other)?;
                 format!("{name} does not reach {other}")
             }
             FaultKind::MetaCut | FaultKind::LeaseExpiry => {
-                let osd = self.osd();
+                let Some(osd) = self.far_from(hosts, "mon", "osd") else { return Ok(one_host("mon")) };
                 hosts.partition(std::slice::from_ref(&osd), &["mon".into()])?;
                 format!("{osd} does not reach the metadata store")
             }
-            _ => return Ok(()),
+            _ => return Ok(impossible()),
         };
         self.note(kind.name(), what, after, Undo::HealPaths);
-        Ok(())
+        Ok(Turn::Came)
     }
 
-    fn sides(&mut self) -> [Vec<String>; 2] {
+    /// One that can be cut off from another, which is on another host.
+    fn far_from(&mut self, hosts: &dyn Homes, name: &str, prefix: &str) -> Option<String> {
+        let names = self.fleet.names(prefix).into_iter();
+        let far: Vec<String> =
+            names.filter(|other| hosts.can_be_cut(other) && are_apart(hosts, name, other)).collect();
+        if far.is_empty() { None } else { Some(self.pick(&far)) }
+    }
+
+    /// Two sides, none of them empty.
+    fn sides(&mut self, names: Vec<String>) -> [Vec<String>; 2] {
+        let count = names.len().max(1) as u64;
+        let lonely = self.rng.below(count);
         let mut sides = [Vec::new(), Vec::new()];
-        for name in self.fleet.names("") {
-            sides[usize::from(self.rng.chance(1, 3))].push(name);
+        for (number, name) in (0..).zip(names) {
+            let apart = self.rng.chance(1, 3) && number != (lonely + 1) % count || number == lonely;
+            sides[usize::from(apart)].push(name);
         }
         sides
     }
 
     fn partition(&mut self, relays: &Relays) -> String {
-        let [one, other] = self.sides();
+        let [one, other] = self.sides(self.fleet.names(""));
         relays.partition(&one, &other);
         format!("{} do not reach the others", other.join(", "))
     }
 
     /// Ends one, clogs one, damages or slows all of a daemon.
-    fn hit_a_connection(&mut self, relays: &Relays, name: &str) -> String {
-        match self.rng.below(5) {
+    fn hit_a_connection(&mut self, relays: &Relays, name: &str) -> Option<String> {
+        let what = match self.rng.below(5) {
             0 | 1 => {
-                let whose = relays.hit_connection(&mut self.rng, false).unwrap_or_default();
+                let whose = relays.hit_connection(&mut self.rng, false)?;
                 format!("a connection is reset: {whose}")
             }
             2 => {
-                let whose = relays.hit_connection(&mut self.rng, true).unwrap_or_default();
+                let whose = relays.hit_connection(&mut self.rng, true)?;
                 format!("a connection carries nothing any more: {whose}")
             }
             3 => {
@@ -433,14 +475,17 @@ impl<'a> Injector<'a> {
                 relays.delay(name, SLOW);
                 format!("{name} is far away")
             }
-        }
+        };
+        Some(what)
     }
 
-    fn reweight(&mut self) {
+    fn reweight(&mut self) -> Turn {
         let osd = self.rng.between(1, u64::from(self.fleet.shape().osds)).to_string();
         let share = ["0", "0.3", "1", "1"][usize::try_from(self.rng.below(4)).expect("below 4")];
-        // The metadata store may be away.
-        let _ = self.fleet.admin(&["osd", "reweight", &osd, share]);
+        if let Err(error) = self.fleet.admin(&["osd", "reweight", &osd, share]) {
+            let reason = error.to_string().lines().last().unwrap_or_default().trim().to_string();
+            return Turn::NotNow(format!("the metadata store may be away: {reason}"));
+        }
         let now = Instant::now();
         self.bands.push(Band {
             kind: "reweight".into(),
@@ -448,6 +493,7 @@ impl<'a> Injector<'a> {
             from: now,
             to: now,
         });
+        Turn::Came
     }
 
     fn note(&mut self, kind: &str, what: String, after: Duration, undo: Undo) {
@@ -484,6 +530,22 @@ impl<'a> Injector<'a> {
     fn other_than(&mut self, name: &str) -> String {
         let names: Vec<String> = self.fleet.names("").into_iter().filter(|other| other != name).collect();
         self.pick(&names)
+    }
+}
+
+fn impossible() -> Turn {
+    Turn::NotNow("it cannot be done to real processes connected like this".into())
+}
+
+fn one_host(name: &str) -> Turn {
+    Turn::NotNow(format!("nobody lives on another host than {name}"))
+}
+
+/// Whether daemons live on different hosts.
+fn are_apart(hosts: &dyn Homes, one: &str, other: &str) -> bool {
+    match (hosts.address(one), hosts.address(other)) {
+        (Ok(one), Ok(other)) => one != other,
+        _ => false,
     }
 }
 

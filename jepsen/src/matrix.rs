@@ -5,11 +5,12 @@
 
 use crate::command_line::{mix, write_results};
 use crate::devices::Devices;
-use crate::injector::{Injector, Lines};
+use crate::injector::{CLOCK, Injector, Lines};
 use crate::platters::Under;
 use crate::scratch::Scratch;
-use crate::soak::{self, Plan, Told};
-use anyhow::{Context, Result, bail, ensure};
+use crate::ending::Ending;
+use crate::soak::{self, CLEAN, Plan, Told};
+use anyhow::{Context, Result, bail};
 use ashlar_faultinject::mix::FaultKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,10 +68,11 @@ struct Came {
     faults: BTreeMap<String, u64>,
     blocks: usize,
     confirmed: usize,
+    /// What was asked for and did not happen; absent from results of former versions.
+    #[serde(default)]
+    untried: Vec<String>,
     verdict: String,
 }
-
-const CLEAN: &str = "clean";
 
 fn alone(name: &'static str, faults: &[FaultKind], under: Under) -> Row {
     let (pool, immediate_commit) = ("replicated:3", "all");
@@ -113,7 +115,7 @@ fn rows() -> Vec<Row> {
 
 impl Matrix {
     /// Runs what is missing; the table.
-    pub fn run(&self) -> Result<String> {
+    pub fn run(&self) -> Result<Ending> {
         let rows = rows();
         let known = |name: &String| rows.iter().any(|row| row.name == name);
         if let Some(unknown) = self.only.iter().find(|name| !known(name)) {
@@ -128,10 +130,13 @@ impl Matrix {
         }
         let table = table(&rows, &self.out);
         std::fs::write(self.out.join("table.md"), &table)?;
-        let broken =
-            rows.iter().filter(chosen).filter_map(|row| read(&self.out, row.name)).filter(|came| !came.is_clean());
-        ensure!(self.list || broken.count() == 0, "{table}");
-        Ok(table)
+        let came: Vec<Came> = rows.iter().filter(chosen).filter_map(|row| known_of(&self.out, row)).collect();
+        match () {
+            () if self.list => Ok(Ending::Done(table)),
+            () if came.iter().any(Came::is_broken) => bail!("{table}"),
+            () if came.iter().any(|came| !came.is_clean()) => Ok(Ending::NotTried(table)),
+            () => Ok(Ending::Done(table)),
+        }
     }
 
     fn seconds(&self, row: &Row) -> u64 {
@@ -139,7 +144,7 @@ impl Matrix {
     }
 
     fn is_missing(&self, row: &Row) -> bool {
-        read(&self.out, row.name).is_none_or(|came| came.seconds < self.seconds(row) || self.again && !came.is_clean())
+        known_of(&self.out, row).is_none_or(|came| came.seconds < self.seconds(row) || self.again && !came.is_clean())
     }
 
     fn perform(&self, row: &Row) -> Result<Came> {
@@ -165,7 +170,6 @@ impl Matrix {
 
 impl Came {
     fn failed(plan: &Plan, error: &anyhow::Error) -> Came {
-        let first = format!("{error:#}").lines().next().unwrap_or_default().to_string();
         Came {
             seconds: plan.seconds,
             took_s: 0,
@@ -178,7 +182,8 @@ impl Came {
             faults: BTreeMap::new(),
             blocks: 0,
             confirmed: 0,
-            verdict: format!("FAILED: {first}"),
+            untried: Vec::new(),
+            verdict: format!("FAILED: {}", in_a_line(error)),
         }
     }
 
@@ -186,7 +191,6 @@ impl Came {
         let [ok, refused, unknown] = told.log.counts();
         let mut faults = BTreeMap::new();
         told.bands.iter().for_each(|band| *faults.entry(band.kind.clone()).or_default() += 1);
-        let complaint = told.complaints().into_iter().next();
         Came {
             seconds: plan.seconds,
             took_s: 0,
@@ -199,13 +203,39 @@ impl Came {
             faults,
             blocks: told.verdict.blocks,
             confirmed: told.verdict.confirmed,
-            verdict: complaint.map_or_else(|| CLEAN.into(), |what| format!("BROKEN: {what}")),
+            untried: told.untried.clone(),
+            verdict: told.verdict(),
         }
     }
 
     fn is_clean(&self) -> bool {
         self.verdict == CLEAN
     }
+
+    /// A promise was broken, or the run could not be judged.
+    fn is_broken(&self) -> bool {
+        !self.verdict.starts_with(CLEAN)
+    }
+}
+
+/// What is known of a run. Those of former versions were called clean whatever did not happen: their figures say it.
+fn known_of(out: &Path, row: &Row) -> Option<Came> {
+    let mut came = read(out, row.name)?;
+    let asked = row.faults.iter().map(|kind| kind.name()).chain(row.clocks.then_some(CLOCK));
+    let absent: Vec<&str> = asked.filter(|kind| !came.faults.contains_key(*kind)).collect();
+    if came.is_clean() && !absent.is_empty() {
+        came.untried = absent.into_iter().map(String::from).collect();
+        came.verdict = format!("{CLEAN}, but NOT tried: {}", came.untried.join(", "));
+    }
+    Some(came)
+}
+
+/// The reason of a failure, without the logs that come with it.
+fn in_a_line(error: &anyhow::Error) -> String {
+    // Logs begin with a path of their own line.
+    let says = error.chain().map(ToString::to_string).filter(|text| !text.starts_with("  /"));
+    let first_lines: Vec<String> = says.filter_map(|text| text.lines().next().map(String::from)).collect();
+    first_lines.join(": ")
 }
 
 fn read(out: &Path, name: &str) -> Option<Came> {
@@ -215,19 +245,19 @@ fn read(out: &Path, name: &str) -> Option<Came> {
 /// A row for each run, as Markdown has it.
 fn table(rows: &[Row], out: &Path) -> String {
     let mut text = String::from(
-        "| run | pool | seconds | operations (refused, unknown) | transfers | faults | blocks (twice) | verdict |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| run | pool | seconds | operations (refused, unknown) | transfers | faults | NOT tried | blocks (twice) | verdict |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for row in rows {
-        let pool = format!("{} {}", row.pool, if row.immediate_commit == "none" { "lazy" } else { "immediate" });
-        let Some(came) = read(out, row.name) else {
-            text += &format!("| {} | {pool} | | | | | | not run |\n", row.name);
+        let pool = format!("{} {}", row.pool, row.immediate_commit);
+        let Some(came) = known_of(out, row) else {
+            text += &format!("| {} | {pool} | | | | | | | not run |\n", row.name);
             continue;
         };
         let kinds = came.faults.iter().map(|(kind, count)| format!("{count} {kind}"));
         let count: u64 = came.faults.values().sum();
         text += &format!(
-            "| {} | {pool} | {} | {} ({}, {}) | {} | {count}: {} | {} ({}) | {} |\n",
+            "| {} | {pool} | {} | {} ({}, {}) | {} | {count}: {} | {} | {} ({}) | {} |\n",
             row.name,
             came.seconds,
             came.ok,
@@ -235,6 +265,7 @@ fn table(rows: &[Row], out: &Path) -> String {
             came.unknown,
             came.transfers,
             kinds.collect::<Vec<_>>().join(", "),
+            came.untried.join(", ").replace('|', "/"),
             came.blocks,
             came.confirmed,
             came.verdict.replace('|', "/")
@@ -275,16 +306,26 @@ mod tests {
         let row = &rows()[0];
         assert!(matrix(10, false).is_missing(row));
         let plan = Plan::new(row.pool, row.immediate_commit, mix(&[], None), 10);
-        let broken = Came::failed(&plan, &anyhow::anyhow!("why"));
+        let broken = Came::failed(&plan, &anyhow::anyhow!("why").context("  /tmp/osd-1.log:\n    words\n"));
+        assert_eq!(broken.verdict, "FAILED: why");
         std::fs::create_dir_all(scratch.join(row.name)).expect("scratch");
         let keep = |came: &Came| {
             std::fs::write(scratch.join(row.name).join("result.json"), serde_json::to_vec(came).expect("JSON"))
         };
         keep(&broken).expect("scratch");
         assert!(!matrix(10, false).is_missing(row) && matrix(10, true).is_missing(row));
-        keep(&Came { verdict: CLEAN.into(), ..broken }).expect("scratch");
+        // As a former version kept a run in which nothing came of what was asked for.
+        let idle = Came { verdict: CLEAN.into(), ..broken };
+        keep(&idle).expect("scratch");
+        assert!(!matrix(10, false).is_missing(row) && matrix(10, true).is_missing(row));
+        let shown = table(&rows(), scratch.path());
+        assert!(shown.contains("| 0:  | crash | 0 (0) | clean, but NOT tried: crash |"), "{shown}");
+        let only = |matrix: Matrix| Matrix { only: vec![row.name.into()], ..matrix };
+        assert!(matches!(only(matrix(10, false)).run().expect("judged"), Ending::NotTried(_)));
+        keep(&Came { faults: BTreeMap::from([("crash".into(), 1)]), ..idle }).expect("scratch");
         assert!(!matrix(10, true).is_missing(row) && matrix(11, false).is_missing(row));
-        let table = table(&rows(), scratch.path());
-        assert!(table.contains("| kill | replicated:3 immediate | 10 |") && table.contains("not run"), "{table}");
+        assert!(matches!(only(matrix(10, true)).run().expect("judged"), Ending::Done(_)));
+        let shown = table(&rows(), scratch.path());
+        assert!(shown.contains("| kill | replicated:3 all | 10 |") && shown.contains("not run"), "{shown}");
     }
 }

@@ -36,6 +36,7 @@ fn data(shape: &Shape, told: &Told) -> Value {
         "clean": told.is_clean(),
         "summary": told.to_string(),
         "complaints": told.complaints(),
+        "untried": told.untried,
         "bands": bands.collect::<Vec<_>>(),
         "dots": dots(told),
         "block": format!("image {}, block {}", block.image, block.index),
@@ -140,6 +141,7 @@ mod tests {
             log,
             verdict,
             wrong: vec!["a </script> in words".into()],
+            untried: vec!["wipe (its turn never came)".into()],
             bands: Vec::new(),
             faults: FaultPlan::default(),
             others: [0, 0],
@@ -147,6 +149,7 @@ mod tests {
         };
         let page = page(&Shape::of("replicated:3", "all"), &told);
         assert!(page.contains("image 1, block 9") && page.contains("reads zeroes") && page.contains("\"clean\":false"));
+        assert!(page.contains(r#""untried":["wipe (its turn never came)"]"#) && PAGE.contains("data.untried"));
         assert!(!page.contains(PLACE) && !page.contains("a </script>"));
         for outside in ["src=", "href=", "@import", "url("] {
             assert!(!PAGE.contains(outside), "{outside}");

@@ -160,17 +160,20 @@ impl Platters {
         first_data_byte(&superblock)
     }
 
-    /// Damages what one holds: bits flip, or pages cannot be read. In words, how.
-    pub fn spoil(&self, fleet: &Fleet, osd: u32, rots: bool) -> Result<String> {
+    /// Damages what one holds: bits flip, or pages cannot be read. In words, how, or why nothing was damaged.
+    pub fn spoil(&self, fleet: &Fleet, osd: u32, rots: bool) -> Result<Result<String, String>> {
         let what = if rots { "rot" } else { "cannot be read" };
         if let Some(devices) = self.devices() {
-            return Ok(format!("{} pages of osd-{osd} {what}", devices.spoil(osd, 1, rots)));
+            return Ok(match devices.spoil(osd, 1, rots) {
+                0 => Err(format!("no page of osd-{osd} was written yet")),
+                count => Ok(format!("{count} pages of osd-{osd} {what}")),
+            });
         }
         self.change(fleet, osd, |behaviour| match rots {
             true => behaviour.rot_ppm = DAMAGE_PPM,
             false => behaviour.latent_ppm = DAMAGE_PPM,
         })?;
-        Ok(format!("pages of osd-{osd} {what}, {DAMAGE_PPM} in a million"))
+        Ok(Ok(format!("pages of osd-{osd} {what}, {DAMAGE_PPM} in a million")))
     }
 
     /// A new disk in the place of one whose OSD is dead.

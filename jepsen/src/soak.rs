@@ -12,19 +12,20 @@ use crate::fleet::{Fleet, Network, Shape};
 use crate::history::{Log, Recorder};
 use crate::hosts::Hosts;
 use crate::hosts::remote::Remote;
-use crate::injector::{Band, Injector, Lines};
+use crate::injector::{Band, CLOCK, Injector, Lines};
 use crate::platters::{Platters, Under};
 use crate::relay::Relays;
 use crate::scratch::Scratch;
+use crate::untried::{Latecomers, shuffled};
 use crate::workload::bank::{self, Bank};
 use crate::workload::blocks::{Ground, Worker, look, start};
 use crate::workload::names::Names;
 use crate::writers::Promise;
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_core::rng::Rng;
-use ashlar_faultinject::mix::FaultMix;
+use ashlar_faultinject::mix::{FaultKind, FaultMix};
 use ashlar_faultinject::plan::{Fault, FaultPlan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -92,6 +93,16 @@ impl Plan {
         self.under == Under::Layer || self.clocks
     }
 
+    /// Names of what is to happen.
+    pub fn asked(&self) -> Vec<&'static str> {
+        let kinds = match &self.faults {
+            Faults::Mix(mix) => mix.kinds(),
+            Faults::Plan(plan) => plan.faults.iter().map(|fault| fault.kind).collect(),
+        };
+        let names: BTreeSet<&str> = kinds.into_iter().map(FaultKind::name).collect();
+        names.into_iter().chain(self.clocks.then_some(CLOCK)).collect()
+    }
+
     fn promise(&self) -> Promise {
         if self.shape.immediate_commit == "all" { Promise::All } else { Promise::None }
     }
@@ -105,6 +116,8 @@ pub struct Told {
     pub verdict: Verdict,
     /// What else is wrong, in words.
     pub wrong: Vec<String>,
+    /// What was asked for and did not happen, with the reason.
+    pub untried: Vec<String>,
     /// Faults, and when.
     pub bands: Vec<Band>,
     /// The same, to be repeated.
@@ -119,6 +132,15 @@ impl Told {
     /// Whether no promise was broken.
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean() && self.wrong.is_empty()
+    }
+
+    /// What to say of the run in few words; what did not happen is part of it.
+    pub fn verdict(&self) -> String {
+        match (self.complaints().first(), self.untried.is_empty()) {
+            (Some(complaint), _) => format!("BROKEN: {complaint}"),
+            (None, true) => CLEAN.into(),
+            (None, false) => format!("{CLEAN}, but NOT tried: {}", self.untried.join(", ")),
+        }
     }
 
     /// What is wrong, in words; nothing if nothing is.
@@ -151,6 +173,9 @@ impl fmt::Display for Told {
         )
     }
 }
+
+/// The verdict when no promise was broken and everything that was asked for happened.
+pub const CLEAN: &str = "clean";
 
 /// Runs a plan; a broken promise is no error here.
 pub fn run(plan: &Plan, scratch: &Scratch) -> Result<Told> {
@@ -226,7 +251,8 @@ fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, platters: &Platters)
     let log = recorder.take();
     let verdict = judge(&log, plan.promise());
     let others = [bank.completed, tries as u64];
-    Ok(Told { log, verdict, wrong, bands: injector.bands, faults, others, begin })
+    let untried = injector.account.untried(plan.asked());
+    Ok(Told { log, verdict, wrong, untried, bands: injector.bands, faults, others, begin })
 }
 
 fn worker(fleet: &Fleet, number: u32) -> Worker {
@@ -239,30 +265,68 @@ fn disturb(plan: &Plan, injector: &mut Injector<'_>, mut rng: Rng) -> Result<Fau
     let begin = Instant::now();
     let end = begin + Duration::from_secs(plan.seconds);
     let mut carried_out = FaultPlan::default();
-    let mut planned = match &plan.faults {
-        Faults::Plan(plan) => plan.faults.clone().into_iter(),
-        Faults::Mix(_) => Vec::new().into_iter(),
-    };
+    let mut turns = Turns::new(&plan.faults, begin, Duration::from_secs(plan.seconds), &mut rng);
     loop {
-        let next = match &plan.faults {
-            Faults::Mix(mix) => {
-                mix.next(&mut rng).map(|(after, kind)| (Instant::now() + Duration::from_nanos(after.0), kind, None))
-            }
-            Faults::Plan(_) => {
-                planned.next().map(|fault| (begin + Duration::from_nanos(fault.at), fault.kind, Some(fault.draws)))
-            }
-        };
-        let at = next.as_ref().map_or(end, |(at, ..)| *at).min(end);
+        let next = turns.next(&mut rng, |kind| injector.account.came(kind.name()) > 0);
+        let at = next.as_ref().map_or(end, |next| next.at).min(end);
         wait_until(at, injector)?;
-        let Some((_, kind, draws)) = next.filter(|(at, ..)| *at < end) else { break };
+        let Some(Next { kind, draws, .. }) = next.filter(|next| next.at < end) else { break };
         if let Some(draws) = draws {
             injector.set_draws(draws);
         }
-        let at = u64::try_from(begin.elapsed().as_nanos())?;
-        carried_out.faults.push(Fault { at, kind, draws: injector.draws() });
-        injector.inject(kind)?;
+        let (at, draws) = (u64::try_from(begin.elapsed().as_nanos())?, injector.draws());
+        if injector.inject(kind) {
+            carried_out.faults.push(Fault { at, kind, draws });
+        }
     }
     Ok(carried_out)
+}
+
+/// A fault that is to come.
+struct Next {
+    at: Instant,
+    kind: FaultKind,
+    draws: Option<Rng>,
+}
+
+/// Which fault comes when: those of a plan at their times; of a mix by its rates, and each at least once.
+enum Turns<'a> {
+    Planned { begin: Instant, faults: std::slice::Iter<'a, Fault> },
+    Mixed { mix: &'a FaultMix, kinds: Vec<FaultKind>, late: Latecomers },
+}
+
+impl<'a> Turns<'a> {
+    fn new(faults: &'a Faults, begin: Instant, length: Duration, rng: &mut Rng) -> Turns<'a> {
+        match faults {
+            Faults::Plan(plan) => Turns::Planned { begin, faults: plan.faults.iter() },
+            Faults::Mix(mix) => {
+                Turns::Mixed { mix, kinds: shuffled(mix.kinds(), rng), late: Latecomers::of(begin, length) }
+            }
+        }
+    }
+
+    fn next(&mut self, rng: &mut Rng, came: impl Fn(FaultKind) -> bool) -> Option<Next> {
+        match self {
+            Turns::Planned { begin, faults } => faults.next().map(|fault| Next {
+                at: *begin + Duration::from_nanos(fault.at),
+                kind: fault.kind,
+                draws: Some(fault.draws.clone()),
+            }),
+            Turns::Mixed { mix, kinds, late } => {
+                let now = Instant::now();
+                let (after, kind) = mix.next(rng)?;
+                let drawn = Next { at: now + Duration::from_nanos(after.0), kind, draws: None };
+                let missing: Vec<FaultKind> = kinds.iter().copied().filter(|kind| !came(*kind)).collect();
+                match late.next(now, &missing).filter(|(at, _)| *at < drawn.at) {
+                    Some((at, kind)) => {
+                        late.called();
+                        Some(Next { at, kind, draws: None })
+                    }
+                    None => Some(drawn),
+                }
+            }
+        }
+    }
 }
 
 /// Ends faults in time meanwhile.

@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
-/// EPERM, EINVAL, EOVERFLOW, ENOTSUP: answered before anything is done.
-const REFUSALS: [u32; 4] = [1, 22, 75, 95];
+/// Answered before anything is done. README.md has the same list.
+const REFUSALS: [(u32, &str); 4] = [(1, "EPERM"), (22, "EINVAL"), (75, "EOVERFLOW"), (95, "ENOTSUP")];
 
 /// What a failure says of the operation.
 pub fn outcome_of(failure: &Failure) -> Outcome {
     match failure {
-        Failure::Answered(error) if REFUSALS.contains(error) => Outcome::Fail(failure.to_string()),
+        Failure::Answered(error) if REFUSALS.iter().any(|(refusal, _)| refusal == error) => Outcome::Fail(failure.to_string()),
         _ => Outcome::Info(failure.to_string()),
     }
 }
@@ -42,4 +42,30 @@ pub fn connect(socket: &Path, export: &str, stop: &AtomicBool, patience: Duratio
         std::thread::sleep(PAUSE);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EIO (no such image), ENOSPC (no space, or a write out of range), ESHUTDOWN (fenced off): something may have been done.
+    const UNKNOWN: [(u32, &str); 3] = [(5, "EIO"), (28, "ENOSPC"), (108, "ESHUTDOWN")];
+
+    #[test]
+    fn errors_mean_what_the_document_says() {
+        let document = include_str!("../README.md");
+        let row = |outcome: &str| {
+            let begin = format!("| {outcome} | ");
+            document.lines().find(|line| line.starts_with(&begin)).unwrap_or_else(|| panic!("no row of {outcome}"))
+        };
+        for (error, name) in REFUSALS {
+            assert!(matches!(outcome_of(&Failure::Answered(error)), Outcome::Fail(_)), "{name}");
+            assert!(row("fail").contains(name) && !row("info").contains(name), "{name}");
+        }
+        for (error, name) in UNKNOWN {
+            assert!(matches!(outcome_of(&Failure::Answered(error)), Outcome::Info(_)), "{name}");
+            assert!(row("info").contains(name) && !row("fail").contains(name), "{name}");
+        }
+        assert!(matches!(outcome_of(&Failure::Gone("why".into())), Outcome::Info(_)));
+    }
 }

@@ -8,7 +8,7 @@ use crate::writers::{Promise, Writers};
 use anyhow::{Result, bail, ensure};
 use std::time::{Duration, Instant};
 
-const SKIPPED: &str = "SKIPPED: needs root, /dev/fuse, nbdkit and nbdfuse";
+const NOT_HERE: &str = "SKIPPED: needs root, /dev/fuse, nbdkit and nbdfuse";
 /// How long is written between two cuts.
 const BETWEEN_CUTS: Duration = Duration::from_secs(3);
 /// For a cluster to become whole.
@@ -32,7 +32,7 @@ fn caught(scale: Scale) -> Result<String> {
         return Ok("chunks are always durable when they are acknowledged".into());
     }
     if !are_possible() {
-        return Ok(SKIPPED.into());
+        return Ok(NOT_HERE.into());
     }
     let scratch = Scratch::new("caught")?;
     Cluster::start(&scratch, &["--pool", scale.pool, "--size", "256M", "--immediate-commit", "none"])?.stop()?;
@@ -55,7 +55,7 @@ fn cuts(scale: Scale, immediate_commit: &str, promise: Promise) -> Result<String
     // Each kind of cut takes its time: half of what other cases do.
     let scale = Scale { cycles: scale.cycles / 2, kills: scale.kills / 2, ..scale };
     if !are_possible() {
-        return Ok(SKIPPED.into());
+        return Ok(NOT_HERE.into());
     }
     let scratch = Scratch::new(immediate_commit)?;
     let choices = ["--pool", scale.pool, "--size", "256M", "--immediate-commit", immediate_commit];
