@@ -6,7 +6,7 @@
 //!
 //! *After a cut* (everything off, clients too) a block holds its newest durable write, or one that was called later. Durable
 //! is what a flush covers that was answered and was sent, through the same server, after the write's answer; and by itself
-//! what the pool promises (`immediate_commit`) or the writer asked for (FUA). What the first look after a cut finds
+//! what the pool promises (`immediate_commit`; see [`Promise`]) or the writer asked for (FUA). What the first look after a cut finds
 //! stays: it is the register's initial value from then on.
 
 pub mod search;
@@ -20,8 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Situations that the second checker looks at for a block before it gives up.
 const SEARCH_BUDGET: usize = 300_000;
-/// Blocks of a write that `immediate_commit` `small` makes durable.
-const SMALL_BLOCKS: u32 = 1;
 
 /// What a history shows.
 #[derive(Clone, Debug, Default)]
@@ -173,11 +171,11 @@ impl Durability<'_> {
     fn is_durable(&self, op: &Op, cut: u64) -> bool {
         let call: &Call = &self.log.calls[op.id as usize];
         let Some(end) = call.end.filter(|_| call.outcome == Outcome::Ok) else { return false };
-        let promised = match self.promise {
-            Promise::All => true,
-            Promise::Small => call.blocks <= SMALL_BLOCKS,
-            Promise::None => false,
-        };
+        let layout = self.log.layouts.get(&call.first.image).copied().unwrap_or_default();
+        // Discards carry no data. Where the promise depends on it, an object is one block of the pool.
+        let carried = if call.what == What::Write { call.blocks } else { 0 };
+        let bytes = |blocks: u32| u64::from(blocks) * u64::from(layout.unit);
+        let promised = self.promise.covers(bytes(carried), bytes(layout.per_object));
         let mut flushes = self.log.flushes.iter();
         promised || call.fua || flushes.any(|flush| flush.server == call.server && (end..cut).contains(&flush.start))
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(10);
+/// For a program that was killed: one that waits for a device may not end before that answers.
+const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs a program to its end and returns what it wrote to standard output; an error if it fails or takes too long.
 pub fn run(program: &str, arguments: &[&str], patience: Duration) -> Result<String> {
@@ -21,16 +23,24 @@ pub fn run(program: &str, arguments: &[&str], patience: Duration) -> Result<Stri
     let out = collect(child.stdout.take().expect("it was piped"));
     let err = collect(child.stderr.take().expect("it was piped"));
     let start = Instant::now();
+    let mut killed = None;
     let status = loop {
         if let Some(status) = child.try_wait()? {
-            break Some(status);
+            break Some(status).filter(|_| killed.is_none());
         }
-        if start.elapsed() > patience {
-            child.kill()?;
-            child.wait()?;
-            break None;
+        match killed {
+            None if start.elapsed() > patience => {
+                child.kill()?;
+                killed = Some(Instant::now());
+            }
+            Some(at) if at.elapsed() > DEATH_LIMIT => {
+                bail!(
+                    "{shown}\n  did not end within {} s, and waits for the kernel although killed",
+                    patience.as_secs()
+                )
+            }
+            _ => std::thread::sleep(POLL),
         }
-        std::thread::sleep(POLL);
     };
     let (out, err) = (out.join().expect("reading does not panic"), err.join().expect("reading does not panic"));
     match status {

@@ -9,11 +9,20 @@ use crate::page;
 use crate::platters::Under;
 use crate::scratch::Scratch;
 use crate::soak::{CLEAN, Faults, Plan, Told, run};
+use crate::writers::IMMEDIATE_COMMITS;
 use anyhow::{Context, Result, bail};
 use ashlar_core::time::Duration;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
 use ashlar_faultinject::plan::FaultPlan;
+use clap::builder::PossibleValuesParser;
 use std::path::{Path, PathBuf};
+
+/// No faults.
+const CALM: &str = "calm";
+
+fn fault_names() -> impl Iterator<Item = &'static str> {
+    FaultKind::ALL.iter().map(|kind| kind.name()).chain([CALM])
+}
 
 /// Run workloads on a cluster while things break; judge the history.
 #[derive(clap::Args, Clone, Debug)]
@@ -21,11 +30,11 @@ pub struct Soak {
     /// Redundancy of the pool.
     #[arg(long, default_value = POOLS[0], value_parser = POOLS)]
     pool: String,
-    /// What the pool promises before a flush.
-    #[arg(long, default_value = "all", value_parser = ["all", "none"])]
+    /// Which writes the pool keeps without a flush: all, small ones (of up to half a block), or none.
+    #[arg(long, default_value = "all", value_parser = IMMEDIATE_COMMITS)]
     immediate_commit: String,
     /// Kinds of faults, with commas; all that are possible by default, `calm` for none.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(fault_names()), hide_possible_values = true)]
     faults: Vec<String>,
     /// In place of kinds: a list of faults, as a run writes it (faults.json), or as part of a simulated run.
     #[arg(long, conflicts_with = "faults")]
@@ -76,7 +85,8 @@ pub fn mix(kinds: &[FaultKind], mean_ms: Option<u64>) -> FaultMix {
 impl Soak {
     /// Runs it; what was seen, or what is wrong.
     pub fn run(&self) -> Result<Ending> {
-        let immediate = if self.immediate_commit == "none" { "none" } else { "all" };
+        let immediate = IMMEDIATE_COMMITS.into_iter().find(|told| *told == self.immediate_commit);
+        let immediate = immediate.expect("checked with the arguments");
         let mut plan = Plan::new(&self.pool, immediate, self.mix()?, self.seconds);
         (plan.under, plan.lines, plan.clocks) = (self.disks, self.lines(), self.clocks);
         plan.hosts = self.hosts.clone();
@@ -100,7 +110,7 @@ impl Soak {
         if self.faults.is_empty() {
             return Ok(mix(&kinds, self.mean_ms));
         }
-        if self.faults == ["calm"] {
+        if self.faults == [CALM] {
             return Ok(FaultMix::none());
         }
         let named = |name: &String| {
@@ -135,7 +145,7 @@ fn read_plan(path: &Path) -> Result<FaultPlan> {
 pub fn write_results(folder: &Path, shape: &Shape, told: &Told, history: bool) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     if history {
-        let registers = Registers::of(shape.immediate_commit);
+        let registers = Registers::of(shape.promise());
         std::fs::write(folder.join("history.edn"), edn::export(&told.log, registers))?;
     }
     std::fs::write(folder.join("faults.json"), serde_json::to_string_pretty(&told.faults)? + "\n")?;
@@ -146,6 +156,29 @@ pub fn write_results(folder: &Path, shape: &Shape, told: &Told, history: bool) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Verdict;
+    use crate::history::Log;
+    use std::time::Instant;
+
+    #[test]
+    fn a_run_is_as_clean_as_what_it_tried() {
+        let told = |wrong: &[&str], untried: &[&str]| Told {
+            log: Log::default(),
+            verdict: Verdict::default(),
+            wrong: wrong.iter().map(ToString::to_string).collect(),
+            untried: untried.iter().map(ToString::to_string).collect(),
+            bands: Vec::new(),
+            faults: FaultPlan::default(),
+            others: [0, 0],
+            begin: Instant::now(),
+        };
+        assert!(matches!(judged(&told(&[], &[])), Ok(Ending::Done(words)) if words.starts_with("clean: ")));
+        let partly = judged(&told(&[], &["wipe (its turn never came)"]));
+        assert!(matches!(partly, Ok(Ending::NotTried(words))
+            if words.starts_with("clean, but NOT tried: wipe (its turn never came): ")));
+        let broken = judged(&told(&["the sum is wrong"], &["wipe"])).expect_err("it is broken").to_string();
+        assert!(broken.starts_with("BROKEN: ") && broken.ends_with("the sum is wrong"), "{broken}");
+    }
 
     #[test]
     fn plans_are_read_alone_and_out_of_simulated_runs() {

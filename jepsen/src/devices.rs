@@ -15,13 +15,14 @@
 mod served;
 
 use crate::disks::{Mount, are_possible};
+use crate::fleet::Place;
 use crate::nbd::Nbd;
 use crate::scratch::Scratch;
 use anyhow::{Context, Result};
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration as Span;
 use ashlar_faultinject::disk::{DiskFaults, Latency, Outcome};
-use served::Served;
+pub(crate) use served::Served;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Lies {
 }
 
 struct Device {
+    /// As people call it.
+    name: String,
     served: Served,
     socket: PathBuf,
     folder: PathBuf,
@@ -53,9 +56,25 @@ struct Device {
     canary: u64,
 }
 
+/// What one OSD has. All of it loses its power together.
+struct Set {
+    data: Device,
+    log: Option<Device>,
+}
+
+impl Set {
+    fn all(&self) -> impl Iterator<Item = &Device> {
+        std::iter::once(&self.data).chain(&self.log)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        std::iter::once(&mut self.data).chain(&mut self.log)
+    }
+}
+
 /// The devices of a cluster's OSDs.
 pub struct Devices {
-    all: BTreeMap<u32, Device>,
+    all: BTreeMap<u32, Set>,
     rng: Rng,
 }
 
@@ -65,96 +84,119 @@ impl Devices {
         are_possible()
     }
 
-    /// So many, of so many bytes each.
-    pub fn new(scratch: &Scratch, count: u32, bytes: u64, seed: u64) -> Result<Devices> {
+    /// So many, of so many bytes each; with others beside them for logs, if these have a size.
+    pub fn new(scratch: &Scratch, count: u32, bytes: u64, log_bytes: Option<u64>, seed: u64) -> Result<Devices> {
         let mut devices = Devices { all: BTreeMap::new(), rng: Rng::new(seed) };
         for osd in 1..=count {
-            let (socket, folder) =
-                (scratch.join(&format!("device-{osd}.sock")), scratch.join(&format!("device-{osd}")));
-            let served = Served::start(&socket, bytes, devices.rng.next_u64())?;
-            served.set_latency(USUAL);
-            devices.all.insert(osd, Device { served, socket, folder, mount: None, canary: 0 });
+            let data = devices.make(scratch, &format!("device-{osd}"), format!("the device of osd.{osd}"), bytes)?;
+            let log = log_bytes.map(|bytes| {
+                devices.make(scratch, &format!("log-{osd}"), format!("the log's device of osd.{osd}"), bytes)
+            });
+            devices.all.insert(osd, Set { data, log: log.transpose()? });
         }
         devices.power_on()?;
         Ok(devices)
     }
 
+    fn make(&mut self, scratch: &Scratch, place: &str, name: String, bytes: u64) -> Result<Device> {
+        let (socket, folder) = (scratch.join(&format!("{place}.sock")), scratch.join(place));
+        let served = Served::start(&socket, bytes, self.rng.next_u64())?;
+        served.set_latency(USUAL);
+        Ok(Device { name, served, socket, folder, mount: None, canary: 0 })
+    }
+
     /// Where OSDs find them.
-    pub fn paths(&self) -> BTreeMap<u32, PathBuf> {
-        self.all.iter().map(|(osd, device)| (*osd, disk_in(&device.folder))).collect()
+    pub fn paths(&self) -> BTreeMap<u32, Place> {
+        let place = |set: &Set| Place {
+            data: disk_in(&set.data.folder),
+            log: set.log.as_ref().map(|device| disk_in(&device.folder)),
+        };
+        self.all.iter().map(|(osd, set)| (*osd, place(set))).collect()
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Device> {
+        self.all.values().flat_map(Set::all)
     }
 
     /// The power of some begins to go, all at one moment: nothing is carried out any more. Whoever used them is killed
     /// next, before it learns of that.
     pub fn fail(&self, osds: &[u32]) {
-        osds.iter().filter_map(|osd| self.all.get(osd)).for_each(|device| device.served.fail());
+        let sets = osds.iter().filter_map(|osd| self.all.get(osd));
+        sets.flat_map(Set::all).for_each(|device| device.served.fail());
     }
 
     /// The power of some is gone; whoever used them is dead already.
     pub fn power_off(&mut self, osds: &[u32], outcome: Outcome) -> u64 {
         let mut lost = 0;
         for osd in osds {
-            let Some(device) = self.all.get_mut(osd) else { continue };
-            lost += device.served.power_loss(outcome);
-            device.mount = None;
+            for device in self.all.get_mut(osd).into_iter().flat_map(Set::all_mut) {
+                lost += device.served.power_loss(outcome);
+                device.mount = None;
+            }
         }
         lost
     }
 
     /// All that are off are on again.
     pub fn power_on(&mut self) -> Result<()> {
-        for device in self.all.values_mut().filter(|device| device.mount.is_none()) {
+        for device in self.all.values_mut().flat_map(Set::all_mut).filter(|device| device.mount.is_none()) {
             device.mount = Some(Mount::new(&device.socket, &device.folder)?);
         }
         Ok(())
     }
 
-    /// Requests of one fail at these rates from now on.
+    /// Requests of one OSD's fail at these rates from now on. What goes astray, or nowhere, is data: a log that loses its
+    /// writes is a lost store.
     pub fn set_faults(&self, osd: u32, faults: DiskFaults) {
-        self.all[&osd].served.set_faults(faults);
+        let set = &self.all[&osd];
+        set.data.served.set_faults(faults);
+        let of_logs = DiskFaults { lost_write_ppm: 0, misdirected_write_ppm: 0, ..faults };
+        set.log.iter().for_each(|log| log.served.set_faults(of_logs));
     }
 
-    /// One lies from now on.
+    /// Those of one OSD lie from now on.
     pub fn set_lies(&self, osd: u32, lies: Lies) {
-        self.all[&osd].served.set_lies(lies);
+        self.all[&osd].all().for_each(|device| device.served.set_lies(lies));
     }
 
     /// All are as they should be from now on, but for what is damaged already.
     pub fn behave(&self) {
-        for device in self.all.values() {
+        for device in self.each() {
             device.served.set_faults(DiskFaults::default());
             device.served.set_lies(Lies::default());
             device.served.set_latency(USUAL);
         }
     }
 
-    /// Requests of one take so long from now on.
+    /// Requests of one OSD's take so long from now on.
     pub fn set_latency(&self, osd: u32, latency: Latency) {
-        self.all[&osd].served.set_latency(latency);
+        self.all[&osd].all().for_each(|device| device.served.set_latency(latency));
     }
 
-    /// One answers nothing for a while.
+    /// Those of one OSD answer nothing for a while.
     pub fn stall(&self, osd: u32, length: Duration) {
-        self.all[&osd].served.stall(length);
+        self.all[&osd].all().for_each(|device| device.served.stall(length));
     }
 
-    /// Damages pages of one that were written: bits flip, or they cannot be read; how many.
+    /// Damages pages of one that were written: bits flip, or they cannot be read; how many. A log of its own is left alone: it
+    /// is not redundant.
     pub fn spoil(&self, osd: u32, pages: u32, rots: bool) -> u32 {
-        self.all[&osd].served.spoil(pages, rots)
+        self.all[&osd].data.served.spoil(pages, rots)
     }
 
-    /// A new device in the place of one whose process is dead.
+    /// New devices in the place of those whose process is dead.
     pub fn replace(&mut self, osd: u32) -> Result<()> {
-        let device = self.all.get_mut(&osd).context("an OSD with a device")?;
-        device.mount = None;
-        device.served.replace();
-        device.canary = 0;
+        for device in self.all.get_mut(&osd).context("an OSD with a device")?.all_mut() {
+            device.mount = None;
+            device.served.replace();
+            device.canary = 0;
+        }
         self.power_on()
     }
 
     /// Writes every canary anew, and flushes it.
     pub fn feed_canaries(&mut self) -> Result<()> {
-        for device in self.all.values_mut() {
+        for device in self.all.values_mut().flat_map(Set::all_mut) {
             let mut nbd = Nbd::connect(&device.socket, CANARY, PATIENCE)?;
             let next = device.canary + 1;
             for page in 0..CANARY_PAGES {
@@ -169,7 +211,7 @@ impl Devices {
     /// Devices that did not keep what they said they had.
     pub fn dead_canaries(&self) -> Result<Vec<String>> {
         let mut dead = Vec::new();
-        for (osd, device) in &self.all {
+        for device in self.each() {
             let mut nbd = Nbd::connect(&device.socket, CANARY, PATIENCE)?;
             for page in 0..CANARY_PAGES {
                 let found = nbd.read(page * 4096, 4096)?;
@@ -177,8 +219,8 @@ impl Devices {
                 if found != expected {
                     let holds = u64::from_le_bytes(found[8..16].try_into()?);
                     dead.push(format!(
-                        "the device of osd.{osd} answered a flush of write {} to page {page} of its canary, and holds {holds}",
-                        device.canary
+                        "{} answered a flush of write {} to page {page} of its canary, and holds {holds}",
+                        device.name, device.canary
                     ));
                 }
             }
@@ -189,7 +231,7 @@ impl Devices {
     /// Requests that all carried out: reads, writes, flushes.
     pub fn counts(&self) -> [u64; 3] {
         let mut sum = [0; 3];
-        for device in self.all.values() {
+        for device in self.each() {
             let counters = device.served.counters();
             for (sum, count) in sum.iter_mut().zip([counters.reads, counters.writes, counters.flushes]) {
                 *sum += count;

@@ -13,6 +13,7 @@ use crate::command;
 use crate::hosts::{Homes, Local, Start};
 use crate::relay::Relays;
 use crate::scratch::Scratch;
+use crate::writers::Promise;
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_faultinject::layer::Faults;
 use nix::sys::signal::Signal;
@@ -43,6 +44,18 @@ pub enum Network {
     /// They live on hosts.
     Hosts(Arc<dyn Homes>),
 }
+
+/// Where an OSD's devices are that are no files of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The one for data.
+    pub data: PathBuf,
+    /// The one for its log, if that has one of its own.
+    pub log: Option<PathBuf>,
+}
+
+/// Bytes of a log with a device of its own.
+const LOG_BYTES: u64 = 256 << 20;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -81,6 +94,17 @@ impl Shape {
             environment: Vec::new(),
             misbehaves: false,
         }
+    }
+
+    /// What it promises before a flush.
+    pub fn promise(&self) -> Promise {
+        Promise::of(&self.pool, self.immediate_commit)
+    }
+
+    /// Bytes of the logs' own devices, if there are any: where only small writes are durable at once, they are so in a log
+    /// that is flushed, beside data that are not.
+    pub fn log_bytes(&self) -> Option<u64> {
+        (self.immediate_commit == "small").then_some(LOG_BYTES)
     }
 
     /// The daemons that it starts.
@@ -124,7 +148,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts everything; `devices` are the paths of OSDs that do not live in a file of their own.
-    pub fn start(scratch: &Scratch, shape: Shape, devices: &BTreeMap<u32, PathBuf>, network: Network) -> Result<Fleet> {
+    pub fn start(scratch: &Scratch, shape: Shape, devices: &BTreeMap<u32, Place>, network: Network) -> Result<Fleet> {
         let (binary, folder) = (shape.binary.clone().map_or_else(binary, Ok)?, scratch.join("fleet"));
         std::fs::create_dir_all(&folder)?;
         let program = network.homes().prepare(&folder, &binary)?;
@@ -136,7 +160,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    fn launch_all(&mut self, meta: u16, maps: u16, devices: &BTreeMap<u32, PathBuf>) -> Result<()> {
+    fn launch_all(&mut self, meta: u16, maps: u16, devices: &BTreeMap<u32, Place>) -> Result<()> {
         let data = self.folder.join("mon").display().to_string();
         let (listen_meta, listen_maps) = (self.address("mon", meta)?, self.address("mon", maps)?);
         self.add("mon", &["mon", "--data", &data, "--meta-listen", &listen_meta, "--listen", &listen_maps])?;
@@ -159,12 +183,12 @@ impl Fleet {
         until("NBD is served", || (1..=self.shape.servers).all(|server| self.socket(server).exists()))
     }
 
-    fn osd_arguments(&self, osd: u32, meta: &str, device: Option<&PathBuf>) -> Result<Vec<String>> {
+    fn osd_arguments(&self, osd: u32, meta: &str, device: Option<&Place>) -> Result<Vec<String>> {
         let port = free_port()?;
         let advertised = self.relayed(&format!("osd-{osd}"), port)?;
-        let file = self.folder.join(format!("osd-{osd}.img"));
+        let data = device.map_or_else(|| self.file(osd), |place| place.data.clone());
         let mut arguments: Vec<String> = ["osd", "run", "--id"].map(String::from).to_vec();
-        arguments.extend([osd.to_string(), "--data".into(), device.unwrap_or(&file).display().to_string()]);
+        arguments.extend([osd.to_string(), "--data".into(), data.display().to_string()]);
         if device.is_none() {
             arguments.extend(["--size".into(), self.shape.osd_bytes.to_string()]);
         }
@@ -172,12 +196,24 @@ impl Fleet {
         arguments.extend(["--listen".into(), self.address(&format!("osd-{osd}"), port)?]);
         arguments.extend(["--advertise".into(), advertised]);
         arguments.extend(["--host".into(), format!("host-{osd}")]);
-        if self.shape.immediate_commit == "none" {
-            arguments.extend(["--durability".into(), "lazy".into()]);
-        } else if device.is_some() || self.shape.misbehaves {
-            arguments.extend(["--durability".into(), "flush".into()]);
-        }
+        arguments.extend(self.durability_arguments(osd, device));
         Ok(arguments)
+    }
+
+    /// What makes writes durable, so that the OSD keeps what its pool promises and no more.
+    fn durability_arguments(&self, osd: u32, device: Option<&Place>) -> Vec<String> {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        match self.shape.immediate_commit {
+            "none" => words(&["--durability", "lazy"]),
+            "small" => {
+                let log = device.and_then(|place| place.log.clone()).unwrap_or_else(|| self.log_file(osd));
+                let log = log.display().to_string();
+                let size = if device.is_none() { vec!["--log-size".into(), LOG_BYTES.to_string()] } else { Vec::new() };
+                [words(&["--durability", "lazy", "--log-durability", "flush", "--log", &log]), size].concat()
+            }
+            _ if device.is_some() || self.shape.misbehaves => words(&["--durability", "flush"]),
+            _ => Vec::new(),
+        }
     }
 
     /// Where a daemon listens.
@@ -257,9 +293,9 @@ impl Fleet {
         self.network.homes().shell(name, &script).map(drop)
     }
 
-    /// Removes an OSD's file; it does not run.
+    /// Removes an OSD's files; it does not run.
     pub fn remove_file(&self, osd: u32) -> Result<()> {
-        let script = format!("rm '{}'", self.file(osd).display());
+        let script = format!("rm '{}'; rm -f '{}'", self.file(osd).display(), self.log_file(osd).display());
         self.network.homes().shell(&format!("osd-{osd}"), &script).map(drop)
     }
 
@@ -338,6 +374,11 @@ impl Fleet {
     /// The file of an OSD without a device.
     pub fn file(&self, osd: u32) -> PathBuf {
         self.folder.join(format!("osd-{osd}.img"))
+    }
+
+    /// Its log's file, where that has one of its own.
+    fn log_file(&self, osd: u32) -> PathBuf {
+        self.folder.join(format!("osd-{osd}-log.img"))
     }
 
     fn log(&self, name: &str) -> PathBuf {

@@ -237,9 +237,14 @@ impl<'a> Injector<'a> {
         Ok(())
     }
 
-    /// Lets a fault happen, if it can; whether it did is in the account. Whatever a failed one began, the end of all ends.
-    pub fn inject(&mut self, kind: FaultKind) -> bool {
-        let turn = self.perform(kind).unwrap_or_else(|error| Turn::Failed(format!("{error:#}")));
+    /// Lets a fault happen, if it can; whether it did is in the account. Whatever a failed one began, the end of all ends. One
+    /// that was drawn may have nothing to happen to just now; one that is planned has failed then.
+    pub fn inject(&mut self, kind: FaultKind, is_planned: bool) -> bool {
+        let turn = match self.perform(kind) {
+            Ok(Turn::NotNow(why)) if is_planned => Turn::Failed(why),
+            Ok(turn) => turn,
+            Err(error) => Turn::Failed(format!("{error:#}")),
+        };
         if let Turn::NotNow(why) | Turn::Failed(why) = &turn {
             eprintln!("  {} did NOT happen: {why}", kind.name());
         }
@@ -431,8 +436,7 @@ impl<'a> Injector<'a> {
     /// One that can be cut off from another, which is on another host.
     fn far_from(&mut self, hosts: &dyn Homes, name: &str, prefix: &str) -> Option<String> {
         let names = self.fleet.names(prefix).into_iter();
-        let far: Vec<String> =
-            names.filter(|other| hosts.can_be_cut(other) && are_apart(hosts, name, other)).collect();
+        let far: Vec<String> = names.filter(|other| hosts.can_be_cut(other) && are_apart(hosts, name, other)).collect();
         if far.is_empty() { None } else { Some(self.pick(&far)) }
     }
 

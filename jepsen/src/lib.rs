@@ -5,6 +5,7 @@
 //! Invariant: everything is under temporary directories with the process's number, and gone afterwards, processes too; what a
 //! killed process leaves, the next one clears away.
 
+pub mod arguments;
 pub mod cases;
 pub mod check;
 pub mod cluster;
@@ -13,6 +14,8 @@ pub mod command_line;
 pub mod deployment;
 pub mod devices;
 pub mod disks;
+#[cfg(test)]
+mod documents;
 pub mod ending;
 pub mod fleet;
 pub mod history;

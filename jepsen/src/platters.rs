@@ -9,7 +9,7 @@
 //! Owns: how each kind of damage is done. Does not own: whom it hits, when, and what a pool survives ([`crate::injector`]).
 
 use crate::devices::Devices;
-use crate::fleet::{Fleet, Shape};
+use crate::fleet::{Fleet, Place, Shape};
 use crate::scratch::Scratch;
 use anyhow::Result;
 use ashlar_core::rng::Rng;
@@ -20,7 +20,6 @@ use ashlar_faultinject::mix::FaultKind;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -81,14 +80,16 @@ impl Platters {
     /// For a cluster that is to be started.
     pub fn new(under: Under, scratch: &Scratch, shape: &Shape, seed: u64) -> Result<Platters> {
         let devices = match under {
-            Under::Devices => Some(Mutex::new(Devices::new(scratch, shape.osds, shape.osd_bytes, seed)?)),
+            Under::Devices => {
+                Some(Mutex::new(Devices::new(scratch, shape.osds, shape.osd_bytes, shape.log_bytes(), seed)?))
+            }
             Under::Files | Under::Layer => None,
         };
         Ok(Platters { under, devices, layers: Mutex::default(), cache: Mutex::default() })
     }
 
     /// Where OSDs find devices.
-    pub fn paths(&self) -> BTreeMap<u32, PathBuf> {
+    pub fn paths(&self) -> BTreeMap<u32, Place> {
         self.devices().map(|devices| devices.paths()).unwrap_or_default()
     }
 
@@ -154,7 +155,7 @@ impl Platters {
 
     /// Where data begin on one; a layer knows that by itself.
     pub fn first_data_byte(&self, osd: u32) -> Option<u64> {
-        let path = self.devices()?.paths().remove(&osd)?;
+        let path = self.devices()?.paths().remove(&osd)?.data;
         let mut superblock = [0; 4096];
         File::open(path).ok()?.read_exact(&mut superblock).ok()?;
         first_data_byte(&superblock)

@@ -16,11 +16,10 @@ use crate::injector::{Band, CLOCK, Injector, Lines};
 use crate::platters::{Platters, Under};
 use crate::relay::Relays;
 use crate::scratch::Scratch;
-use crate::untried::{Latecomers, shuffled};
+use crate::untried::{Latecomers, Turn, shuffled};
 use crate::workload::bank::{self, Bank};
 use crate::workload::blocks::{Ground, Worker, look, start};
 use crate::workload::names::Names;
-use crate::writers::Promise;
 use anyhow::{Context, Result, bail, ensure};
 use ashlar_core::rng::Rng;
 use ashlar_faultinject::mix::{FaultKind, FaultMix};
@@ -101,10 +100,6 @@ impl Plan {
         };
         let names: BTreeSet<&str> = kinds.into_iter().map(FaultKind::name).collect();
         names.into_iter().chain(self.clocks.then_some(CLOCK)).collect()
-    }
-
-    fn promise(&self) -> Promise {
-        if self.shape.immediate_commit == "all" { Promise::All } else { Promise::None }
     }
 }
 
@@ -207,7 +202,7 @@ fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, platters: &Platters)
     let mut rng = Rng::new(plan.seed);
     let shape = fleet.shape();
     let grounds = [Ground::blocks(shape.object_blocks()), Ground::cells(shape.object_blocks())]
-        .map(|ground| ground.for_pool(shape.immediate_commit, shape.servers));
+        .map(|ground| ground.for_pool(shape.promise(), shape.servers));
     let mut workers = Vec::new();
     for (ground, count) in grounds.iter().zip(WORKERS) {
         recorder.set_layout(ground.image, ground.layout);
@@ -249,7 +244,7 @@ fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, platters: &Platters)
     wrong.extend(more);
     wrong.extend(fleet.panics());
     let log = recorder.take();
-    let verdict = judge(&log, plan.promise());
+    let verdict = judge(&log, shape.promise());
     let others = [bank.completed, tries as u64];
     let untried = injector.account.untried(plan.asked());
     Ok(Told { log, verdict, wrong, untried, bands: injector.bands, faults, others, begin })
@@ -271,15 +266,31 @@ fn disturb(plan: &Plan, injector: &mut Injector<'_>, mut rng: Rng) -> Result<Fau
         let at = next.as_ref().map_or(end, |next| next.at).min(end);
         wait_until(at, injector)?;
         let Some(Next { kind, draws, .. }) = next.filter(|next| next.at < end) else { break };
+        let is_planned = draws.is_some();
         if let Some(draws) = draws {
             injector.set_draws(draws);
         }
         let (at, draws) = (u64::try_from(begin.elapsed().as_nanos())?, injector.draws());
-        if injector.inject(kind) {
+        if injector.inject(kind, is_planned) {
             carried_out.faults.push(Fault { at, kind, draws });
         }
     }
+    for kind in beyond(&plan.faults, plan.seconds) {
+        injector.account.note(kind.name(), Turn::Failed(TOO_LATE.into()));
+    }
     Ok(carried_out)
+}
+
+/// Why a planned fault was not tried.
+const TOO_LATE: &str = "it is planned for after the run's end; --seconds is too short for the plan";
+
+/// Planned faults that a run is too short for.
+fn beyond(faults: &Faults, seconds: u64) -> impl Iterator<Item = FaultKind> {
+    let planned = match faults {
+        Faults::Plan(plan) => &plan.faults[..],
+        Faults::Mix(_) => &[],
+    };
+    planned.iter().filter(move |fault| fault.at >= seconds * 1_000_000_000).map(|fault| fault.kind)
 }
 
 /// A fault that is to come.
@@ -339,5 +350,46 @@ fn wait_until(at: Instant, injector: &mut Injector<'_>) -> Result<()> {
         if now >= at {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_core::time::Duration as Span;
+
+    fn fault(at_s: u64, kind: FaultKind) -> Fault {
+        Fault { at: at_s * 1_000_000_000, kind, draws: Rng::new(1) }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_known_before_the_run_and_so_is_what_it_is_too_short_for() {
+        let mix = FaultMix::none().with(FaultKind::Wipe, Span::secs(9)).with(FaultKind::Crash, Span::secs(9));
+        let mut plan = Plan::new("replicated:3", "all", mix, 10);
+        plan.clocks = true;
+        assert_eq!(plan.asked(), ["crash", "wipe", CLOCK]);
+        assert_eq!(beyond(&plan.faults, 0).count(), 0, "nothing of a mix has its time");
+        let faults = vec![fault(3, FaultKind::Pause), fault(5, FaultKind::Pause), fault(12, FaultKind::Crash)];
+        (plan.faults, plan.clocks) = (Faults::Plan(FaultPlan { faults }), false);
+        assert_eq!(plan.asked(), ["crash", "pause"]);
+        assert_eq!(beyond(&plan.faults, plan.seconds).collect::<Vec<_>>(), [FaultKind::Crash]);
+    }
+
+    #[test]
+    fn kinds_that_rates_do_not_bring_are_called_before_the_end() {
+        let rare =
+            FaultMix::none().with(FaultKind::Wipe, Span::secs(100_000)).with(FaultKind::Crash, Span::secs(100_000));
+        let (begin, mut rng) = (Instant::now(), Rng::new(2));
+        let faults = Faults::Mix(rare);
+        // A run that is half over.
+        let mut turns = Turns::new(&faults, begin - Duration::from_secs(31), Duration::from_secs(60), &mut rng);
+        let first = turns.next(&mut rng, |_| false).expect("a turn");
+        let second = turns.next(&mut rng, |kind| kind == first.kind).expect("a turn");
+        assert_ne!(first.kind, second.kind);
+        for next in [&first, &second] {
+            assert!(next.at < begin + Duration::from_secs(29) && next.draws.is_none());
+        }
+        let neither = turns.next(&mut rng, |_| true).expect("one that is drawn");
+        assert!(neither.at > begin + Duration::from_secs(29), "all have come");
     }
 }

@@ -13,12 +13,15 @@
 //!
 //! The witness (what was acknowledged) is always outside of what loses its power: in this process, or in a file of the
 //! machine that it runs on. A device that lies is told apart from a bug of ours by canaries: pages that the rig itself
-//! wrote and flushed on the same device.
+//! wrote and flushed on the same device. Where the rig does not have the devices ([`hooks`]), canaries are pages of the
+//! export, and tell less: see [`Judgement::FlushLost`].
 
+pub mod arguments;
 pub mod cluster;
 pub mod file_system;
 pub mod hooks;
 pub mod progress;
+pub mod proof;
 pub mod witness;
 
 use ashlar_core::rng::Rng;
@@ -72,6 +75,11 @@ pub enum Judgement {
     OurBug(Vec<String>),
     /// A device did not keep what it said it had; what else is missing may be its doing.
     DeviceLies(Vec<String>),
+    /// Something is missing, of devices that nobody looked at; what was flushed long before is there.
+    Missing(Vec<String>),
+    /// What an export was told to write durably, and to flush, is gone, although nothing was written there any more: a device
+    /// lies, or there is a bug. What the pool promises before a flush plays no part.
+    FlushLost(Vec<String>),
 }
 
 impl Judgement {
@@ -81,6 +89,39 @@ impl Judgement {
             (_, false) => Judgement::DeviceLies(canaries.into_iter().chain(missing).collect()),
             (false, true) => Judgement::OurBug(missing),
             (true, true) => Judgement::Clean,
+        }
+    }
+
+    /// The same, of an export whose devices are not ours.
+    pub fn of_export(missing: Vec<String>, canaries: Vec<String>) -> Judgement {
+        match Judgement::of(missing, canaries) {
+            Judgement::OurBug(missing) => Judgement::Missing(missing),
+            Judgement::DeviceLies(all) => Judgement::FlushLost(all),
+            other => other,
+        }
+    }
+
+    /// In a line.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Judgement::Clean => "nothing missing",
+            Judgement::OurBug(_) => "MISSING, and every device kept what it said: a bug",
+            Judgement::DeviceLies(_) => "A DEVICE LIES",
+            Judgement::Missing(_) => {
+                "MISSING, and the canaries live: a bug, or a device that lies about the newest writes"
+            }
+            Judgement::FlushLost(_) => "A FLUSH WAS NOT KEPT, canaries are dead: a device that lies, or a bug",
+        }
+    }
+
+    /// What was found, line by line.
+    pub fn words(&self) -> &[String] {
+        match self {
+            Judgement::Clean => &[],
+            Judgement::OurBug(words)
+            | Judgement::DeviceLies(words)
+            | Judgement::Missing(words)
+            | Judgement::FlushLost(words) => words,
         }
     }
 }
@@ -109,5 +150,8 @@ mod tests {
         assert_eq!(Judgement::of(lost(), Vec::new()), Judgement::OurBug(lost()));
         assert!(matches!(Judgement::of(lost(), lost()), Judgement::DeviceLies(all) if all.len() == 2));
         assert!(matches!(Judgement::of(Vec::new(), lost()), Judgement::DeviceLies(_)));
+        assert_eq!(Judgement::of_export(Vec::new(), Vec::new()), Judgement::Clean);
+        assert_eq!(Judgement::of_export(lost(), Vec::new()), Judgement::Missing(lost()));
+        assert!(matches!(Judgement::of_export(Vec::new(), lost()), Judgement::FlushLost(_)));
     }
 }

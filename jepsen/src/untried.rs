@@ -96,7 +96,12 @@ const SPACING: Duration = Duration::from_millis(500);
 impl Latecomers {
     /// Of a run that begins now.
     pub fn of(begin: Instant, length: Duration) -> Latecomers {
-        Latecomers { from: begin + length / CALLED_AFTER, until: begin + length - length / LAST_SHARE, turns: 0, appointment: None }
+        Latecomers {
+            from: begin + length / CALLED_AFTER,
+            until: begin + length - length / LAST_SHARE,
+            turns: 0,
+            appointment: None,
+        }
     }
 
     /// When the next of those that have not come is called, and which; nothing if all have come or time is over.

@@ -27,7 +27,9 @@ const REFUSALS: [(u32, &str); 4] = [(1, "EPERM"), (22, "EINVAL"), (75, "EOVERFLO
 /// What a failure says of the operation.
 pub fn outcome_of(failure: &Failure) -> Outcome {
     match failure {
-        Failure::Answered(error) if REFUSALS.iter().any(|(refusal, _)| refusal == error) => Outcome::Fail(failure.to_string()),
+        Failure::Answered(error) if REFUSALS.iter().any(|(refusal, _)| refusal == error) => {
+            Outcome::Fail(failure.to_string())
+        }
         _ => Outcome::Info(failure.to_string()),
     }
 }

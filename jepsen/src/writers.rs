@@ -15,18 +15,45 @@ use std::time::Duration;
 const WRITERS: usize = 4;
 /// Blocks of a large write: an object of a replicated pool.
 const LARGE_BLOCKS: u64 = 32;
+/// Bytes of such an object, which are a block of its pool.
+const OBJECT_BYTES: u64 = LARGE_BLOCKS * BLOCK_BYTES as u64;
 /// A cluster that is away is waited for at most so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a pool can be told to promise, as its commands have it.
+pub const IMMEDIATE_COMMITS: [&str; 3] = ["all", "small", "none"];
 
 /// Which acknowledged writes count as durable without a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// All.
     All,
-    /// Those of one block.
+    /// Those of up to half a block of the pool, and what carries no data.
     Small,
     /// None.
     None,
+}
+
+impl Promise {
+    /// Of a pool with this redundancy that was told so. Coded pools keep what they acknowledge, whatever they are told.
+    pub fn of(pool: &str, immediate_commit: &str) -> Promise {
+        match immediate_commit {
+            _ if !pool.starts_with("replicated") => Promise::All,
+            "small" => Promise::Small,
+            "none" => Promise::None,
+            _ => Promise::All,
+        }
+    }
+
+    /// Whether a write of so many bytes (0: it carries no data) is durable when it is acknowledged, in a pool with blocks of
+    /// so many.
+    pub fn covers(self, bytes: u64, block_bytes: u64) -> bool {
+        match self {
+            Promise::All => true,
+            Promise::Small => bytes <= block_bytes / 2,
+            Promise::None => false,
+        }
+    }
 }
 
 /// Their blocks, and what they may hold.
@@ -145,7 +172,7 @@ impl Writer {
             let blocks = if is_large { first..first + LARGE_BLOCKS } else { one(first + self.rng.below(LARGE_BLOCKS)) };
             let data: Vec<u8> = blocks.clone().flat_map(|block| self.registers.issue(block)).collect();
             nbd.write(blocks.start * BLOCK_BYTES as u64, &data)?;
-            if self.promise == Promise::All || self.promise == Promise::Small && !is_large {
+            if self.promise.covers(data.len() as u64, OBJECT_BYTES) {
                 blocks.for_each(|block| self.registers.durable_now(block));
             }
             if self.flushes && self.rng.chance(1, 16) {
@@ -161,4 +188,21 @@ impl Writer {
 
 fn one(block: u64) -> std::ops::Range<u64> {
     block..block + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promises_are_those_of_the_pool() {
+        let of = |pool: &str| IMMEDIATE_COMMITS.map(|told| Promise::of(pool, told));
+        assert_eq!(of("replicated:3"), [Promise::All, Promise::Small, Promise::None]);
+        assert_eq!(of("ec:4+2"), [Promise::All; 3]);
+        assert_eq!(of("xor:2+1"), [Promise::All; 3]);
+        let durable = |bytes| of("replicated:2").map(|promise| promise.covers(bytes, OBJECT_BYTES));
+        assert_eq!(durable(0), [true, true, false]);
+        assert_eq!(durable(64 << 10), [true, true, false]);
+        assert_eq!(durable((64 << 10) + 512), [true, false, false]);
+    }
 }

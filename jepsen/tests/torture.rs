@@ -43,6 +43,7 @@ fn cuts_by_commands_are_survived_and_an_interrupted_rig_goes_on() {
         seconds: 1,
         patience: Duration::from_secs(60),
         promise: Promise::All,
+        out: None,
     };
     let outcome = survive(&hooks, &scratch);
     // Whoever was started by the commands is nobody's child.
@@ -61,7 +62,7 @@ fn survive(hooks: &Hooks, scratch: &Scratch) -> Result<()> {
     let path = scratch.join("witness");
     let mut rng = Rng::new(3);
     let first = Hooks { cut: hooks.cut.clone(), ..hooks.clone() };
-    first.run(1, &mut Witness::open(&path)?, &mut rng)?;
+    anyhow::ensure!(first.run(1, &mut Witness::open(&path)?, &mut rng)? == Judgement::Clean, "a loss");
     // The second cut is of other processes, which the first one's command does not know.
     let folder = scratch.join("cluster");
     let again = Hooks {
@@ -74,7 +75,8 @@ fn survive(hooks: &Hooks, scratch: &Scratch) -> Result<()> {
     };
     let mut witness = Witness::open(&path)?;
     anyhow::ensure!(witness.cuts == 1 && witness.acknowledged > 0, "the witness forgot");
-    again.run(2, &mut witness, &mut rng)
+    anyhow::ensure!(again.run(2, &mut witness, &mut rng)? == Judgement::Clean, "a loss");
+    Ok(())
 }
 
 #[test]

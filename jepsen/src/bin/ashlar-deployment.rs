@@ -3,28 +3,12 @@
 
 use anyhow::Result;
 use ashlar_jepsen::deployment::Deployment;
+use ashlar_jepsen::deployment::arguments::Cli;
 use ashlar_jepsen::deployment::failover::{ALL, Failure, measure, millis, verify_through_failures};
 use ashlar_jepsen::deployment::flapping;
 use ashlar_jepsen::leftovers;
 use clap::Parser;
 use std::process::ExitCode;
-
-/// Measures how long clients wait when something fails.
-#[derive(Parser)]
-struct Cli {
-    /// Only these failures; all by default.
-    #[arg(value_name = "FAILURE")]
-    failures: Vec<String>,
-    /// Runs of each.
-    #[arg(long, default_value_t = 5)]
-    runs: u64,
-    /// Rounds of failures under fio, which verifies what it wrote.
-    #[arg(long, default_value_t = 1)]
-    rounds: u32,
-    /// List the failures.
-    #[arg(long)]
-    list: bool,
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::history::Recorder;
 use ashlar_core::rng::Rng;
-use ashlar_sim::check::history::{BLOCK, fill};
+use ashlar_sim::check::history::{BLOCK, Layout, fill};
 
 const FIRST: Block = Block { image: 1, index: 3 };
 
@@ -87,20 +87,30 @@ fn flushes_of_other_servers_and_earlier_ones_cover_nothing() {
     assert!(!broken(&recorder, Promise::None), "the flush after the cut came too late");
 }
 
-#[test]
-fn small_promises_are_for_one_block_and_fua_for_any() {
+/// Loses a call of so many blocks, in an object of 32; whether that breaks the promise.
+fn lost(what: What, blocks: u32, fua: bool, promise: Promise) -> bool {
     let recorder = Recorder::default();
-    let large = recorder.call(1, 1, FIRST, 2, What::Write);
-    recorder.end(large, Outcome::Ok);
+    recorder.set_layout(FIRST.image, Layout { unit: BLOCK, per_object: 32 });
+    let before = write(&recorder, Outcome::Ok);
+    flush(&recorder, 1);
+    let lost = recorder.call(1, 1, FIRST, blocks, what);
+    if fua {
+        recorder.is_fua(lost);
+    }
+    recorder.end(lost, Outcome::Ok);
     recorder.cut();
-    read(&recorder, None);
-    assert!(!broken(&recorder, Promise::Small));
-    let durable = recorder.call(1, 1, FIRST, 2, What::Write);
-    recorder.is_fua(durable);
-    recorder.end(durable, Outcome::Ok);
-    recorder.cut();
-    read(&recorder, None);
-    assert!(broken(&recorder, Promise::Small));
+    read(&recorder, Some(before));
+    broken(&recorder, promise)
+}
+
+#[test]
+fn small_promises_are_for_half_a_block_of_the_pool_and_fua_for_any() {
+    for (blocks, is_small) in [(1, true), (16, true), (17, false), (29, false)] {
+        assert_eq!(lost(What::Write, blocks, false, Promise::Small), is_small, "{blocks}");
+        assert!(lost(What::Write, blocks, true, Promise::Small), "FUA, {blocks}");
+        assert!(lost(What::Discard, blocks, false, Promise::Small), "no data, {blocks}");
+        assert!(lost(What::Write, blocks, false, Promise::All) && !lost(What::Write, blocks, false, Promise::None));
+    }
 }
 
 #[test]

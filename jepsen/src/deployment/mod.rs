@@ -3,6 +3,7 @@
 //!
 //! Owns the processes and what is done to them. Does not own what is measured meanwhile ([`failover`]).
 
+pub mod arguments;
 pub mod failover;
 pub mod flapping;
 

@@ -7,6 +7,7 @@
 //! was written is lost data. README.md has the vocabulary.
 
 use super::{Log, Outcome};
+use crate::writers::Promise;
 use ashlar_sim::check::history::{Block, What, tag};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,8 +24,8 @@ pub enum Registers {
 
 impl Registers {
     /// Of a pool that promises this before a flush.
-    pub fn of(immediate_commit: &str) -> Registers {
-        if immediate_commit == "all" { Registers::Yes } else { Registers::UntilFlushed }
+    pub fn of(promise: Promise) -> Registers {
+        if promise == Promise::All { Registers::Yes } else { Registers::UntilFlushed }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Power cuts of OSDs under clients that share blocks: each session is a new cluster with its own history.
 
 use super::progress::Progress;
+use super::proof::Proof;
 use super::{Judgement, Victims};
 use crate::check::judge;
 use crate::devices::{Devices, Lies};
@@ -9,7 +10,6 @@ use crate::history::Recorder;
 use crate::history::edn::{self, Registers};
 use crate::scratch::Scratch;
 use crate::workload::blocks::{Ground, Worker, look, start};
-use crate::writers::Promise;
 use anyhow::{Context, Result, bail};
 use ashlar_core::rng::Rng;
 use ashlar_faultinject::disk::Outcome;
@@ -57,10 +57,6 @@ impl Rig {
         rig
     }
 
-    fn promise(&self) -> Promise {
-        if self.shape.immediate_commit == "all" { Promise::All } else { Promise::None }
-    }
-
     /// Sessions until there were so many cuts, or something is missing.
     pub fn run(&self, cycles: u64, progress: &mut Progress) -> Result<Judgement> {
         if let Some(osd) = self.liar.filter(|osd| !(1..=self.shape.osds).contains(osd)) {
@@ -81,29 +77,38 @@ impl Rig {
 
     fn session(&self, cycles: u64, progress: &mut Progress) -> Result<Judgement> {
         let (seed, scratch) = (progress.session_seed(), Scratch::new("torture")?);
-        let devices = Devices::new(&scratch, self.shape.osds, self.shape.osd_bytes, seed)?;
+        let devices = Devices::new(&scratch, self.shape.osds, self.shape.osd_bytes, self.shape.log_bytes(), seed)?;
         let fleet = Fleet::start(&scratch, self.shape.clone(), &devices.paths(), Network::Loopback)?;
         if let Some(osd) = self.liar {
             devices.set_lies(osd, Lies { flush: true, ..Lies::default() });
         }
         let ground = Ground::blocks(self.shape.object_blocks());
-        let ground = ground.for_pool(self.shape.immediate_commit, self.shape.servers);
+        let ground = ground.for_pool(self.shape.promise(), self.shape.servers);
         let recorder = Arc::new(Recorder::default());
         recorder.set_layout(ground.image, ground.layout);
-        let mut session = Session { rig: self, fleet, devices, recorder, ground, rng: Rng::new(seed), lost: 0 };
+        let (rng, proof) = (Rng::new(seed), Proof::new(self.out.clone()));
+        let mut session = Session { rig: self, fleet, devices, recorder, ground, rng, lost: 0, proof };
         let outcome = session.cycles(cycles, progress);
         let judgement = outcome.with_context(|| format!("session seed {seed}\n{}", session.fleet.logs()))?;
         let log = session.recorder.take();
         let [ok, ..] = log.counts();
         progress.acknowledged += ok as u64;
         progress.sectors_lost += session.lost;
-        if let (Some(folder), false) = (&self.out, judgement == Judgement::Clean) {
-            std::fs::create_dir_all(folder)?;
-            std::fs::write(folder.join("history.edn"), edn::export(&log, Registers::of(self.shape.immediate_commit)))?;
-            std::fs::write(folder.join("judgement.txt"), format!("session seed {seed}\n{judgement:#?}\n"))?;
-        }
+        let history = edn::export(&log, Registers::of(self.shape.promise()));
+        let files = [("history.edn".to_string(), history.into_bytes())];
+        session.proof.keep(&format!("session seed {seed}"), &judgement, &files)?;
         Ok(judgement)
     }
+}
+
+/// What a cluster that does not come back means: if a device lied, that is why. Else it is the error that it was.
+pub(super) fn accuse(devices: &Devices, error: anyhow::Error) -> Result<Judgement> {
+    let canaries = devices.dead_canaries()?;
+    if canaries.is_empty() {
+        return Err(error.context("nothing is known to be missing, every device kept what it said"));
+    }
+    let words = format!("{error:#}").lines().next().unwrap_or_default().to_string();
+    Ok(Judgement::DeviceLies([canaries, vec![words]].concat()))
 }
 
 struct Session<'a> {
@@ -114,6 +119,7 @@ struct Session<'a> {
     ground: Ground,
     rng: Rng,
     lost: u64,
+    proof: Proof,
 }
 
 /// Clients at work.
@@ -138,9 +144,12 @@ impl Session<'_> {
             let clients = self.start_clients();
             std::thread::sleep(Duration::from_millis(self.rng.between(300, 2500)));
             let kind = self.rig.victims.draw(&mut self.rng);
-            self.cut(kind, clients)?;
+            let outcome = self.cut(kind, clients);
             progress.cycles += 1;
-            let judgement = self.judge()?;
+            let judgement = match outcome {
+                Ok(()) => self.judge()?,
+                Err(error) => accuse(&self.devices, error)?,
+            };
             if judgement != Judgement::Clean {
                 return Ok(judgement);
             }
@@ -170,7 +179,7 @@ impl Session<'_> {
         self.fleet.kill_all(names.iter().chain(&dead_clients).map(String::as_str));
         let lost = self.devices.power_off(&osds, outcome);
         self.lost += lost;
-        eprintln!("  power cut of {kind:?} {osds:?}: {outcome:?}, {lost} sectors lost");
+        self.proof.event(&format!("power cut of {kind:?} {osds:?}: {outcome:?}, {lost} sectors lost"));
         let clients = if dead_clients.is_empty() {
             Some(clients)
         } else {
@@ -190,7 +199,7 @@ impl Session<'_> {
     fn judge(&mut self) -> Result<Judgement> {
         let canaries = self.devices.dead_canaries()?;
         let mut missing: Vec<String> = look(&self.worker(0), &self.ground, &self.recorder).err().into_iter().collect();
-        let verdict = judge(&self.recorder.take(), self.rig.promise());
+        let verdict = judge(&self.recorder.take(), self.rig.shape.promise());
         missing.extend(verdict.findings.iter().map(|finding| format!("{finding:?}")));
         missing.extend(verdict.disagreements.iter().map(|block| format!("the checkers disagree on {block:?}")));
         Ok(Judgement::of(missing, canaries))

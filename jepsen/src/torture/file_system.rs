@@ -5,16 +5,19 @@
 //! ```
 //! A file counts as acknowledged when `fsync` of it and of its directory returned; a row of the database when its
 //! transaction did. A cut takes OSDs alone (the file system goes on) or everything, the client's kernel with its cache
-//! included: then the file system is mounted again, and its journal has to make sense of what it finds.
+//! included: then the file system is mounted again, and its journal has to make sense of what it finds. One that cannot be
+//! mounted or read any more is a loss like any other.
 
+use super::cluster::accuse;
 use super::progress::Progress;
+use super::proof::{Proof, now_ms, stamp_ms};
 use super::{Judgement, Victims};
 use crate::command::run;
-use crate::devices::Devices;
+use crate::devices::{Devices, Lies};
 use crate::disks::Mount;
 use crate::fleet::{Fleet, Network, Shape};
 use crate::scratch::Scratch;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ashlar_core::rng::Rng;
 use ashlar_faultinject::disk::Outcome;
 use std::collections::BTreeMap;
@@ -51,15 +54,34 @@ pub struct Rig {
     pub immediate_commit: &'static str,
     /// The file system.
     pub kind: Kind,
+    /// Who loses the power; mixed: half of the cuts are of everything, for only then a journal is replayed.
+    pub victims: Victims,
+    /// The device of this OSD lies about flushes.
+    pub liar: Option<u32>,
+    /// Where the proof of a loss is put.
+    pub out: Option<PathBuf>,
+}
+
+/// What a file may have in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Expected {
+    /// The newest content that is safe; 0: none.
+    safe: u64,
+    /// When that was acknowledged.
+    since_ms: u64,
+    /// One that may be there, too.
+    maybe: Option<u64>,
 }
 
 /// What the client was told.
 #[derive(Clone, Debug, Default)]
 struct Told {
-    /// By file: the newest content that is safe, and one that may be there, too.
-    files: BTreeMap<u64, (u64, Option<u64>)>,
+    /// By file.
+    files: BTreeMap<u64, Expected>,
     /// Rows that are safe.
     rows: u64,
+    /// When the newest of them was acknowledged.
+    rows_since_ms: u64,
     /// Files and rows that were acknowledged.
     acknowledged: u64,
 }
@@ -77,10 +99,13 @@ impl Rig {
         let (seed, scratch) = (progress.session_seed(), Scratch::new("files")?);
         let mut shape = Shape::of(&self.pool, self.immediate_commit);
         (shape.images, shape.servers) = (vec![(EXPORT, IMAGE_MIB)], 1);
-        let devices = Devices::new(&scratch, shape.osds, DEVICE_BYTES, seed)?;
+        if let Some(osd) = self.liar.filter(|osd| !(1..=shape.osds).contains(osd)) {
+            bail!("there is no osd.{osd} that could lie: there are 1 to {}", shape.osds);
+        }
+        let devices = Devices::new(&scratch, shape.osds, DEVICE_BYTES, shape.log_bytes(), seed)?;
         let fleet = Fleet::start(&scratch, shape, &devices.paths(), Network::Loopback)?;
         let mut session = Session {
-            kind: self.kind,
+            rig: self,
             scratch: &scratch,
             fleet,
             devices,
@@ -88,9 +113,16 @@ impl Rig {
             told: Told::default(),
             lost: 0,
             top: None,
+            proof: Proof::new(self.out.clone()),
         };
         session.attach(true)?;
-        let outcome = session.cycles(cycles, progress);
+        if let Some(osd) = self.liar {
+            session.devices.set_lies(osd, Lies { flush: true, ..Lies::default() });
+        }
+        let outcome = session.cycles(cycles, progress).and_then(|judgement| {
+            session.keep(seed, &judgement)?;
+            Ok(judgement)
+        });
         session.detach();
         let judgement = outcome.with_context(|| format!("session seed {seed}\n{}", session.fleet.logs()))?;
         progress.acknowledged += session.told.acknowledged;
@@ -109,7 +141,7 @@ struct Top {
 }
 
 struct Session<'a> {
-    kind: Kind,
+    rig: &'a Rig,
     scratch: &'a Scratch,
     fleet: Fleet,
     devices: Devices,
@@ -117,21 +149,20 @@ struct Session<'a> {
     told: Told,
     top: Option<Top>,
     lost: u64,
+    proof: Proof,
 }
 
 impl Session<'_> {
     fn cycles(&mut self, cycles: u64, progress: &mut Progress) -> Result<Judgement> {
         while progress.cycles < cycles {
             self.devices.feed_canaries()?;
-            let everything = self.rng.chance(1, 2);
-            let victims = if everything { Victims::Everything } else { Victims::Mixed.draw(&mut self.rng) };
-            let everything = victims == Victims::Everything;
-            self.work_and_cut(victims)?;
-            if everything {
-                self.attach(false)?;
-            }
+            let victims = self.draw_victims();
+            let outcome = self.work_and_cut(victims);
             progress.cycles += 1;
-            let judgement = Judgement::of(self.look(everything)?, self.devices.dead_canaries()?);
+            let judgement = match outcome {
+                Ok(()) => self.judge(victims == Victims::Everything)?,
+                Err(error) => accuse(&self.devices, error)?,
+            };
             if judgement != Judgement::Clean {
                 return Ok(judgement);
             }
@@ -143,6 +174,54 @@ impl Session<'_> {
         Ok(Judgement::Clean)
     }
 
+    fn draw_victims(&mut self) -> Victims {
+        match self.rig.victims {
+            Victims::Mixed if self.rng.chance(1, 2) => Victims::Everything,
+            chosen => chosen.draw(&mut self.rng),
+        }
+    }
+
+    /// Canaries first: what a liar has lost may never be answered, and nobody waits for it.
+    fn judge(&mut self, everything: bool) -> Result<Judgement> {
+        let canaries = self.devices.dead_canaries()?;
+        let missing = if canaries.is_empty() { self.missing(everything) } else { Vec::new() };
+        Ok(Judgement::of(missing, canaries))
+    }
+
+    /// What is missing, of a file system that is mounted again first if its client was cut, too.
+    fn missing(&mut self, everything: bool) -> Vec<String> {
+        let mounted = if everything { self.attach(false) } else { Ok(()) };
+        match mounted.and_then(|()| self.look(everything)) {
+            Ok(missing) => missing,
+            Err(error) => vec![format!("the file system, or the database on it, cannot be used: {error:#}")],
+        }
+    }
+
+    /// What was acknowledged, and what was found of it, if something is missing.
+    fn keep(&self, seed: u64, judgement: &Judgement) -> Result<()> {
+        let told = &self.told;
+        let mut acknowledged = format!("{} rows, the newest at {}\n", told.rows, stamp_ms(told.rows_since_ms));
+        let mut found = Vec::new();
+        for (file, expected) in &told.files {
+            let Expected { safe, since_ms, maybe } = expected;
+            let at = stamp_ms(*since_ms);
+            let also = maybe.map_or_else(String::new, |maybe| format!("; {maybe:016x} was under way"));
+            acknowledged += &format!("file-{file}: {safe:016x}, synced at {at}{also}\n");
+        }
+        let is_readable = !matches!(judgement, Judgement::DeviceLies(_));
+        if let Some(top) = self.top.as_ref().filter(|_| is_readable) {
+            let names = told.files.keys().map(|file| format!("file-{file}"));
+            let names = names.chain(["log.db", "log.db-wal"].map(String::from));
+            // What cannot be read is not there to be kept.
+            found.extend(
+                names.filter_map(|name| Some((format!("found-{name}"), fs::read(top.folder.join(&name)).ok()?))),
+            );
+        }
+        found.push(("acknowledged.txt".into(), acknowledged.into_bytes()));
+        let head = format!("session seed {seed}; {} files and rows acknowledged", told.acknowledged);
+        self.proof.keep(&head, judgement, &found)
+    }
+
     /// Puts the file system on its image, a new one if asked for.
     fn attach(&mut self, new: bool) -> Result<()> {
         let (below, folder) = (self.scratch.join("client"), self.scratch.join("files"));
@@ -151,7 +230,7 @@ impl Session<'_> {
         let disk = below.join("disk").display().to_string();
         let device = run("/usr/sbin/losetup", &["--show", "-f", "--direct-io=on", &disk], LIMIT)?.trim().to_string();
         if new {
-            let (program, arguments): (&str, &[&str]) = match self.kind {
+            let (program, arguments): (&str, &[&str]) = match self.rig.kind {
                 Kind::Ext4 => ("/usr/sbin/mkfs.ext4", &["-q", "-F"]),
                 Kind::Xfs => ("/usr/sbin/mkfs.xfs", &["-q", "-f"]),
             };
@@ -205,7 +284,7 @@ impl Session<'_> {
         self.fleet.kill_all(names.iter().chain(&clients).map(String::as_str));
         let lost = self.devices.power_off(&osds, outcome);
         self.lost += lost;
-        eprintln!("  power cut of {victims:?} {osds:?}: {outcome:?}, {lost} sectors lost");
+        self.proof.event(&format!("power cut of {victims:?} {osds:?}: {outcome:?}, {lost} sectors lost"));
         if everything {
             self.detach();
         }
@@ -224,12 +303,8 @@ impl Session<'_> {
     fn look(&mut self, check: bool) -> Result<Vec<String>> {
         let folder = self.top.as_ref().context("a file system")?.folder.clone();
         let mut missing = Vec::new();
-        for (file, (safe, maybe)) in &mut self.told.files {
-            let found = read(&path_of(&folder, *file));
-            match found {
-                Some(content) if content == *safe || Some(content) == *maybe => (*safe, *maybe) = (content, None),
-                other => missing.push(format!("file {file} has {other:?}, was synced with {safe}")),
-            }
+        for (file, expected) in &mut self.told.files {
+            missing.extend(expected.settle(read(&path_of(&folder, *file))).map(|what| format!("file-{file} {what}")));
         }
         let integrity = sqlite(&folder, "PRAGMA integrity_check;")?;
         let rows: u64 = sqlite(&folder, "SELECT coalesce(max(n), 0) FROM log;")?.trim().parse()?;
@@ -252,12 +327,28 @@ impl Session<'_> {
         let top = self.top.as_ref().context("a file system")?;
         let (device, folder) = (top.device.clone(), top.folder.display().to_string());
         run("umount", &[&folder], LIMIT)?;
-        let outcome = match self.kind {
+        let outcome = match self.rig.kind {
             Kind::Ext4 => run("/usr/sbin/e2fsck", &["-fn", &device], LIMIT),
             Kind::Xfs => run("/usr/sbin/xfs_repair", &["-n", &device], LIMIT),
         };
         run("mount", &[&device, &folder], LIMIT)?;
         Ok(outcome.err().map(|error| format!("the file system is not in order: {error}")))
+    }
+}
+
+impl Expected {
+    /// What was found stays; in words, what is wrong with it.
+    fn settle(&mut self, found: Option<u64>) -> Option<String> {
+        if let Some(content) = found.filter(|content| *content == self.safe || Some(*content) == self.maybe) {
+            (self.safe, self.maybe) = (content, None);
+            return None;
+        }
+        let holds = match found {
+            None => "holds a mixture".to_string(),
+            Some(0) => "is not there".to_string(),
+            Some(content) => format!("holds {content:016x}"),
+        };
+        Some(format!("{holds}; it was synced with {:016x} at {}", self.safe, stamp_ms(self.since_ms)))
     }
 }
 
@@ -282,14 +373,14 @@ fn replace_file(folder: &Path, told: &mut Told, rng: &mut Rng) -> Result<()> {
     let (file, content) = (rng.below(FILES), rng.next_u64() | 1);
     let len = usize::try_from(rng.between(1, 40_000))?;
     let entry = told.files.entry(file).or_default();
-    entry.1 = Some(content);
+    entry.maybe = Some(content);
     let (path, next) = (path_of(folder, file), folder.join(format!("next-{file}")));
     let mut new = File::create(&next)?;
     new.write_all(&content.to_le_bytes().repeat(len.div_ceil(8)))?;
     new.sync_all()?;
     fs::rename(&next, &path)?;
     File::open(folder)?.sync_all()?;
-    *entry = (content, None);
+    *entry = Expected { safe: content, since_ms: now_ms(), maybe: None };
     told.acknowledged += 1;
     Ok(())
 }
@@ -297,6 +388,7 @@ fn replace_file(folder: &Path, told: &mut Told, rng: &mut Rng) -> Result<()> {
 fn add_row(folder: &Path, told: &mut Told) -> Result<()> {
     sqlite(folder, &format!("PRAGMA synchronous=FULL; INSERT INTO log(text) VALUES('{}');", "x".repeat(100)))?;
     told.rows += 1;
+    told.rows_since_ms = now_ms();
     told.acknowledged += 1;
     Ok(())
 }
@@ -316,4 +408,24 @@ fn read(path: &Path) -> Option<u64> {
     let word = bytes.first_chunk::<8>()?;
     let whole = bytes.len() % 8 == 0 && bytes.chunks_exact(8).all(|chunk| chunk == word);
     whole.then(|| u64::from_le_bytes(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_what_was_synced_or_what_was_under_way_and_then_stays_so() {
+        let expected = Expected { safe: 5, since_ms: 1000, maybe: Some(7) };
+        for found in [5, 7] {
+            let mut file = expected;
+            assert_eq!(file.settle(Some(found)), None);
+            assert!(file.settle(Some(12 - found)).is_some(), "it was something else already");
+        }
+        for (found, says) in [(None, "a mixture"), (Some(0), "is not there"), (Some(6), "0006; it was synced with")] {
+            let what = expected.clone().settle(found).expect("it is lost");
+            assert!(what.contains(says) && what.contains("1970-01-01T00:00:01.000Z"), "{what}");
+        }
+        assert_eq!(Expected::default().settle(Some(0)), None, "it was never synced");
+    }
 }

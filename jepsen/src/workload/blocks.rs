@@ -6,6 +6,7 @@
 use super::{connect, outcome_of};
 use crate::history::{Outcome, Recorder};
 use crate::nbd::{Command, Failure, Nbd};
+use crate::writers::Promise;
 use ashlar_core::rng::Rng;
 use ashlar_sim::check::history::{BLOCK, Block, CELL, Layout, What, fill};
 use std::path::PathBuf;
@@ -54,10 +55,19 @@ impl Ground {
         Ground { image: 2, export: "cells", layout, areas: 4, used: 12, longest: 3, discards: false, owners: None }
     }
 
-    /// The same for a pool: where that is lazy, so many servers keep to areas of their own.
+    /// The same for a pool: where that keeps not all before a flush, so many servers keep to areas of their own; where size
+    /// matters, there are writes on both sides of what it keeps.
     #[must_use]
-    pub fn for_pool(self, immediate_commit: &str, servers: u32) -> Ground {
-        Ground { owners: (immediate_commit == "none").then_some(servers), ..self }
+    pub fn for_pool(self, promise: Promise, servers: u32) -> Ground {
+        let ground = Ground { owners: (promise != Promise::All).then_some(servers), ..self };
+        // Cells are parts of sectors: they are always small.
+        match promise {
+            Promise::Small if ground.layout.unit == BLOCK => {
+                let used = ground.layout.per_object * 3 / 4;
+                Ground { used, longest: used, ..ground }
+            }
+            _ => ground,
+        }
     }
 
     /// An area that a server may use.
@@ -214,4 +224,19 @@ pub fn look(worker: &Worker, ground: &Ground, recorder: &Recorder) -> Result<u64
         count += 1;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_size_matters_writes_are_of_both_sizes_and_stay_in_their_object() {
+        let ground = Ground::blocks(32).for_pool(Promise::Small, 2);
+        let covered = |blocks: u32| Promise::Small.covers(u64::from(blocks * BLOCK), u64::from(32 * BLOCK));
+        assert!(covered(1) && !covered(ground.longest));
+        assert!(ground.used <= ground.layout.per_object && ground.longest <= ground.used && ground.owners == Some(2));
+        assert_eq!(Ground::cells(32).for_pool(Promise::Small, 2).longest, Ground::cells(32).longest);
+        assert_eq!(Ground::blocks(32).for_pool(Promise::All, 2).owners, None);
+    }
 }
