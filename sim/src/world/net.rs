@@ -256,9 +256,7 @@ impl<M: Machine> World<M> {
             Progress::Done { agreed, answer, .. } => {
                 (there.state, there.peer) = (EndState::Up, Some(agreed.peer));
                 self.push(conn, 1, Packet::Answer(answer.into()));
-                if agreed.version != ours.versions.newest {
-                    self.mark(node, "sim: nodes agree on an older version of the protocol");
-                }
+                self.agreed(node, agreed.version, ours.versions);
                 let up = LinkEvent::Up { link: link_id(conn, 1), peer: agreed.peer, opened: None };
                 self.input(node, Input::Link(up))
             }
@@ -269,6 +267,13 @@ impl<M: Machine> World<M> {
                 Stepped::World
             }
             Progress::Waiting => unreachable!("a hello comes in one piece"),
+        }
+    }
+
+    /// A node and another agreed on a version.
+    fn agreed(&mut self, node: NodeId, version: u16, ours: wire::Versions) {
+        if version != ours.newest {
+            self.mark(node, "sim: nodes agree on an older version of the protocol");
         }
     }
 
@@ -291,6 +296,9 @@ impl<M: Machine> World<M> {
             Progress::Done { agreed, .. } => {
                 (here.state, here.peer) = (EndState::Up, Some(agreed.peer));
                 let (node, link) = (here.node, link_id(conn, 0));
+                let slot = &self.nodes[node.index()];
+                let ours = slot.machine.as_ref().expect("an end that is alive").identity(&slot.spec);
+                self.agreed(node, agreed.version, ours.versions);
                 self.input(node, Input::Link(LinkEvent::Up { link, peer: agreed.peer, opened: Some(target) }))
             }
             Progress::Refused { why, .. } => self.fail_opening(conn, why.proves_absence()),
