@@ -23,6 +23,7 @@ pub fn of_disk_error(error: DiskError) -> &'static str {
     match error {
         DiskError::Io => "the device, or the path to it, failed; the kernel's log may say more",
         DiskError::NoSpace => "what the file lies on is full",
+        DiskError::Unsupported => "the device does not do such a thing",
     }
 }
 

@@ -13,6 +13,7 @@ use crate::meta;
 use crate::msg::Message;
 use crate::rng::Rng;
 use crate::time::Time;
+use std::fmt;
 
 /// A deterministic state machine driven by events.
 pub trait Node {
@@ -213,7 +214,8 @@ pub enum DiskOp {
         /// Device.
         device: Device,
     },
-    /// Tell the device that a range is unused. A hint: success is not required, contents become unspecified.
+    /// Tell the device that a range is unused. A hint: success is not required, contents become
+    /// unspecified until they are written again.
     Discard {
         /// Device.
         device: Device,
@@ -288,6 +290,18 @@ pub enum DiskError {
     Io,
     /// A file-backed device could not grow.
     NoSpace,
+    /// The device does not do such a thing, now or later: only of a discard.
+    Unsupported,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DiskError::Io => "the device, or the path to it, failed",
+            DiskError::NoSpace => "what the file lies on is full",
+            DiskError::Unsupported => "the device does not do such a thing",
+        })
+    }
 }
 
 /// Names a metadata request of a node.

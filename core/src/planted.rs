@@ -222,6 +222,10 @@ bugs! {
     StoreFreeEarly = "store-free-early",
     /// A block is free while it is read or written.
     StoreFreeInUse = "store-free-in-use",
+    /// A block is discarded before the record that supersedes it is durable.
+    StoreDiscardEarly = "store-discard-early",
+    /// A block is given to somebody while it is being discarded.
+    StoreDiscardInUse = "store-discard-in-use",
     /// A segment is written again before a page in the log names a tail behind it.
     StoreReuseEarly = "store-reuse-early",
     /// Pages say that data are durable that are on their way.

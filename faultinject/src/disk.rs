@@ -157,6 +157,8 @@ pub struct DiskCounters {
     pub written_bytes: u64,
     /// Completed flushes.
     pub flushes: u64,
+    /// Completed discards.
+    pub discards: u64,
     /// Requests that answered an error.
     pub errors: u64,
     /// Sectors that a power loss took away or mixed.
@@ -497,7 +499,7 @@ impl SimDisk {
         Ok(())
     }
 
-    /// A hint: of each page what is inside becomes zeroes, or stays.
+    /// A hint: what is inside is anything from then on, until it is written again.
     fn discard(
         &mut self,
         (offset, len): (u64, u64),
@@ -508,29 +510,56 @@ impl SimDisk {
         if error {
             return Err(DiskError::Io);
         }
-        let end = offset + len;
-        for page in offset / u64::from(UNIT)..end.div_ceil(u64::from(UNIT)) {
-            let start = page * u64::from(UNIT);
-            let (from, to) = (offset.max(start), end.min(start + u64::from(UNIT)));
-            if rng.chance(1, 2) {
-                let zeroes = self.zeroes.slice(0, u32::try_from(to - from).expect("within a page"));
-                let whole = zeroes.len() == UNIT;
-                let state = if whole { zeroes } else { self.merged(page, within_page(from), &zeroes, bufs) };
-                self.put(page, state);
-            }
+        self.counters.discards += 1;
+        for (page, state) in self.given_up((offset, len), rng, bufs) {
+            self.put(page, state);
         }
         Ok(())
+    }
+
+    /// What pages become that are given up: zeroes, something, or what they are. Those that were never written stay so: they
+    /// would only take memory.
+    fn given_up(&self, (offset, len): (u64, u64), rng: &mut Rng, bufs: &mut BufPool) -> Vec<(u64, Buf)> {
+        let (first, end) = (offset / u64::from(UNIT), (offset + len).div_ceil(u64::from(UNIT)));
+        let mut pages = Vec::new();
+        for page in (first..end).filter(|page| self.newest(*page).is_some()) {
+            let start = page * u64::from(UNIT);
+            let (from, to) = (offset.max(start), (offset + len).min(start + u64::from(UNIT)));
+            let bytes = match rng.below(4) {
+                0 | 1 => self.zeroes.slice(0, u32::try_from(to - from).expect("within a page")),
+                2 => {
+                    let mut noise = bufs.alloc(u32::try_from(to - from).expect("within a page"));
+                    let word = rng.next_u64().to_le_bytes();
+                    noise.bytes_mut().chunks_exact_mut(8).for_each(|bytes| bytes.copy_from_slice(&word));
+                    bufs.freeze(noise)
+                }
+                _ => continue,
+            };
+            let state = if bytes.len() == UNIT { bytes } else { self.merged(page, within_page(from), &bytes, bufs) };
+            pages.push((page, state));
+        }
+        pages
+    }
+
+    /// What a request in flight may make of pages.
+    fn coming(&self, op: &DiskOp, rng: &mut Rng, bufs: &mut BufPool) -> Vec<(u64, Buf)> {
+        match op {
+            DiskOp::Write { offset, data, .. } => self.page_states(*offset, data, bufs),
+            DiskOp::Discard { offset, len, .. } => self.given_up((*offset, *len), rng, bufs),
+            DiskOp::Read { .. } | DiskOp::Flush { .. } => Vec::new(),
+        }
     }
 
     /// The process died, the device did not: what was in flight ends now, each page written or not.
     pub fn process_died(&mut self, rng: &mut Rng, bufs: &mut BufPool) {
         for (_, request) in std::mem::take(&mut self.in_flight) {
-            if let DiskOp::Write { offset, data, .. } = request.op {
-                let whole = rng.chance(1, 2);
-                for (page, state) in self.page_states(offset, &data, bufs) {
-                    if whole || rng.chance(1, 2) {
-                        self.put(page, state);
-                    }
+            if request.op.extent().is_none() || matches!(request.op, DiskOp::Read { .. }) {
+                continue;
+            }
+            let whole = rng.chance(1, 2);
+            for (page, state) in self.coming(&request.op, rng, bufs) {
+                if whole || rng.chance(1, 2) {
+                    self.put(page, state);
                 }
             }
         }
@@ -543,10 +572,8 @@ impl SimDisk {
             states.insert(*page, cached.iter().map(|(_, buf)| buf.clone()).collect());
         }
         for (_, request) in std::mem::take(&mut self.in_flight) {
-            if let DiskOp::Write { offset, data, .. } = request.op {
-                for (page, state) in self.page_states(offset, &data, bufs) {
-                    states.entry(page).or_default().push(state);
-                }
+            for (page, state) in self.coming(&request.op, rng, bufs) {
+                states.entry(page).or_default().push(state);
             }
         }
         self.cached.clear();
@@ -710,6 +737,29 @@ mod tests {
         bench.complete(flush);
         bench.disk.power_loss(Outcome::LoseAll, &mut bench.rng, &mut bench.bufs);
         assert_eq!((bench.byte(0), bench.byte(4096)), (1, 0));
+    }
+
+    #[test]
+    fn what_is_discarded_is_anything_until_it_is_written_again() {
+        let (mut seen, mut left) = (BTreeSet::new(), BTreeSet::new());
+        for seed in 0..100 {
+            let mut bench = Bench::new(seed % 2 == 0, 512, seed);
+            bench.write(4096, 8192, 1);
+            bench.flush();
+            let give_up = |len| DiskOp::Discard { device: Device::Data, offset: 4096, len };
+            let ticket = bench.submit(give_up(4096));
+            assert_eq!(bench.complete(ticket), DiskDone::Done(Ok(())));
+            seen.insert(bench.byte(4096).min(2));
+            assert_eq!((bench.byte(0), bench.byte(8192)), (0, 1), "its neighbours stay");
+            bench.write(4096, 4096, 3);
+            assert_eq!(bench.byte(4096), 3);
+            bench.flush();
+            // One that was under way when the power failed may have come to something.
+            bench.submit(give_up(8192));
+            bench.disk.power_loss(Outcome::Sectors, &mut bench.rng, &mut bench.bufs);
+            left.insert(bench.byte(4096) == 3);
+        }
+        assert_eq!((seen, left), ([0, 1, 2].into(), [false, true].into()));
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl World {
             log_durability: Durability::Flush,
             overwrites: Default::default(),
             scrub: Duration(0),
+            discards: None,
         };
         let mut store = LogStore::open(config, env!(self));
         self.settle(&mut store);

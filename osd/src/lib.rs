@@ -82,6 +82,10 @@ pub struct Args {
     /// Serve figures for Prometheus here, such as 10.0.0.1:9800; with "10.0.0.1:9800+id", OSD 3 serves them at port 9803
     #[arg(long, value_name = "ADDRESS[+id]")]
     pub metrics: Option<figures::Listen>,
+    /// Leave the data device in the dark about blocks that are free. Else it is told (trim, holes in files) in the background,
+    /// some seconds after they became free, and of all of them after a start
+    #[arg(long)]
+    pub no_discard: bool,
     /// Sleep at once when there is nothing to do, instead of yielding for a moment while peers' answers are due
     #[arg(long)]
     pub no_yield: bool,

@@ -5,7 +5,7 @@ use anyhow::{Context, anyhow, bail};
 use ashlar_core::buf::{BufPool, UNIT_USIZE};
 use ashlar_core::id::{ClusterUuid, OsdId, StoreUuid};
 use ashlar_core::io::{Device, DiskOp};
-use ashlar_core::store::log::{self, Format, Inspect, OpenConfig, Overwrites};
+use ashlar_core::store::log::{self, Discarding, Format, Inspect, OpenConfig, Overwrites};
 use ashlar_core::time::Duration;
 use ashlar_runtime::os;
 use ashlar_runtime::ring::{self, DeviceFile};
@@ -46,6 +46,7 @@ pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::
         ),
         overwrites: overwrites(args, &devices.data),
         scrub: LOG_SCRUB,
+        discards: (!args.no_discard).then_some(Discarding::USUAL),
     })
 }
 
@@ -123,7 +124,7 @@ fn must_build(args: &Args, cluster: ClusterUuid, devices: &Devices, found: Inspe
             "{path} is a store of another cluster, {there}; this metadata store is of {cluster}: check --meta and --data"
         )),
         Inspect::Store { osd, .. } if osd.0 != args.id => {
-            Err(anyhow!("{path} is the store of {osd:?}, not of osd.{}: check --id and --data", args.id))
+            Err(anyhow!("{path} is the store of osd.{osd}, not of osd.{}: check --id and --data", args.id))
         }
         // The store itself has a second copy, and knows what it cannot read.
         Inspect::Store { .. } | Inspect::Damaged | Inspect::Newer => Ok(false),
@@ -148,7 +149,7 @@ pub fn build(format: &Format, devices: &Devices) -> anyhow::Result<()> {
     let path = devices.data.path.display();
     let built = write(format, devices).with_context(|| format!("cannot build a store on {path}"));
     built.inspect_err(|_| remove_if_new(devices))?;
-    tracing::info!("built store {} for {:?} on {path}", format.store, format.osd);
+    tracing::info!("built store {} for osd.{} on {path}", format.store, format.osd);
     Ok(())
 }
 

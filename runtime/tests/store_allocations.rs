@@ -8,7 +8,7 @@ use ashlar_core::id::{
 };
 use ashlar_core::io::{DiskDone, DiskOp, Effect, Effects, Env, IoId};
 use ashlar_core::rng::Rng;
-use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, format};
+use ashlar_core::store::log::{Discarding, Durability, Format, LogStore, OpenConfig, Overwrites, format};
 use ashlar_core::store::{Data, Mode, ObjectStore, StoreOp, StoreState};
 use ashlar_core::time::{Duration, Time};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -86,6 +86,7 @@ impl World {
             log_durability: durability,
             overwrites: Overwrites { atomic_bytes: 4096, ..Overwrites::default() },
             scrub: Duration(0),
+            discards: Some(Discarding::USUAL),
         };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);

@@ -14,7 +14,7 @@ use ashlar_core::id::{
 };
 use ashlar_core::io::IoId;
 use ashlar_core::rng::Rng;
-use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
+use ashlar_core::store::log::{Discarding, Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
 use ashlar_core::store::{Content, Data, Mode, ObjectStore, StoreOp, StoreReply, StoreState};
 use ashlar_core::time::Duration;
 use ashlar_runtime::ring::{self, Alone, DeviceFile};
@@ -158,6 +158,7 @@ impl OnFile {
             log_durability: durability,
             overwrites: Overwrites { way: Way::Auto, atomic_bytes },
             scrub: Duration::secs(1),
+            discards: Some(Discarding { rest: Duration::millis(1), pause: Duration::micros(100) }),
         };
         let mut alone = Alone::new(device, None, 1).unwrap();
         let store = alone.call(|env| LogStore::open(config, env));

@@ -76,6 +76,7 @@ impl Offline {
             log_durability: Durability::Flush,
             overwrites: Overwrites::default(),
             scrub: Duration(0),
+            discards: None,
         };
         let (mut rng, mut out, now) = (Rng::new(1), Effects::default(), Time(0));
         let store = LogStore::open(config, &mut Env { now, rng: &mut rng, bufs: &mut bufs, out: &mut out });

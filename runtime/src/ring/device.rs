@@ -1,5 +1,6 @@
 //! Opening of the files and block devices that a store lives on.
 
+use super::discard;
 use crate::os;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -54,6 +55,8 @@ pub struct DeviceFile {
     pub atomic_bytes: u32,
     /// Whether the kernel is asked to do writes that can be atomic so: until it refuses.
     pub(super) asks_atomic: bool,
+    /// How it is told of what is unused.
+    pub(super) discards: discard::Way,
 }
 
 /// Why a device cannot be used. The text says what to do.
@@ -108,8 +111,13 @@ impl DeviceFile {
         let size_bytes = end - end % u64::from(BLOCK_MAX_BYTES);
         let atomic_bytes = atomic_bytes(&file);
         let path = path.to_owned();
-        let asks_atomic = true;
-        Ok(DeviceFile { file, path, size_bytes, block_bytes, access, durability, atomic_bytes, asks_atomic })
+        let (asks_atomic, discards) = (true, discard::Way::Hole);
+        Ok(DeviceFile { file, path, size_bytes, block_bytes, access, durability, atomic_bytes, asks_atomic, discards })
+    }
+
+    /// Whether it is a block device, not a file.
+    pub(super) fn is_block_device(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
     }
 
     /// Whether the kernel can be asked to do this write wholly or not at all.

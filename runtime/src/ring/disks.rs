@@ -2,9 +2,8 @@
 
 use super::device::{Access, DeviceFile};
 use super::queue::{Completed, Operation, Queue};
-use super::{Token, raw};
+use super::{Token, discard, raw};
 use crate::counters::Counters;
-use crate::os;
 use ashlar_core::buf::{Buf, BufPool};
 use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, IoId};
 use std::io;
@@ -68,7 +67,7 @@ impl Disks {
             panic!("{id:?} does not fit on {device}: {misfit:?}: {op:?}");
         }
         if device.access == Access::Inline {
-            return Some(inline(device, bufs, op));
+            return Some(inline(self.device_mut(which), bufs, op));
         }
         let operation = match op {
             DiskOp::Read { offset, len, .. } => Operation::Read { offset, buf: bufs.alloc(len), done: 0 },
@@ -77,12 +76,44 @@ impl Disks {
                 Operation::Write { offset, buf: aligned(bufs, data, device.block_bytes), done: 0, atomic }
             }
             DiskOp::Flush { .. } => Operation::Flush,
-            DiskOp::Discard { offset, len, .. } => Operation::Discard { offset, len },
+            DiskOp::Discard { offset, len, .. } => match discard::begin(device, offset, len) {
+                Ok(operation) => operation,
+                Err(error) => return Some(DiskDone::Done(Err(error))),
+            },
         };
-        let file = raw(&device.file);
         self.in_flight += 1;
-        queue.push(file, Token::Disk(which, id), operation);
+        self.push(queue, which, id, operation);
         None
+    }
+
+    /// The kernel does not discard a range in this way.
+    fn discard_otherwise(
+        &mut self,
+        queue: &mut Queue,
+        which: Device,
+        id: IoId,
+        (offset, len): (u64, u64),
+        refusal: io::Result<u32>,
+    ) -> Option<DiskDone> {
+        let device = self.device_mut(which);
+        match discard::refused(device, &refusal).and_then(|()| discard::begin(device, offset, len)) {
+            Ok(operation) => {
+                self.push(queue, which, id, operation);
+                None
+            }
+            Err(error) => {
+                self.in_flight -= 1;
+                Some(DiskDone::Done(Err(error)))
+            }
+        }
+    }
+
+    fn push(&self, queue: &mut Queue, which: Device, id: IoId, operation: Operation) {
+        let file = match &operation {
+            Operation::Trim { bell, .. } => raw(bell),
+            _ => raw(&self.device(which).file),
+        };
+        queue.push(file, Token::Disk(which, id), operation);
     }
 
     /// Takes a completion. The request's result, unless the kernel did a part only and must be asked again.
@@ -95,13 +126,17 @@ impl Disks {
         completed: Completed,
     ) -> Option<DiskDone> {
         let result = completed.result.map_err(io::Error::from_raw_os_error);
+        let result = discard::told(&completed.operation, result);
+        if let Some(range) = discard::of_refused(&completed.operation, &result) {
+            return self.discard_otherwise(queue, device, id, range, result);
+        }
         let was_atomic = matches!(completed.operation, Operation::Write { atomic: true, .. });
         let refused = was_atomic && result.as_ref().is_err_and(is_unsupported);
         match advance(completed.operation, result) {
             Next::Again(operation) => {
                 // Asked once: every further write would be refused first as well.
                 self.device_mut(device).asks_atomic &= !refused;
-                queue.push(raw(&self.device(device).file), Token::Disk(device, id), operation);
+                self.push(queue, device, id, operation);
                 None
             }
             Next::Read(result) => {
@@ -148,7 +183,6 @@ fn advance(operation: Operation, result: io::Result<u32>) -> Next {
             _ if count == 0 => Next::Done(Err(DiskError::Io)),
             done => Next::Again(Operation::Write { offset, buf, done, atomic: atomic && count == 0 }),
         },
-        (Operation::Discard { .. }, Err(error)) if is_unsupported(&error) => Next::Done(Ok(())),
         (_, Ok(_)) => Next::Done(Ok(())),
         (_, Err(error)) => Next::Done(Err(disk_error("write or flush", &error))),
     }
@@ -174,7 +208,7 @@ fn aligned(bufs: &mut BufPool, data: Buf, block_bytes: u32) -> Buf {
     if data.bytes().as_ptr().align_offset(block_bytes as usize) == 0 { data } else { bufs.copy_of(data.bytes()) }
 }
 
-fn inline(device: &DeviceFile, bufs: &mut BufPool, op: DiskOp) -> DiskDone {
+fn inline(device: &mut DeviceFile, bufs: &mut BufPool, op: DiskOp) -> DiskDone {
     let done = |what, result: io::Result<()>| DiskDone::Done(result.map_err(|error| disk_error(what, &error)));
     match op {
         DiskOp::Read { offset, len, .. } => {
@@ -187,14 +221,11 @@ fn inline(device: &DeviceFile, bufs: &mut BufPool, op: DiskOp) -> DiskDone {
             done("write", device.file.write_all_at(data.bytes(), offset))
         }
         DiskOp::Flush { .. } => done("flush", device.file.sync_data()),
-        DiskOp::Discard { offset, len, .. } => match os::punch_hole(&device.file, offset, len) {
-            Err(error) if is_unsupported(&error) => DiskDone::Done(Ok(())),
-            result => done("discard", result),
-        },
+        DiskOp::Discard { offset, len, .. } => DiskDone::Done(discard::inline(device, offset, len)),
     }
 }
 
-fn is_transient(error: &io::Error) -> bool {
+pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN))
 }
 
@@ -202,7 +233,7 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
 }
 
-fn disk_error(what: &str, error: &io::Error) -> DiskError {
+pub(super) fn disk_error(what: &str, error: &io::Error) -> DiskError {
     tracing::error!("disk {what} failed: {error}");
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DiskError::NoSpace,

@@ -8,6 +8,7 @@
 
 mod alone;
 mod device;
+mod discard;
 mod disks;
 #[cfg(any(test, feature = "faults"))]
 mod faulty;

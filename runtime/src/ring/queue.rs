@@ -11,6 +11,7 @@ use ashlar_core::wire::{Batch, Inbox};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use socket2::SockAddr;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -85,6 +86,17 @@ pub enum Operation {
         offset: u64,
         /// Bytes.
         len: u64,
+    },
+    /// Wait for a thread that tells the device that a range is unused.
+    Trim {
+        /// Where.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// The counter that gets the thread's answer.
+        bell: File,
+        /// The answer.
+        number: Box<[u8; 8]>,
     },
     /// Wait for an event counter.
     Wake(Box<[u8; 8]>),
@@ -314,6 +326,7 @@ fn entry(fd: RawFd, operation: &mut Operation, memory: Option<u16>) -> squeue::E
             opcode::Fallocate::new(fd, *len).offset(*offset).mode(mode).build()
         }
         Operation::Wake(value) => opcode::Read::new(fd, value.as_mut_ptr(), 8).build(),
+        Operation::Trim { number, .. } => opcode::Read::new(fd, number.as_mut_ptr(), 8).build(),
         Operation::Cancel(key) => opcode::AsyncCancel::new(key.to_u64()).build(),
     }
 }

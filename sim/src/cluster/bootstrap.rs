@@ -16,7 +16,7 @@ use ashlar_core::map::{Global, Levels, Pool, Pools, Tree, TreeNode, keys};
 use ashlar_core::meta::{Request, Txn, TxnOp};
 use ashlar_core::msg::Message;
 use ashlar_core::rng::Rng;
-use ashlar_core::store::log::{Durability, Format, OpenConfig, Overwrites, Way, format as format_store};
+use ashlar_core::store::log::{Discarding, Durability, Format, OpenConfig, Overwrites, Way, format as format_store};
 use ashlar_core::time::Duration;
 use ashlar_core::wire::Versions;
 use ashlar_faultinject::disk::{DiskModel, Latency};
@@ -30,6 +30,8 @@ const SESSION_TTL_S: u64 = 4;
 const LOG_BYTES: u64 = 4 << 20;
 /// Simulated time of one pass of the scrub over a log: a run has several, and they are a small part of it.
 const LOG_SCRUB: Duration = Duration::secs(4);
+/// Disks are told of free blocks often enough that this meets faults.
+const DISCARDS: Discarding = Discarding { rest: Duration::millis(200), pause: Duration::millis(5) };
 
 impl Cluster {
     /// Builds it and starts every process; nothing has happened yet.
@@ -245,6 +247,7 @@ impl Cluster {
                     log_durability: if apart { strict } else { durability },
                     overwrites: self.overwrites(atomic_bytes),
                     scrub: self.scrub_of_logs(),
+                    discards: Some(DISCARDS),
                 })
             }
         }

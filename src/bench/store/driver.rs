@@ -7,9 +7,9 @@ use ashlar_core::id::{
     ClientId, ClusterUuid, CopyId, Epoch, InodeId, ObjectId, OsdId, PoolId, RequestId, Requests, Role, Session,
     StoreUuid, Version,
 };
-use ashlar_core::io::{Device, DiskDone, DiskOp, IoId};
+use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, IoId};
 use ashlar_core::rng::Rng;
-use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, Way};
+use ashlar_core::store::log::{Discarding, Durability, Format, LogStore, OpenConfig, Overwrites, Way};
 use ashlar_core::store::{Data, Mode, ObjectStore, StoreOp, StoreState, StoreStats};
 use ashlar_runtime::os;
 use ashlar_runtime::ring::{Alone, DeviceFile};
@@ -179,9 +179,17 @@ impl Driver {
         }
         let (cluster, osd, log_durability) = (format.cluster, format.osd, durability);
         let overwrites = Overwrites { way: Way::Auto, atomic_bytes };
-        let (log_device_bytes, scrub) = (None, ashlar_core::time::Duration(0));
-        let config =
-            OpenConfig { cluster, osd, data_bytes, log_device_bytes, durability, log_durability, overwrites, scrub };
+        let config = OpenConfig {
+            cluster,
+            osd,
+            data_bytes,
+            log_device_bytes: None,
+            durability,
+            log_durability,
+            overwrites,
+            scrub: ashlar_core::time::Duration(0),
+            discards: Some(Discarding::USUAL),
+        };
         let store = open(&mut alone, config)?;
         let blocks = usize::try_from(data_bytes / u64::from(BLOCK))?;
         let idle = Object { seq: 0, since: Instant::now(), waves: 0, busy: false, prepared: false };
@@ -449,7 +457,7 @@ fn finish(alone: &mut Alone) -> Result<()> {
     while alone.in_flight() > 0 {
         alone.wait(None)?;
         while let Some((_, done)) = alone.take() {
-            if let DiskDone::Done(Err(error)) = done {
+            if let DiskDone::Done(Err(error @ (DiskError::Io | DiskError::NoSpace))) = done {
                 bail!("the device refused a write or flush: {}", sentences::of_disk_error(error));
             }
         }

@@ -132,6 +132,7 @@ pub fn measure(objects: u64) -> Result<Vec<Line>> {
         log_durability: Durability::Plp,
         overwrites: Overwrites { way: Way::Auto, atomic_bytes: 4096 },
         scrub: Duration(0),
+        discards: None,
     };
     let (mut store, _) = open(&mut world, config)?;
     let before = resident()?;

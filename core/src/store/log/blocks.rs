@@ -4,16 +4,15 @@
 //! its data are durable, until a page in the log says so (`done_upto`) and nobody reads or writes it any more: until
 //! then opening could still choose the state that owns it. One that the device refuses to write is retired instead, until
 //! the store is opened again: the medium may have replaced its bad sectors by then, and if not it is found out anew.
+//! Free blocks are discarded in time ([`super::discard`]); nobody gets one while that is under way.
 
+use super::discard::{Discarding, Discards};
 use super::page::Sequence;
 use super::record::NO_BLOCK;
 use crate::planted::{Bug, planted};
+use crate::time::Time;
 use std::collections::VecDeque;
 
-/// Blocks of deleted objects of which the device is told at once, as a share of all, and the most: enough for a request to
-/// be worth its cost, few enough that space goes back soon.
-const DISCARD_SHARE: u32 = 16;
-const DISCARD_MOST: u32 = 64;
 /// Of the blocks, the share that new objects leave free, and the most: as many copies as are replaced at a time.
 const RESERVE_SHARE: u32 = 32;
 const RESERVE_MOST: u32 = 64;
@@ -22,13 +21,14 @@ const RESERVE_MOST: u32 = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
     total: u32,
+    /// The next one to be used last; those that are being discarded among them.
     free: Vec<u32>,
-    /// Free blocks whose objects are gone: the device is to be told, unless they are used before.
-    emptied: Vec<u32>,
-    /// Blocks that the device is being told of.
-    discarding: u32,
-    /// Blocks with the page of the record that superseded them, and whether their objects are gone.
-    cooling: VecDeque<(Sequence, u32, bool)>,
+    /// Free ones whose turn it was while they were being discarded.
+    aside: Vec<u32>,
+    /// `None`: the device is told nothing.
+    discards: Option<Discards>,
+    /// Blocks with the page of the record that superseded them.
+    cooling: VecDeque<(Sequence, u32)>,
     /// Reads and writes in flight, by block.
     pins: Vec<u16>,
     /// Blocks that the device refused to write; few.
@@ -51,6 +51,16 @@ impl Blocks {
         Ok(Blocks { total, free, pins, ..Blocks::default() })
     }
 
+    /// From now on the device is told of free blocks of so many bytes.
+    pub fn begin_discards(&mut self, eagerness: Discarding, block_bytes: u32) {
+        self.discards = Some(Discards::new(eagerness, self.total, block_bytes, self.free.iter().copied()));
+    }
+
+    /// The device does not want to know. Nothing is under way.
+    pub fn end_discards(&mut self) {
+        self.discards = None;
+    }
+
     /// The device refused to write it: it is never free again.
     pub fn refuse(&mut self, block: u32) {
         if !self.refused.contains(&block) {
@@ -70,32 +80,35 @@ impl Blocks {
 
     /// A free block, which is owned from now on.
     pub fn allocate(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| self.emptied.pop())
-    }
-
-    /// Takes the blocks that the device is to be told of, as ranges of first and number, if they are enough to be worth it.
-    /// They are not free until [`Blocks::discarded`].
-    pub fn take_emptied(&mut self) -> Vec<(u32, u32)> {
-        let enough = (self.total / DISCARD_SHARE).clamp(1, DISCARD_MOST) as usize;
-        if self.discarding > 0 || self.emptied.len() < enough {
-            return Vec::new();
-        }
-        self.emptied.sort_unstable();
-        let mut ranges: Vec<(u32, u32)> = Vec::new();
-        for block in self.emptied.drain(..) {
-            self.discarding += 1;
-            match ranges.last_mut() {
-                Some((first, count)) if *first + *count == block => *count += 1,
-                _ => ranges.push((block, 1)),
+        loop {
+            let block = self.free.pop()?;
+            let Some(discards) = &mut self.discards else { return Some(block) };
+            if !discards.holds(block) || planted(Bug::StoreDiscardInUse) {
+                discards.taken(block);
+                return Some(block);
             }
+            self.aside.push(block);
         }
-        ranges
     }
 
-    /// The device was told (or did not care).
-    pub fn discarded(&mut self, first: u32, count: u32) {
-        self.discarding -= count;
-        self.free.extend((first..first + count).rev());
+    /// Blocks that the device is to be told of now: the first one and their number. They are not to be had until
+    /// [`Blocks::discarded`]. What new objects leave free, twice, is not touched: a full store has no time for it.
+    pub fn next_discard(&mut self, now: Time) -> Option<(u32, u32)> {
+        let most = self.free().saturating_sub(2 * self.reserve());
+        self.discards.as_mut()?.next(now, most)
+    }
+
+    /// The device answered.
+    pub fn discarded(&mut self, now: Time) {
+        if let Some(discards) = &mut self.discards {
+            discards.end(now);
+        }
+        self.free.append(&mut self.aside);
+    }
+
+    /// When the next blocks may be discarded.
+    pub fn discard_deadline(&self) -> Option<Time> {
+        self.discards.as_ref()?.deadline()
     }
 
     /// Whether a block is free for what could do without: a new object, which may be refused, or an overwrite, which may
@@ -109,9 +122,16 @@ impl Blocks {
         (self.total / RESERVE_SHARE).clamp(1, RESERVE_MOST)
     }
 
-    /// Free blocks.
+    /// Free blocks, those that are being discarded not among them.
     pub fn free(&self) -> u32 {
-        u32::try_from(self.free.len() + self.emptied.len()).expect("at most all")
+        let all = u32::try_from(self.free.len() + self.aside.len()).expect("at most all");
+        // Less only if somebody got what is being discarded, by a planted mistake.
+        all.saturating_sub(self.discarding())
+    }
+
+    /// Free blocks that are being discarded.
+    pub fn discarding(&self) -> u32 {
+        self.discards.as_ref().map_or(0, Discards::under_way)
     }
 
     /// All blocks.
@@ -121,13 +141,12 @@ impl Blocks {
 
     /// Whether some will be free soon.
     pub fn is_cooling(&self) -> bool {
-        !self.cooling.is_empty() || self.discarding > 0
+        !self.cooling.is_empty() || self.discarding() > 0
     }
 
     /// A record in `page` superseded the block; that is in the log and durable. Page 0: no record ever named it.
-    /// `emptied`: its object has no data any more.
-    pub fn cool(&mut self, page: Sequence, block: u32, emptied: bool) {
-        self.cooling.push_back((page, block, emptied));
+    pub fn cool(&mut self, page: Sequence, block: u32) {
+        self.cooling.push_back((page, block));
     }
 
     /// A page in the log says that data up to `done_upto` are durable. True if a block became free.
@@ -135,19 +154,20 @@ impl Blocks {
         let before = self.free();
         for _ in 0..self.cooling.len() {
             let Some(entry) = self.cooling.pop_front() else { break };
-            let (page, block, emptied) = entry;
+            let (page, block) = entry;
             if page > done_upto {
                 self.cooling.push_front(entry);
                 break;
             }
             if self.pins[block as usize] == 0 || planted(Bug::StoreFreeInUse) {
-                let refused = !self.refused.is_empty() && self.refused.contains(&block);
-                let list = match (refused, emptied) {
-                    (true, _) => &mut self.retired,
-                    (false, true) => &mut self.emptied,
-                    (false, false) => &mut self.free,
-                };
-                list.push(block);
+                if self.refused.contains(&block) {
+                    self.retired.push(block);
+                    continue;
+                }
+                self.free.push(block);
+                if let Some(discards) = &mut self.discards {
+                    discards.freed(block);
+                }
             } else {
                 self.cooling.push_back(entry);
             }
@@ -177,10 +197,10 @@ impl Blocks {
     /// Panics unless every block is owned, free or cooling, once. `leaving` are blocks that records not yet settled
     /// superseded.
     pub fn check(&self, owned: impl Iterator<Item = u32>, leaving: impl Iterator<Item = u32>) {
-        let mut met = self.discarding;
+        let mut met = 0;
         let mut seen = vec![false; self.total as usize];
-        let known = self.free.iter().copied().chain(self.cooling.iter().map(|(_, block, _)| *block));
-        let known = known.chain(self.emptied.iter().copied());
+        let known = self.free.iter().copied().chain(self.cooling.iter().map(|(_, block)| *block));
+        let known = known.chain(self.aside.iter().copied());
         let known = known.chain(self.retired.iter().copied());
         for block in known.chain(owned).chain(leaving) {
             assert!(!seen[block as usize], "block {block} has two owners");
@@ -188,5 +208,10 @@ impl Blocks {
             met += 1;
         }
         assert_eq!(met, self.total, "blocks are lost");
+        if let Some(discards) = &self.discards {
+            let mut free = vec![false; self.total as usize];
+            self.free.iter().chain(&self.aside).for_each(|block| free[*block as usize] = true);
+            discards.check(|block| free[block as usize]);
+        }
     }
 }

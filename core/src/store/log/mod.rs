@@ -10,6 +10,7 @@
 //! | `object`, `versions` | what a record, and an operation, does to an object |
 //! | `index`, `directory`, `resting` | objects: where they are, their order by hash, those at rest in few bytes |
 //! | `blocks`, `journal`, `flush` | free blocks, the ring of the log, durability |
+//! | `discard` | of which free blocks the device is told, and when |
 //! | `running`, `ops`, `write`, `read` | operations of an open store |
 //! | `intent` | data in place: when that is safe, and when it pays |
 //! | `room` | who may use how much of the log |
@@ -24,6 +25,7 @@ mod clean;
 mod compact;
 mod crc;
 mod directory;
+mod discard;
 mod flush;
 mod index;
 mod intent;
@@ -50,6 +52,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use discard::Discarding;
 pub use flush::Durability;
 pub use intent::{Overwrites, Way, Ways};
 pub use signature::{SIGNATURE_BYTES, TAIL_BYTES, signature, tail_at};
@@ -87,6 +90,8 @@ pub struct OpenConfig {
     pub overwrites: Overwrites,
     /// In what time the scrub passes over the log; zero: never.
     pub scrub: Duration,
+    /// How eagerly the data device is told of free blocks; `None`: it is not.
+    pub discards: Option<Discarding>,
 }
 
 #[derive(Clone)]

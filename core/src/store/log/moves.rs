@@ -108,7 +108,7 @@ impl Running {
     /// Notes a refused block. False if there are too many: the device is failing.
     fn refused(&mut self, env: &mut Env<'_>, object: ObjectIndex, block: u32, error: DiskError) -> bool {
         let copy = self.objects.at(object).copy;
-        let text = format!("a write of {copy:?} to block {block} failed ({error:?}): the data go to another block");
+        let text = format!("a write of {copy:?} to block {block} failed ({error}): the data go to another block");
         env.out.push(Effect::Observe(Event::Log(Level::Warn, text)));
         self.blocks.refuse(block);
         let most = (self.blocks.total() / REFUSED_SHARE).max(REFUSED_LEAST);
@@ -298,7 +298,7 @@ impl Running {
             }
             self.blocks.unpin(to);
             // Named in no record: free once no read needs it.
-            self.blocks.cool(0, to, false);
+            self.blocks.cool(0, to);
             return self.supersede_move(env, key);
         }
         // Opening looks at the newest data of the object as a whole: they are recorded one after the other.

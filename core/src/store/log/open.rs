@@ -159,7 +159,7 @@ impl Opening {
     // ---- superblocks
 
     fn flushed(&mut self, env: &mut Env<'_>, result: Result<(), DiskError>) -> Result<Option<Outcome>, String> {
-        result.map_err(|error| format!("the device cannot be flushed: {error:?}"))?;
+        result.map_err(|error| format!("the device cannot be flushed: {error}"))?;
         let Stage::Flushing(left) = &mut self.stage else { panic!("a flush out of turn") };
         *left -= 1;
         if *left > 0 {
@@ -389,7 +389,7 @@ impl Opening {
     }
 
     fn seal_written(&mut self, env: &mut Env<'_>, result: Result<(), DiskError>) -> Result<Option<Outcome>, String> {
-        result.map_err(|error| format!("the log cannot be written: {error:?}"))?;
+        result.map_err(|error| format!("the log cannot be written: {error}"))?;
         let Stage::Sealing(sealed) = &mut self.stage else { panic!("a seal out of turn") };
         sealed.journal.write_completed();
         if self.log_durability() == Durability::Plp {
@@ -401,7 +401,7 @@ impl Opening {
     }
 
     fn seal_durable(&mut self, result: Result<(), DiskError>) -> Result<Option<Outcome>, String> {
-        result.map_err(|error| format!("the log cannot be flushed: {error:?}"))?;
+        result.map_err(|error| format!("the log cannot be flushed: {error}"))?;
         let Stage::Sealing(sealed) = &mut self.stage else { panic!("a seal out of turn") };
         let Sealed { objects, mut journal } = (**sealed).clone();
         journal.pop_durable(Sequence::MAX);
@@ -418,8 +418,8 @@ impl Opening {
         let separate = superblock.log_device() == Device::Log;
         let log = separate.then(|| Flusher::new(self.config.log_durability, durable));
         let flushers = (Flusher::new(self.config.durability, durable), log);
-        let OpenConfig { overwrites, scrub, .. } = self.config;
-        match Running::new(Found { superblock, trusted, objects, journal, flushers, overwrites, scrub }) {
+        let OpenConfig { overwrites, scrub, discards, .. } = self.config;
+        match Running::new(Found { superblock, trusted, objects, journal, flushers, overwrites, scrub, discards }) {
             Ok(store) => Outcome::Open(Box::new(store)),
             Err(reason) => Outcome::Refused(reason),
         }

@@ -7,6 +7,7 @@
 
 use super::blocks::Blocks;
 use super::clean::Cleaner;
+use super::discard::Discarding;
 use super::flush::Flusher;
 use super::index::{NONE, ObjectIndex, Objects};
 use super::intent::{Hold, Overwrites, Ways};
@@ -52,8 +53,8 @@ pub enum Io {
     Fetch(Key<Op>),
     /// A read.
     Read(Key<ReadOp>),
-    /// The device is told that so many blocks from the first one on are unused.
-    Discard(u32, u32),
+    /// The device is told of blocks that are free.
+    Discard,
     /// A flush.
     Flush(Device),
     /// What the scrub of the log looks at.
@@ -149,15 +150,20 @@ pub struct Found {
     pub overwrites: Overwrites,
     /// In what time the scrub passes over the log; zero: never.
     pub scrub: Duration,
+    /// How eagerly the device is told of free blocks; `None`: it is not.
+    pub discards: Option<Discarding>,
 }
 
 impl Running {
     /// A store that serves from now on; or why its metadata cannot be true.
     pub fn new(found: Found) -> Result<Self, String> {
-        let Found { superblock, trusted, objects, journal, flushers, overwrites, scrub } = found;
+        let Found { superblock, trusted, objects, journal, flushers, overwrites, scrub, discards } = found;
         let owned = objects.blocks().filter(|block| *block != NO_BLOCK);
-        let blocks = Blocks::new(superblock.blocks, owned)
+        let mut blocks = Blocks::new(superblock.blocks, owned)
             .map_err(|block| format!("the log contradicts itself: block {block} has two owners"))?;
+        if let Some(eagerness) = discards {
+            blocks.begin_discards(eagerness, superblock.block_size);
+        }
         let mut store = Running {
             superblock,
             trusted,
@@ -507,9 +513,8 @@ impl Running {
 
     fn settle_op(&mut self, place: ObjectIndex, at: usize, key: Key<Op>) {
         let op = self.drop_op(place, at, key);
-        let emptied = self.objects.at(place).versions.blocks() == [NO_BLOCK; 2];
         for block in &op.frees {
-            self.blocks.cool(op.page, *block, emptied);
+            self.blocks.cool(op.page, *block);
         }
         if op.page == 0 {
             return;
@@ -586,7 +591,7 @@ impl Running {
             Io::Data(..) | Io::Compaction(_) | Io::Move(_) => Some(&mut self.device.data_write),
             Io::Fetch(_) | Io::Read(_) | Io::MoveRead(..) | Io::Scrub => Some(&mut self.device.read),
             Io::Flush(_) => Some(&mut self.device.flush),
-            Io::Discard(..) | Io::Mend | Io::Wipe => None,
+            Io::Discard | Io::Mend | Io::Wipe => None,
         }
     }
 
@@ -604,10 +609,7 @@ impl Running {
             (Io::Compaction(place), DiskDone::Done(result)) => self.compaction_written(env, place, result),
             (Io::Move(key), DiskDone::Done(result)) => self.move_written(env, key, result),
             (Io::MoveRead(key, unit), DiskDone::Read(result)) => self.rest_unit_read(env, key, unit, result),
-            (Io::Discard(first, count), DiskDone::Done(_)) => {
-                self.blocks.discarded(first, count);
-                self.gained = true;
-            }
+            (Io::Discard, DiskDone::Done(result)) => self.discarded(env, result),
             (Io::Flush(device), DiskDone::Done(result)) => self.flushed(env, device, result),
             (Io::Scrub, DiskDone::Read(result)) => self.scrubbed(env, result),
             // What could not be mended is found again.
@@ -630,7 +632,7 @@ impl Running {
 
     fn page_written(&mut self, env: &mut Env<'_>, result: Result<(), DiskError>) {
         if let Err(error) = result {
-            return self.fail(env, format!("a write to the log failed: {error:?}"));
+            return self.fail(env, format!("a write to the log failed: {error}"));
         }
         let page = self.journal.write_completed();
         let bytes = u64::from(self.superblock.page_max());
@@ -734,7 +736,7 @@ impl Running {
 
     fn flushed(&mut self, env: &mut Env<'_>, device: Device, result: Result<(), DiskError>) {
         if let Err(error) = result {
-            return self.fail(env, format!("a flush failed: {error:?}"));
+            return self.fail(env, format!("a flush failed: {error}"));
         }
         let mut durable = std::mem::take(&mut self.durable_writes);
         let page = match (device, &mut self.log_flush) {
@@ -776,12 +778,32 @@ impl Running {
         self.flush(env);
     }
 
-    /// Tells the device of blocks that deleted objects left: what it does not know to be unused it carries along.
+    /// Tells the device of free blocks.
     fn discard(&mut self, env: &mut Env<'_>) {
-        let block_size = u64::from(self.superblock.block_size);
-        for (first, count) in self.blocks.take_emptied() {
-            let (offset, len) = (self.superblock.data_place(first, 0), u64::from(count) * block_size);
-            self.emit(env, Io::Discard(first, count), DiskOp::Discard { device: Device::Data, offset, len });
+        if self.closing {
+            return;
+        }
+        if let Some((first, count)) = self.blocks.next_discard(env.now) {
+            self.emit_discard(env, first, count, Io::Discard);
+        }
+    }
+
+    pub(super) fn emit_discard(&mut self, env: &mut Env<'_>, first: u32, count: u32, io: Io) {
+        let offset = self.superblock.data_place(first, 0);
+        let len = u64::from(count) * u64::from(self.superblock.block_size);
+        self.emit(env, io, DiskOp::Discard { device: Device::Data, offset, len });
+    }
+
+    /// Whether the device took the hint makes no difference, but for whether it is asked again: one that cannot, or fails, is
+    /// left alone until the store is opened again.
+    fn discarded(&mut self, env: &mut Env<'_>, result: Result<(), DiskError>) {
+        self.blocks.discarded(env.now);
+        self.gained = true;
+        let Err(error) = result else { return };
+        self.blocks.end_discards();
+        if error != DiskError::Unsupported {
+            let text = "a discard of free blocks failed: the device is told of none until the OSD is started again";
+            env.out.push(Effect::Observe(Event::Log(Level::Warn, text.to_string())));
         }
     }
 
@@ -824,7 +846,8 @@ impl Running {
             return None;
         }
         let log = self.log_flush.as_ref().and_then(Flusher::deadline);
-        let background = [self.cleaner.deadline(), self.scrubber.deadline()];
+        let discards = self.blocks.discard_deadline().filter(|_| !self.closing);
+        let background = [self.cleaner.deadline(), self.scrubber.deadline(), discards];
         let writes = [self.voucher_at, self.hold.deadline(), self.data_flush.deadline(), log];
         writes.into_iter().chain(background).flatten().min()
     }
@@ -901,8 +924,10 @@ impl Running {
         self.summary.fill(&mut stats);
         let reserve = self.blocks.reserve();
         stats.total_bytes = u64::from(self.blocks.total()) * block_size;
-        stats.free_bytes = u64::from(self.blocks.free().saturating_sub(reserve)) * block_size;
-        stats.reserved_bytes = u64::from(reserve) * block_size;
+        let free = self.blocks.free() + self.blocks.discarding();
+        stats.free_bytes = u64::from(free.saturating_sub(reserve)) * block_size;
+        // A full store may have used a part of it.
+        stats.reserved_bytes = u64::from(reserve.min(free)) * block_size;
         stats.refused_blocks = u64::from(self.blocks.refused());
         stats.log_total_bytes = self.journal.total_bytes();
         stats.log_used_bytes = stats.log_total_bytes - self.journal.room().min(stats.log_total_bytes);

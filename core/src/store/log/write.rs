@@ -567,10 +567,16 @@ impl Running {
         (op.page, op.segment, op.base, op.stage) = (log_place.page, log_place.segment, base, Stage::Applied);
         if planted(Bug::StoreFreeEarly) {
             let freed = before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block));
-            freed.for_each(|block| self.blocks.cool(0, block, false));
+            freed.for_each(|block| self.blocks.cool(0, block));
         } else {
             op.frees.extend(before.into_iter().filter(|block| *block != NO_BLOCK && !after.contains(block)));
         }
+        if planted(Bug::StoreDiscardEarly) {
+            let frees = op.frees.clone();
+            let idle = frees.into_iter().filter(|block| !self.blocks.is_pinned(*block)).collect::<Vec<_>>();
+            idle.into_iter().for_each(|block| self.emit_discard(env, block, 1, Io::Mend));
+        }
+        let op = self.ops.get_mut(key).expect("listed");
         op.in_place = matches!(record.body, Body::Intent { .. });
         if op.token.is_some() {
             self.cleaner.asked(env.now);

@@ -57,6 +57,8 @@ pub struct Device {
     pub reads_done: u64,
     pub refused: u64,
     pub discards: u64,
+    /// It does not do such a thing.
+    pub no_discards: bool,
     /// The next write (flush) fails.
     pub fail_write: bool,
     pub fail_flush: bool,
@@ -78,6 +80,7 @@ impl Device {
             reads_done: 0,
             refused: 0,
             discards: 0,
+            no_discards: false,
             fail_write: false,
             fail_flush: false,
             flaky: (0, 0),
@@ -86,6 +89,9 @@ impl Device {
     }
 
     pub fn submit(&mut self, id: IoId, op: DiskOp) {
+        if let Some((offset, len)) = op.extent() {
+            self.assert_kept(offset as usize, len as usize);
+        }
         match op {
             DiskOp::Read { offset, len, .. } => {
                 let (offset, len) = (offset as usize, len as usize);
@@ -114,6 +120,15 @@ impl Device {
                 assert_eq!((offset % 4096, len % 4096), (0, 0));
                 self.discards += 1;
                 self.requests.push(Request::Discard(id, offset as usize, len as usize));
+            }
+        }
+    }
+
+    /// Panics if a discard is under way there: nobody knows what comes of it.
+    fn assert_kept(&self, offset: usize, len: usize) {
+        for request in &self.requests {
+            if let Request::Discard(_, first, bytes) = request {
+                assert!(offset + len <= *first || first + bytes <= offset, "a request meets a discard at {offset}");
             }
         }
     }
@@ -217,6 +232,7 @@ impl Device {
                 }
                 (id, DiskDone::Done(Ok(())))
             }
+            Request::Discard(id, ..) if self.no_discards => (id, DiskDone::Done(Err(DiskError::Unsupported))),
             Request::Discard(id, offset, len) => {
                 self.media[offset..offset + len].fill(0xdd);
                 (id, DiskDone::Done(Ok(())))

@@ -103,6 +103,8 @@ struct Disk {
     atomic: usize,
     /// Of the size of the largest read.
     zeroes: Buf,
+    /// What is in a page that was discarded.
+    given_up: Rc<[u8; PAGE]>,
 }
 
 impl Disk {
@@ -131,7 +133,12 @@ impl Disk {
                 }
                 self.requests.push(Request::Flush(id));
             }
-            DiskOp::Discard { .. } => self.requests.push(Request::Discard(id)),
+            DiskOp::Discard { offset, len, .. } => {
+                // It takes effect at once: what it may do at worst.
+                let (first, end) = (offset as usize / PAGE, (offset + len) as usize / PAGE);
+                self.pages[first..end].fill(Some(self.given_up.clone()));
+                self.requests.push(Request::Discard(id));
+            }
         }
     }
 
@@ -229,8 +236,8 @@ impl Disk {
                 }
             }
         }
-        let zeroes = self.zeroes.clone();
-        Disk { pages, writes: Vec::new(), requests: Vec::new(), zeroes, ..*self }
+        let (zeroes, given_up) = (self.zeroes.clone(), self.given_up.clone());
+        Disk { pages, writes: Vec::new(), requests: Vec::new(), zeroes, given_up, ..*self }
     }
 
     /// A hash of all bytes. `known` are the hashes of pages of `before`, from which it was made.
@@ -331,7 +338,8 @@ impl Explorer {
         let volatile = self.shape.durability != Durability::Plp;
         let atomic = self.shape.overwrites.atomic_bytes as usize;
         let zeroes = self.bufs.zeroed(wanted.segment_bytes.unwrap()).freeze();
-        let mut disk = Disk { pages, writes: Vec::new(), requests: Vec::new(), volatile, atomic, zeroes };
+        let given_up = Rc::new([0xdd; PAGE]);
+        let mut disk = Disk { pages, writes: Vec::new(), requests: Vec::new(), volatile, atomic, zeroes, given_up };
         for op in format(&wanted, &mut self.bufs).unwrap() {
             // It begins with zeroes: without pages for these it is cloned faster.
             if let DiskOp::Write { offset, data, .. } = op
@@ -679,7 +687,7 @@ fn sweep(name: &str, shape: Shape) {
     eprintln!("{name:24} {:?}", explorer.counts);
 }
 
-const SMALL: Shape = Shape { objects: 2, blocks: 6, crashes: 0, ..SHAPE };
+const SMALL: Shape = Shape { objects: 2, blocks: 6, crashes: 0, discards: false, ..SHAPE };
 
 #[test]
 fn every_sequence_with_intents() {
@@ -694,6 +702,11 @@ fn every_sequence_with_inline_writes() {
 #[test]
 fn every_sequence_with_a_volatile_cache() {
     sweep("flush", Shape { durability: Durability::Flush, ..SMALL });
+}
+
+#[test]
+fn every_sequence_with_discards() {
+    sweep("discards", Shape { durability: Durability::Flush, discards: true, ..SMALL });
 }
 
 #[test]

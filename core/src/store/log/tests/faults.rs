@@ -388,6 +388,64 @@ fn a_closed_store_has_nothing_to_find_out_at_its_next_opening() {
     }
 }
 
+/// Until the device knows of all blocks that it is to be told of.
+fn tell_device(world: &mut World) {
+    for _ in 0..500 {
+        world.pass_time();
+        settle(world);
+    }
+}
+
+/// Blocks that were discarded, and not written again.
+fn told(world: &World) -> Vec<u32> {
+    let superblock = superblock(world);
+    let bytes = |block: u32| &world.data.media[superblock.data_place(block, 0) as usize..][..BLOCK as usize];
+    (0..superblock.blocks).filter(|block| bytes(*block).iter().all(|byte| *byte == 0xdd)).collect()
+}
+
+#[test]
+fn the_device_is_told_of_what_is_free_after_opening_and_of_what_becomes_free() {
+    for durability in [Durability::Plp, Durability::Flush, Durability::Lazy] {
+        let mut world = World::new(Shape { durability, ..SHAPE }, 1);
+        let reserve = 2;
+        let op = write(&mut world, 1, 0, BLOCK);
+        assert!(run(&mut world, op).unwrap().is_ok());
+        tell_device(&mut world);
+        assert!(told(&world).len() >= 23 - reserve, "{durability:?}: {:?}", told(&world));
+        assert!(!told(&world).contains(&0), "the object's block");
+        // Redirects: each leaves the block before, and takes one that was discarded.
+        for seq in 2..10 {
+            let op = write(&mut world, seq, 0, BLOCK);
+            assert!(run(&mut world, op).unwrap().is_ok());
+            tell_device(&mut world);
+            world.store.check();
+            assert!(told(&world).len() >= 23 - reserve, "{durability:?} {seq}: {:?}", told(&world));
+        }
+        // One store tells it once, the next one again: what was told is not on record.
+        let discards = world.data.discards;
+        tell_device(&mut world);
+        assert_eq!(world.data.discards, discards);
+        let config = open_config(&world.shape);
+        assert_eq!(reopen(&mut world, config), StoreState::Open { trusted: true });
+        tell_device(&mut world);
+        assert!(world.data.discards > discards);
+        assert_eq!(world.store.lookup(copy(0)).unwrap().committed.unwrap().version, version(9));
+    }
+}
+
+#[test]
+fn a_device_that_cannot_discard_is_asked_once() {
+    let mut world = World::new(SHAPE, 1);
+    world.data.no_discards = true;
+    for seq in 1..10 {
+        let op = write(&mut world, seq, 0, BLOCK);
+        assert!(run(&mut world, op).unwrap().is_ok());
+        tell_device(&mut world);
+    }
+    assert_eq!(world.data.discards, 1);
+    world.store.check();
+}
+
 #[test]
 fn a_full_store_still_replaces_deletes_and_recovers() {
     let shape = Shape { objects: 40, blocks: 8, ..SHAPE };
@@ -445,6 +503,7 @@ fn a_full_store_still_replaces_deletes_and_recovers() {
     assert_eq!(run_all(&mut world, commits), vec![Ok(StoreReply::Done); stored as usize]);
     let purges = (0..stored).map(|stripe| StoreOp::Purge { copy: copy(stripe), version: version(3) }).collect();
     assert_eq!(run_all(&mut world, purges), vec![Ok(StoreReply::Done); stored as usize]);
+    tell_device(&mut world);
     assert!(world.data.discards > 0, "the device was told");
     let op = create(&mut world, 30);
     assert_eq!(run(&mut world, op), Some(Ok(StoreReply::Done)));

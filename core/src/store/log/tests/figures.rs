@@ -51,9 +51,17 @@ impl Bench {
         }
         let (cluster, osd, log_durability) = (wanted.cluster, wanted.osd, durability);
         let overwrites = Overwrites { way: Way::Auto, atomic_bytes };
-        let (log_device_bytes, scrub) = (None, Duration(0));
-        let config =
-            OpenConfig { cluster, osd, data_bytes, log_device_bytes, durability, log_durability, overwrites, scrub };
+        let config = OpenConfig {
+            cluster,
+            osd,
+            data_bytes,
+            log_device_bytes: None,
+            durability,
+            log_durability,
+            overwrites,
+            scrub: Duration(0),
+            discards: None,
+        };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);
         let body = [4096, BLOCK].map(|len| bufs.copy_of(&vec![7; len as usize])).to_vec();

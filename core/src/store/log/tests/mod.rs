@@ -26,6 +26,7 @@ const SHAPE: Shape = Shape {
     flaky: 0,
     overwrites: Overwrites { way: Way::Auto, atomic_bytes: 0 },
     scrub: Duration(0),
+    discards: true,
 };
 
 /// Overwrites in place wherever that is safe, on a device that writes so many bytes atomically.

@@ -8,7 +8,7 @@ use crate::id::{
 };
 use crate::io::{self, Effect, Effects, Env};
 use crate::rng::Rng;
-use crate::store::log::{Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
+use crate::store::log::{Discarding, Durability, Format, LogStore, OpenConfig, Overwrites, Way, format};
 use crate::store::model::ModelStore;
 use crate::store::{
     Bitmap, Completion, Content, CopyInfo, Data, Digest, Mode, ObjectStore, Patch, StoreError, StoreOp, StoreReply,
@@ -38,6 +38,8 @@ pub struct Shape {
     pub overwrites: Overwrites,
     /// In what time the scrub passes over the log; zero: never.
     pub scrub: Duration,
+    /// Whether the device is told of free blocks, at once.
+    pub discards: bool,
 }
 
 /// Everything that a reader can see of a copy.
@@ -123,6 +125,7 @@ pub fn open_config(shape: &Shape) -> OpenConfig {
         log_durability: shape.durability,
         overwrites: shape.overwrites,
         scrub: shape.scrub,
+        discards: shape.discards.then_some(Discarding { rest: Duration(0), pause: Duration(0) }),
     }
 }
 
