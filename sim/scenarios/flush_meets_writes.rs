@@ -1,7 +1,8 @@
 //! A flush is asked for while writes before and after it are under way, in a pool that keeps nothing without.
 //! Goal: it vouches for every write that was acknowledged before it, on every member; not for fewer.
 //! Method: many small writes, a flush among them, more writes; as soon as the flush is answered the client is killed and the
-//! power goes, with everything in volatile caches; another client reads.
+//! power goes, with everything in volatile caches; another client reads while one of the members, each in its turn, is
+//! still away: what the others have must do.
 //! Stands for: C2, C17, F5, F12
 
 use super::{broken, lazy, ms, power_cycle, three, us};
@@ -30,7 +31,10 @@ pub(super) fn run(c: &mut Cluster) -> Result<(), Finding> {
         let client = c.client_node(0);
         c.kill(client);
         power_cycle(c)?;
+        let away = c.osds()[turn as usize % c.osds().len()];
+        c.kill(away);
         c.read(1, 0, 28)?;
+        c.start(away);
         if !c.run_until(ms(20_000), |c| c.is_ready(0))? {
             return Err(broken("the client does not open its image again"));
         }
