@@ -116,13 +116,11 @@ impl Specification {
         let first = index(at * SECTORS);
         for (sector, seen) in (first..).zip(&seen) {
             let met = &writes.0[sector];
-            if self.0[sector].contains(&ANYTHING) {
-                continue;
-            }
-            if *seen == ANYTHING {
+            let is_given_up = self.0[sector].contains(&ANYTHING);
+            if *seen == ANYTHING && !is_given_up {
                 return Err(format!("sector {sector} holds a mixture"));
             }
-            if !self.0[sector].contains(seen) && !met.contains(seen) {
+            if !is_given_up && !self.0[sector].contains(seen) && !met.contains(seen) {
                 return Err(format!("sector {sector} is of {seen}; possible are {:?} and {met:?}", self.0[sector]));
             }
             if met.is_empty() {
