@@ -39,11 +39,11 @@ pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::
         osd: OsdId(args.id),
         data_bytes: devices.data.size_bytes,
         log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
-        durability: durability(args.durability, &devices.data),
+        durability: durability(args.durability, &devices.data)?,
         log_durability: durability(
             args.log_durability.unwrap_or(args.durability),
             devices.log.as_ref().unwrap_or(&devices.data),
-        ),
+        )?,
         overwrites: overwrites(args, &devices.data),
         scrub: LOG_SCRUB,
         discards: (!args.no_discard).then_some(Discarding::USUAL),
@@ -192,10 +192,40 @@ fn remove_if_new(devices: &Devices) {
     }
 }
 
-fn durability(wanted: Durability, device: &DeviceFile) -> log::Durability {
-    match (wanted, device.durability) {
+/// What makes writes durable. Nobody can vouch for a file: a write into a hole of it, and each discard leaves one, is there after
+/// a power loss only if its file system has written down where it went, which a flush asks for.
+fn durability(wanted: Durability, device: &DeviceFile) -> anyhow::Result<log::Durability> {
+    let is_on_file = !device.is_block_device() && device.durability == ring::Durability::Flushed;
+    if wanted == Durability::Plp && is_on_file {
+        bail!(
+            "{} is a file: whatever protects the disk below, its file system writes down where data lie only when it is \
+             flushed, so a power loss would take acknowledged writes; use --durability flush, or give the OSD the disk itself",
+            device.path.display()
+        );
+    }
+    Ok(match (wanted, device.durability) {
         (Durability::Plp, _) | (Durability::Auto, ring::Durability::Completed) => log::Durability::Plp,
         (Durability::Flush, _) | (Durability::Auto, ring::Durability::Flushed) => log::Durability::Flush,
         (Durability::Lazy, _) => log::Durability::Lazy,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_vouches_for_a_file_but_for_memory() {
+        for (folder, is_memory) in [("/var/tmp", false), ("/dev/shm", true)] {
+            let path = Path::new(folder).join(format!("ashlar-vouched-{}", std::process::id()));
+            DeviceFile::create(&path, 1 << 20).unwrap();
+            let device = DeviceFile::open(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let vouched = durability(Durability::Plp, &device);
+            assert_eq!(vouched.is_ok_and(|durability| durability == log::Durability::Plp), is_memory, "{folder}");
+            let other = if is_memory { log::Durability::Plp } else { log::Durability::Flush };
+            assert_eq!(durability(Durability::Auto, &device).unwrap(), other, "{folder}");
+            assert_eq!(durability(Durability::Flush, &device).unwrap(), log::Durability::Flush);
+        }
     }
 }

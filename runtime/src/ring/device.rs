@@ -116,7 +116,7 @@ impl DeviceFile {
     }
 
     /// Whether it is a block device, not a file.
-    pub(super) fn is_block_device(&self) -> bool {
+    pub fn is_block_device(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
     }
 
