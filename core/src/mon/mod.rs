@@ -33,7 +33,7 @@ use crate::map::follow::{Followed, Follower};
 use crate::map::parse::Key;
 use crate::map::serve::MapServer;
 use crate::map::{Changes, ClusterMap, Leader, PREFIX};
-use crate::meta::Response;
+use crate::meta::{Compare, Response};
 use crate::msg::Message;
 use crate::time::{Duration, Time};
 use attendance::Attendance;
@@ -85,7 +85,8 @@ pub struct Mon {
     /// When time alone changes something of that.
     attendance_at: Option<Time>,
     started: bool,
-    was_leading: bool,
+    /// What guarded the transactions of the leader that we are, or were when we began to ask.
+    led: Option<Compare>,
     /// When a plan is due because the map changed since the last one that had nothing to write.
     plan_at: Option<Time>,
     /// The map changed since primaries were last balanced.
@@ -111,7 +112,7 @@ impl Mon {
             attendance: Attendance::default(),
             attendance_at: None,
             started: false,
-            was_leading: false,
+            led: None,
             plan_at: None,
             balance_due: false,
             balance_at: Time(0),
@@ -237,7 +238,7 @@ impl Mon {
     /// Does what the leader has to do now.
     fn lead(&mut self, env: &mut Env<'_>) {
         let guard = self.leadership.guard();
-        self.note_leadership(env, guard.is_some());
+        self.note_leadership(env, guard.as_ref());
         let (Some(guard), true) = (guard, self.follower.is_current()) else { return };
         let due = self.own_deadline().is_some_and(|at| at <= env.now);
         if !due || !self.writer.is_ready(env.now, &self.map) {
@@ -285,17 +286,17 @@ impl Mon {
         situation.plan()
     }
 
-    /// A monitor that leads anew knows nothing from before. One that only lost a race, and asks whether it leads, goes on
-    /// counting: races can be lost more often than clocks of OSDs are written.
-    fn note_leadership(&mut self, env: &mut Env<'_>, leading: bool) {
-        if self.was_leading == leading || (self.was_leading && self.leadership.is_asking()) {
+    /// A monitor that leads anew knows nothing from before: another may have led meanwhile. One that only lost a race, asks
+    /// whether it leads and has its key still, goes on counting: races can be lost more often than clocks of OSDs are written.
+    fn note_leadership(&mut self, env: &mut Env<'_>, guard: Option<&Compare>) {
+        if self.led.as_ref() == guard || (self.led.is_some() && self.leadership.is_asking()) {
             return;
         }
-        self.was_leading = leading;
+        self.led = guard.cloned();
         self.targets = Targets::default();
         self.attendance = Attendance::default();
         self.plan_by(env.now);
-        let text = if leading { "this monitor leads now" } else { "this monitor does not lead any more" };
+        let text = if guard.is_some() { "this monitor leads now" } else { "this monitor does not lead any more" };
         log(env, Level::Info, text.into());
     }
 

@@ -551,6 +551,16 @@ fn the_out_time_goes_on_over_lost_races() {
     assert_eq!(changes, 0, "it led all the time");
 }
 
+#[test]
+fn who_lost_the_key_leads_anew() {
+    let mut world = World::cluster(4, 64);
+    let times = |world: &World| world.logs.iter().filter(|text| text.contains("leads now")).count();
+    assert_eq!(times(&world), 1);
+    world.delete(keys::leader());
+    world.run_for(Duration::secs(1));
+    assert_eq!((world.leader(), times(&world)), (Some(0), 2));
+}
+
 /// A cluster in which an OSD may fall twice, and is held for 8 s then.
 fn watchful() -> World {
     let mut world = World::cluster(4, 64);
