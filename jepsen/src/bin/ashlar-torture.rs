@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use ashlar_core::rng::Rng;
 use ashlar_jepsen::ending::{Ending, tell};
 use ashlar_jepsen::leftovers;
-use ashlar_jepsen::torture::arguments::{Cli, Command};
+use ashlar_jepsen::torture::arguments::{Cli, Command, OnCluster};
 use ashlar_jepsen::torture::hooks::Hooks;
 use ashlar_jepsen::torture::progress::Progress;
 use ashlar_jepsen::torture::witness::Witness;
@@ -23,7 +23,7 @@ fn run(cli: Cli) -> Result<Ending> {
     let seed = cli.seed.unwrap_or_else(|| std::process::id().into());
     let mut progress = Progress::open(cli.progress.as_deref(), seed)?;
     let judgement = match cli.command {
-        Command::Cluster { pool, told, victims, liar, out } => {
+        Command::Cluster(OnCluster { pool, told, victims, liar, out }) => {
             let rig = cluster::Rig { liar, out, ..cluster::Rig::new(&pool, told.immediate_commit(), victims) };
             rig.run(cli.cycles, &mut progress)?
         }
@@ -31,7 +31,7 @@ fn run(cli: Cli) -> Result<Ending> {
             let rig = cluster::Rig::store(told.immediate_commit(), Victims::Mixed);
             cluster::Rig { liar: liar.then_some(1), out, ..rig }.run(cli.cycles, &mut progress)?
         }
-        Command::Files { pool, told, kind, victims, liar, out } => {
+        Command::Files { kind, on: OnCluster { pool, told, victims, liar, out } } => {
             let immediate_commit = told.immediate_commit();
             file_system::Rig { pool, immediate_commit, kind, victims, liar, out }.run(cli.cycles, &mut progress)?
         }

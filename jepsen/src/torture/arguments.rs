@@ -2,11 +2,11 @@
 
 use super::{Victims, file_system};
 use crate::writers::IMMEDIATE_COMMITS;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// What the pool keeps without a flush: the same for every rig.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Told {
     /// Which writes the pool keeps without a flush: all, small ones (of up to half a block), or none.
     #[arg(long, default_value = "all", value_parser = IMMEDIATE_COMMITS)]
@@ -43,23 +43,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// A cluster on simulated devices, on this machine.
-    Cluster {
-        /// Its pool.
-        #[arg(long, default_value = "replicated:3")]
-        pool: String,
-        /// What the pool was told to keep.
-        #[command(flatten)]
-        told: Told,
-        /// Who loses the power.
-        #[arg(long, value_enum, default_value_t = Victims::Mixed)]
-        victims: Victims,
-        /// The device of this OSD answers flushes and does nothing.
-        #[arg(long, value_name = "OSD")]
-        liar: Option<u32>,
-        /// Where the proof of a loss is put.
-        #[arg(long, value_name = "FOLDER")]
-        out: Option<PathBuf>,
-    },
+    Cluster(OnCluster),
     /// The store alone: one OSD with one copy of everything.
     Store {
         /// What the pool was told to keep.
@@ -74,24 +58,12 @@ pub enum Command {
     },
     /// A client's file system and database on a cluster as above.
     Files {
-        /// The cluster's pool.
-        #[arg(long, default_value = "replicated:3")]
-        pool: String,
-        /// What the pool was told to keep.
-        #[command(flatten)]
-        told: Told,
         /// The file system.
         #[arg(long, value_enum, default_value_t = file_system::Kind::Ext4)]
         kind: file_system::Kind,
-        /// Who loses the power; mixed: half of the cuts are of everything.
-        #[arg(long, value_enum, default_value_t = Victims::Mixed)]
-        victims: Victims,
-        /// The device of this OSD answers flushes and does nothing.
-        #[arg(long, value_name = "OSD")]
-        liar: Option<u32>,
-        /// Where the proof of a loss is put.
-        #[arg(long, value_name = "FOLDER")]
-        out: Option<PathBuf>,
+        /// What it is on.
+        #[command(flatten)]
+        on: OnCluster,
     },
     /// Anything that serves NBD and that your commands can cut: real machines.
     Hooks {
@@ -123,4 +95,24 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+}
+
+/// A cluster, and who of it loses the power.
+#[derive(Args, Clone, Debug)]
+pub struct OnCluster {
+    /// Its pool.
+    #[arg(long, default_value = "replicated:3")]
+    pub pool: String,
+    /// What the pool was told to keep.
+    #[command(flatten)]
+    pub told: Told,
+    /// Who loses the power. With `files`, mixed means that half of the cuts are of everything.
+    #[arg(long, value_enum, default_value_t = Victims::Mixed)]
+    pub victims: Victims,
+    /// The device of this OSD answers flushes and does nothing.
+    #[arg(long, value_name = "OSD")]
+    pub liar: Option<u32>,
+    /// Where the proof of a loss is put.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
 }
