@@ -1,6 +1,5 @@
-//! What stores and devices answer, as sentences for people.
+//! What stores answer, as sentences for people.
 
-use ashlar_core::io::DiskError;
 use ashlar_core::store::{StoreError, StoreState};
 
 /// Why an operation of a store was not carried out.
@@ -15,15 +14,6 @@ pub fn of_error(error: &StoreError) -> String {
         StoreError::WriteFailed => "the device refused the write".into(),
         StoreError::Stopped => "the store has stopped, or is read-only".into(),
         StoreError::BadRequest(why) => format!("the request makes no sense: {why}"),
-    }
-}
-
-/// Why a disk request failed.
-pub fn of_disk_error(error: DiskError) -> &'static str {
-    match error {
-        DiskError::Io => "the device, or the path to it, failed; the kernel's log may say more",
-        DiskError::NoSpace => "what the file lies on is full",
-        DiskError::Unsupported => "the device does not do such a thing",
     }
 }
 

@@ -297,7 +297,7 @@ pub enum DiskError {
 impl fmt::Display for DiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DiskError::Io => "the device, or the path to it, failed",
+            DiskError::Io => "the device, or the path to it, failed; the kernel's log may say more",
             DiskError::NoSpace => "what the file lies on is full",
             DiskError::Unsupported => "the device does not do such a thing",
         })

@@ -13,7 +13,7 @@ use ashlar_core::io::{DiskDone, DiskOp, Effect, Effects, Env};
 use ashlar_core::rng::Rng;
 use ashlar_core::store::log::{Durability, Format, LogStore, OpenConfig, format};
 use ashlar_core::store::{Data, Mode, ObjectStore, StoreOp, StoreReply, StoreState};
-use ashlar_core::time::{Duration, Time};
+use ashlar_core::time::Time;
 use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
 
@@ -76,17 +76,7 @@ impl World {
     }
 
     fn open(&mut self) -> LogStore {
-        let config = OpenConfig {
-            cluster: ClusterUuid(1),
-            osd: OsdId(1),
-            data_bytes: DEVICE_BYTES as u64,
-            log_device_bytes: None,
-            durability: Durability::Flush,
-            log_durability: Durability::Flush,
-            overwrites: Default::default(),
-            scrub: Duration(0),
-            discards: None,
-        };
+        let config = OpenConfig::new(ClusterUuid(1), OsdId(1), DEVICE_BYTES as u64, Durability::Flush);
         let mut store = LogStore::open(config, env!(self));
         self.settle(&mut store);
         store

@@ -76,17 +76,10 @@ impl World {
                 media[offset as usize..][..data.len() as usize].copy_from_slice(data.bytes());
             }
         }
-        let durability = Durability::Plp;
         let config = OpenConfig {
-            cluster,
-            osd,
-            data_bytes,
-            log_device_bytes: None,
-            durability,
-            log_durability: durability,
             overwrites: Overwrites { atomic_bytes: 4096, ..Overwrites::default() },
-            scrub: Duration(0),
             discards: Some(Discarding::USUAL),
+            ..OpenConfig::new(cluster, osd, data_bytes, Durability::Plp)
         };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);

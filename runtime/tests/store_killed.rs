@@ -150,15 +150,10 @@ impl OnFile {
             ring::Durability::Flushed => Durability::Flush,
         };
         let config = OpenConfig {
-            cluster: ClusterUuid(1),
-            osd: OsdId(1),
-            data_bytes: device.size_bytes,
-            log_device_bytes: None,
-            durability,
-            log_durability: durability,
             overwrites: Overwrites { way: Way::Auto, atomic_bytes },
             scrub: Duration::secs(1),
             discards: Some(Discarding { rest: Duration::millis(1), pause: Duration::micros(100) }),
+            ..OpenConfig::new(ClusterUuid(1), OsdId(1), device.size_bytes, durability)
         };
         let mut alone = Alone::new(device, None, 1).unwrap();
         let store = alone.call(|env| LogStore::open(config, env));

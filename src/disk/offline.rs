@@ -10,9 +10,9 @@ use ashlar_core::buf::{Buf, BufPool, UNIT, UNIT_USIZE};
 use ashlar_core::id::{CopyId, Version};
 use ashlar_core::io::{Device, DiskDone, DiskError, DiskOp, Effect, Effects, Env, Event, IoId};
 use ashlar_core::rng::Rng;
-use ashlar_core::store::log::{COPIES_AT, Durability, Layout, LogStore, OpenConfig, Overwrites, layout};
+use ashlar_core::store::log::{COPIES_AT, Durability, Layout, LogStore, OpenConfig, layout};
 use ashlar_core::store::{CopyInfo, ObjectStore, StoreOp, StoreReply, StoreState, StoreStats};
-use ashlar_core::time::{Duration, Time};
+use ashlar_core::time::Time;
 use ashlar_runtime::ring::DeviceFile;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -68,15 +68,8 @@ impl Offline {
         let mut bufs = BufPool::new();
         let (layout, superblocks) = devices.superblocks(&mut bufs)?;
         let config = OpenConfig {
-            cluster: layout.cluster,
-            osd: layout.osd,
-            data_bytes: devices.data.size_bytes,
             log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
-            durability: Durability::Flush,
-            log_durability: Durability::Flush,
-            overwrites: Overwrites::default(),
-            scrub: Duration(0),
-            discards: None,
+            ..OpenConfig::new(layout.cluster, layout.osd, devices.data.size_bytes, Durability::Flush)
         };
         let (mut rng, mut out, now) = (Rng::new(1), Effects::default(), Time(0));
         let store = LogStore::open(config, &mut Env { now, rng: &mut rng, bufs: &mut bufs, out: &mut out });

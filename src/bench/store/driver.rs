@@ -177,18 +177,10 @@ impl Driver {
             alone.begin(IoId(number), op);
             finish(&mut alone)?;
         }
-        let (cluster, osd, log_durability) = (format.cluster, format.osd, durability);
-        let overwrites = Overwrites { way: Way::Auto, atomic_bytes };
         let config = OpenConfig {
-            cluster,
-            osd,
-            data_bytes,
-            log_device_bytes: None,
-            durability,
-            log_durability,
-            overwrites,
-            scrub: ashlar_core::time::Duration(0),
+            overwrites: Overwrites { way: Way::Auto, atomic_bytes },
             discards: Some(Discarding::USUAL),
+            ..OpenConfig::new(format.cluster, format.osd, data_bytes, durability)
         };
         let store = open(&mut alone, config)?;
         let blocks = usize::try_from(data_bytes / u64::from(BLOCK))?;
@@ -305,7 +297,7 @@ impl Driver {
             match self.alone.take() {
                 Some((_, DiskDone::Read(Ok(data)))) => return Ok((offset, data)),
                 Some((_, DiskDone::Read(Err(error)))) => {
-                    bail!("reading the device failed: {}", sentences::of_disk_error(error))
+                    bail!("reading the device failed: {error}")
                 }
                 Some((_, DiskDone::Done(_))) => {}
                 None => {}
@@ -458,7 +450,7 @@ fn finish(alone: &mut Alone) -> Result<()> {
         alone.wait(None)?;
         while let Some((_, done)) = alone.take() {
             if let DiskDone::Done(Err(error @ (DiskError::Io | DiskError::NoSpace))) = done {
-                bail!("the device refused a write or flush: {}", sentences::of_disk_error(error));
+                bail!("the device refused a write or flush: {error}");
             }
         }
     }

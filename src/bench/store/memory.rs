@@ -124,15 +124,9 @@ pub fn measure(objects: u64) -> Result<Vec<Line>> {
         world.carry_out(op)?;
     }
     let config = OpenConfig {
-        cluster: wanted.cluster,
-        osd: wanted.osd,
-        data_bytes,
         log_device_bytes: Some(log_bytes),
-        durability: Durability::Plp,
-        log_durability: Durability::Plp,
         overwrites: Overwrites { way: Way::Auto, atomic_bytes: 4096 },
-        scrub: Duration(0),
-        discards: None,
+        ..OpenConfig::new(wanted.cluster, wanted.osd, data_bytes, Durability::Plp)
     };
     let (mut store, _) = open(&mut world, config)?;
     let before = resident()?;

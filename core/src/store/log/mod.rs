@@ -94,6 +94,23 @@ pub struct OpenConfig {
     pub discards: Option<Discarding>,
 }
 
+impl OpenConfig {
+    /// A store on one device, without scrub, discards and writes that are atomic.
+    pub fn new(cluster: ClusterUuid, osd: OsdId, data_bytes: u64, durability: Durability) -> Self {
+        OpenConfig {
+            cluster,
+            osd,
+            data_bytes,
+            log_device_bytes: None,
+            durability,
+            log_durability: durability,
+            overwrites: Overwrites::default(),
+            scrub: Duration(0),
+            discards: None,
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Life {
     Opening(Box<Opening>),

@@ -49,18 +49,9 @@ impl Bench {
                 device.media[offset as usize..][..data.len() as usize].copy_from_slice(data.bytes());
             }
         }
-        let (cluster, osd, log_durability) = (wanted.cluster, wanted.osd, durability);
-        let overwrites = Overwrites { way: Way::Auto, atomic_bytes };
         let config = OpenConfig {
-            cluster,
-            osd,
-            data_bytes,
-            log_device_bytes: None,
-            durability,
-            log_durability,
-            overwrites,
-            scrub: Duration(0),
-            discards: None,
+            overwrites: Overwrites { way: Way::Auto, atomic_bytes },
+            ..OpenConfig::new(wanted.cluster, wanted.osd, data_bytes, durability)
         };
         let mut env = Env { now: Time(0), rng: &mut rng, bufs: &mut bufs, out: &mut out };
         let store = LogStore::open(config, &mut env);

@@ -117,15 +117,11 @@ pub fn wanted(shape: &Shape) -> Format {
 pub fn open_config(shape: &Shape) -> OpenConfig {
     let format = wanted(shape);
     OpenConfig {
-        cluster: CLUSTER,
-        osd: OSD,
-        data_bytes: format.data_bytes,
         log_device_bytes: format.log_device_bytes,
-        durability: shape.durability,
-        log_durability: shape.durability,
         overwrites: shape.overwrites,
         scrub: shape.scrub,
         discards: shape.discards.then_some(Discarding { rest: Duration(0), pause: Duration(0) }),
+        ..OpenConfig::new(CLUSTER, OSD, format.data_bytes, shape.durability)
     }
 }
 
