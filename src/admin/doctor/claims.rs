@@ -32,6 +32,8 @@ pub struct Known {
     pub volatile: Option<bool>,
     /// Bytes that it writes wholly or not at all.
     pub atomic_bytes: u64,
+    /// It is a file on one, of which the kernel states nothing.
+    pub is_file: bool,
 }
 
 /// Claims of the OSDs that run here, by their command lines and the configuration file that they read.
@@ -110,6 +112,10 @@ pub fn judge(claim: &Claim, known: Known, about: &str) -> Vec<Finding> {
         (Durability::Plp, Some(false)) => {
             tell(Level::Good, format!("{by} says --durability plp, and so does the kernel"))
         }
+        (Durability::Plp, _) if known.is_file => tell(
+            Level::Bad,
+            format!("{by} says --durability plp of a file: OSDs refuse that, for its file system needs flushes anyway"),
+        ),
         (Durability::Plp, volatile) => {
             let knows = if volatile.is_some() { "knows of a volatile cache" } else { "does not know" };
             tell(
@@ -162,12 +168,14 @@ mod tests {
     #[test]
     fn claims_beyond_what_the_kernel_knows_are_told() {
         let (safe, atomic) = (Some(false), 16384);
-        let strong = Known { volatile: safe, atomic_bytes: atomic };
-        let weak = Known { volatile: Some(true), atomic_bytes: 512 };
+        let strong = Known { volatile: safe, atomic_bytes: atomic, is_file: false };
+        let weak = Known { volatile: Some(true), atomic_bytes: 512, is_file: false };
         let both = claim(Durability::Plp, Some(4096));
         assert_eq!(levels(&both, strong), [Level::Good; 2]);
         assert_eq!(levels(&both, weak), [Level::Warn; 2]);
         assert_eq!(levels(&both, Known::default()), [Level::Warn; 2]);
+        let file = Known { is_file: true, ..Known::default() };
+        assert_eq!(levels(&both, file), [Level::Bad, Level::Warn]);
         assert_eq!(levels(&claim(Durability::Auto, None), weak), []);
         assert_eq!(levels(&claim(Durability::Flush, Some(0)), Known::default()), []);
         assert_eq!(levels(&claim(Durability::Lazy, None), strong), [Level::Warn]);

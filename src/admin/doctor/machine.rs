@@ -86,12 +86,14 @@ pub fn device(root: &Path, path: &Path, claim: Option<&Claim>) -> Result<Vec<Fin
     let Some(queue) = queue_of(root, number) else {
         let text = "no device of this machine is below it (a network or FUSE file system): flushes are all there is to \
                     trust; see what they are worth";
-        let claimed = claim.into_iter().flat_map(|claim| claims::judge(claim, Known::default(), &about));
+        let claimed =
+            claim.into_iter().flat_map(|claim| claims::judge(claim, Known { is_file, ..Known::default() }, &about));
         return Ok([Finding::new(Level::Warn, about.as_str(), text)].into_iter().chain(claimed).collect());
     };
     let mut found = queue_findings(&queue, &about, is_file);
-    // The kernel states nothing of files: what the device below can do, the file system may not pass on.
-    let known = if is_file { Known::default() } else { known(&queue, start_of(root, number)) };
+    // What the device below can do, a file system may not pass on.
+    let of_file = Known { is_file, ..Known::default() };
+    let known = if is_file { of_file } else { known(&queue, start_of(root, number)) };
     found.extend(claim.into_iter().flat_map(|claim| claims::judge(claim, known, &about)));
     Ok(found)
 }
@@ -107,7 +109,7 @@ fn start_of(root: &Path, number: u64) -> u64 {
 fn known(queue: &Path, start_bytes: u64) -> Known {
     let volatile = read(queue, "write_cache").map(|text| text != "write through");
     let stated = read(queue, "atomic_write_unit_max_bytes").and_then(|text| text.parse().ok()).unwrap_or(0);
-    Known { volatile, atomic_bytes: ring::atomic_unit(stated, start_bytes).into() }
+    Known { volatile, atomic_bytes: ring::atomic_unit(stated, start_bytes).into(), is_file: false }
 }
 
 /// The request queue of a device, by its number; of a partition, that of its disk.
@@ -134,8 +136,8 @@ fn queue_findings(queue: &Path, about: &str, is_file: bool) -> Vec<Finding> {
         ),
         Some(_) => {
             let fua = if read("fua").as_deref() == Some("1") { "" } else { ", which cannot be bypassed (no FUA)" };
-            let text = format!("write cache: volatile{fua}, flushed by the OSD; with power-loss protection --durability plp is faster");
-            tell(Level::Good, text);
+            let faster = if is_file { "" } else { "; with power-loss protection --durability plp is faster" };
+            tell(Level::Good, format!("write cache: volatile{fua}, flushed by the OSD{faster}"));
         }
         None => tell(Level::Warn, "write cache: unknown; --durability flush is always right".into()),
     }
@@ -234,7 +236,7 @@ mod tests {
     fn a_partition_promises_what_it_begins_on_a_multiple_of() {
         let queue = Root::new("atomic", &[("write_cache", "write back"), ("atomic_write_unit_max_bytes", "65536")]);
         let at = |start| known(&queue.0, start);
-        assert_eq!(at(0), Known { volatile: Some(true), atomic_bytes: 65_536 });
+        assert_eq!(at(0), Known { volatile: Some(true), atomic_bytes: 65_536, is_file: false });
         assert_eq!((at(1 << 20).atomic_bytes, at(63 * 512).atomic_bytes), (65_536, 0));
         assert_eq!(known(Path::new("/nonexistent"), 0), Known::default());
     }
