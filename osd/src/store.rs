@@ -29,6 +29,9 @@ pub struct Devices {
 
 /// Builds a store if there is none and none other is in the way; says how to open it.
 pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::Result<OpenConfig> {
+    let log_device = devices.log.as_ref().unwrap_or(&devices.data);
+    let log_durability = durability(args.log_durability.unwrap_or(args.durability), log_device)?;
+    let durability = durability(args.durability, &devices.data)?;
     let mut bufs = BufPool::new();
     let found = inspect(&devices.data, &mut bufs)?;
     if must_build(args, cluster, devices, found)? {
@@ -39,11 +42,8 @@ pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::
         osd: OsdId(args.id),
         data_bytes: devices.data.size_bytes,
         log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
-        durability: durability(args.durability, &devices.data)?,
-        log_durability: durability(
-            args.log_durability.unwrap_or(args.durability),
-            devices.log.as_ref().unwrap_or(&devices.data),
-        )?,
+        durability,
+        log_durability,
         overwrites: overwrites(args, &devices.data),
         scrub: LOG_SCRUB,
         discards: (!args.no_discard).then_some(Discarding::USUAL),

@@ -18,8 +18,11 @@ use crate::meta::{Compare, KeyValue, Keys, Request, Response, Txn, TxnOp, TxnRes
 use crate::time::{Duration, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Pause after a failure; the metadata store may be away for minutes, which stops no I/O.
-const PAUSE: Duration = Duration::millis(500);
+/// Pause after a failure. Most often the member of the metadata store died that was asked, and another one answers: a failure
+/// report must not wait for longer, as all clients of its groups do.
+const PAUSE_MIN: Duration = Duration::millis(50);
+/// Pauses double up to this one: the metadata store may be away for minutes, which stops no I/O.
+const PAUSE_MAX: Duration = Duration::millis(800);
 
 #[derive(Clone, Debug)]
 struct Value {
@@ -43,6 +46,8 @@ pub struct Publisher {
     /// The transaction under way: its keys, and whether each is deleted.
     in_flight: Option<(MetaId, Vec<(String, bool)>)>,
     lease: Option<u64>,
+    /// After the next failure.
+    pause: Duration,
     paused_until: Time,
 }
 
@@ -60,6 +65,7 @@ impl Publisher {
             dirty: BTreeSet::new(),
             in_flight: None,
             lease: None,
+            pause: PAUSE_MIN,
             paused_until: Time(0),
         }
     }
@@ -130,6 +136,9 @@ impl Publisher {
         let Some((_, keys)) = self.in_flight.take_if(|(expected, _)| *expected == id) else {
             return false;
         };
+        if result.is_ok() {
+            self.pause = PAUSE_MIN;
+        }
         match result {
             Ok(Response::Txn { succeeded: true, revision, .. }) => {
                 self.guard_revision = *revision;
@@ -147,7 +156,8 @@ impl Publisher {
             }
             Err(_) => {
                 self.again(keys);
-                self.paused_until = env.now + PAUSE;
+                self.paused_until = env.now + self.pause;
+                self.pause = Duration(self.pause.0 * 2).min(PAUSE_MAX);
             }
         }
         true
@@ -279,6 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn pauses_are_short_at_first_and_after_each_answer() {
+        let mut world = World::new();
+        world.publisher.set("a".into(), b"1".to_vec(), false);
+        let fail = |world: &mut World| {
+            assert_eq!(world.pump().len(), 1);
+            world.answer(Err(MetaError::Unknown));
+            let until = world.publisher.next_deadline().expect("a pause");
+            let pause = until.since(world.now);
+            world.now = until;
+            pause.as_millis()
+        };
+        let pauses: Vec<u64> = (0..6).map(|_| fail(&mut world)).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 800]);
+        world.pump();
+        world.answer(done());
+        world.publisher.set("a".into(), b"2".to_vec(), false);
+        assert_eq!(fail(&mut world), 50);
+    }
+
+    #[test]
     fn a_transaction_that_arrives_late_fails_its_comparison() {
         let mut world = World::new();
         let guard = |revision| vec![Compare::ModRevision("guard".into(), revision)];
@@ -290,7 +320,7 @@ mod tests {
         world.pump();
         assert_eq!(world.compared, guard(1), "the one that was lost");
         world.answer(Err(MetaError::Unknown));
-        world.now = world.now + PAUSE;
+        world.now = world.now + PAUSE_MIN;
         assert_eq!(world.pump(), vec![TxnOp::Delete(Keys::One("a".into()))]);
         let kv = KeyValue {
             key: "guard".into(),
@@ -334,7 +364,7 @@ mod tests {
             world.publisher.set("sums".into(), b"1".to_vec(), false);
             world.pump();
             world.answer(first);
-            world.now = world.now + PAUSE;
+            world.now = world.now + PAUSE_MIN;
             world.publisher.set("sums".into(), b"2".to_vec(), false);
             world.pump();
             world.answer(failed(b"me", b"1"));
@@ -349,7 +379,7 @@ mod tests {
         assert_eq!(world.pump().len(), 1);
         world.publisher.forget("a");
         world.answer(Err(MetaError::Unknown));
-        world.now = world.now + PAUSE;
+        world.now = world.now + PAUSE_MIN;
         assert_eq!(world.pump(), vec![]);
     }
 
