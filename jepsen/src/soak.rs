@@ -240,13 +240,17 @@ fn with_fleet(plan: &Plan, fleet: &Fleet, network: Network, platters: &Platters)
             bail!("after everything was healed: {what}");
         }
     }
-    let (tries, more) = names.verdict();
-    wrong.extend(more);
+    let tries = names.verdict();
+    wrong.extend(tries.wrong);
     wrong.extend(fleet.panics());
     let log = recorder.take();
     let verdict = judge(&log, shape.promise());
-    let others = [bank.completed, tries as u64];
-    let untried = injector.account.untried(plan.asked());
+    let others = [bank.completed, tries.tries as u64];
+    let mut untried = injector.account.untried(plan.asked());
+    untried.extend(tries.unjudged);
+    if verdict.undecided > 0 {
+        untried.push(format!("judging {} of {} blocks (too concurrent)", verdict.undecided, verdict.blocks));
+    }
     Ok(Told { log, verdict, wrong, untried, bands: injector.bands, faults, others, begin })
 }
 

@@ -3,11 +3,16 @@
 //! It looks for an order of the operations, depth first (J. Wing and C. Gong: Testing and Verifying Concurrent Objects,
 //! 1993): the next one in the order may be any whose call comes before every return that is not yet explained. What was
 //! tried is remembered as the set of operations that are in the order together with the state that they led to (G. Lowe,
-//! 2017), so that no situation is looked at twice. An operation without a return may be in the order or not.
+//! 2017), so that no situation is looked at twice.
+//!
+//! An operation without a return may be in the order or not, which would double the situations with each of them. Two things
+//! that change no answer keep them few: of equal ones the order takes the one that was called first (it fits wherever a later
+//! one does), and a situation is not looked at if another one had all of it with fewer of them (what that could not explain,
+//! more of them cannot either).
 //!
 //! It shares nothing with the simulator's checkers, so that a mistake in one of them shows as a disagreement.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 /// What a sequential object does.
@@ -15,7 +20,7 @@ pub trait Model {
     /// Its state.
     type State: Clone + Eq + Hash;
     /// An operation together with its answer.
-    type Op;
+    type Op: PartialEq;
     /// The state after an operation; `None`: in this state it has no such answer.
     fn step(&self, state: &Self::State, op: &Self::Op) -> Option<Self::State>;
 }
@@ -108,42 +113,153 @@ impl List {
     }
 }
 
+/// Operations that nobody knows to have happened, by what they are.
+struct Unknown {
+    /// Of each operation without a return: its class, and its place there by the time of its call.
+    places: Vec<Option<(usize, usize)>>,
+    classes: usize,
+}
+
+impl Unknown {
+    fn new<O: PartialEq>(ops: &[Timed<O>]) -> Unknown {
+        let mut unknown: Vec<usize> = (0..ops.len()).filter(|&op| ops[op].ret.is_none()).collect();
+        unknown.sort_unstable_by_key(|&op| ops[op].call);
+        let (mut places, mut classes) = (vec![None; ops.len()], Vec::<(usize, usize)>::new());
+        for op in unknown {
+            let known = classes.iter().position(|&(first, _)| ops[first].op == ops[op].op);
+            let class = known.unwrap_or_else(|| {
+                classes.push((op, 0));
+                classes.len() - 1
+            });
+            places[op] = Some((class, classes[class].1));
+            classes[class].1 += 1;
+        }
+        Unknown { places, classes: classes.len() }
+    }
+}
+
+/// Which operations are in the order, and what they led to.
+struct Situation<S> {
+    /// Those that returned, by the time of their call.
+    known: BTreeSet<usize>,
+    /// Of the others, how many of each class.
+    used: Vec<usize>,
+    state: S,
+}
+
+/// The operations in the order that returned: all that were called before the first that is not, and these. With the state.
+type Core<S> = (usize, Vec<usize>, S);
+
+impl<S: Clone> Situation<S> {
+    fn core(&self, first_missing: usize) -> Core<S> {
+        (first_missing, self.known.range(first_missing..).copied().collect(), self.state.clone())
+    }
+}
+
+/// Situations that were looked at.
+struct Tried<S> {
+    /// What each was used with; none of them covers another.
+    by_core: HashMap<Core<S>, Vec<Vec<usize>>>,
+    count: usize,
+}
+
+impl<S: Eq + Hash> Tried<S> {
+    /// Whether none had all of it already.
+    fn is_new(&mut self, core: Core<S>, used: &[usize]) -> bool {
+        let covers = |less: &[usize], more: &[usize]| less.iter().zip(more).all(|(less, more)| less <= more);
+        let with = self.by_core.entry(core).or_default();
+        if with.iter().any(|less| covers(less, used)) {
+            return false;
+        }
+        with.retain(|more| !covers(used, more));
+        with.push(used.to_vec());
+        self.count += 1;
+        true
+    }
+}
+
+struct Search<'a, M: Model> {
+    model: &'a M,
+    ops: &'a [Timed<M::Op>],
+    unknown: Unknown,
+    /// By operation: how many calls came before its own.
+    ranks: Vec<usize>,
+    list: List,
+    now: Situation<M::State>,
+    tried: Tried<M::State>,
+}
+
+impl<M: Model> Search<'_, M> {
+    /// Puts an operation next in the order; the state before, or `None`: it does not go there, or that leads nowhere new.
+    fn take(&mut self, op: usize) -> Option<M::State> {
+        if self.unknown.places[op].is_some_and(|(class, place)| place != self.now.used[class]) {
+            return None;
+        }
+        let next = self.model.step(&self.now.state, &self.ops[op].op)?;
+        let before = std::mem::replace(&mut self.now.state, next);
+        self.mark(op, true);
+        self.list.lift(op);
+        if self.tried.is_new(self.now.core(self.first_missing()), &self.now.used) {
+            return Some(before);
+        }
+        self.put_back(op, before);
+        None
+    }
+
+    fn put_back(&mut self, op: usize, before: M::State) {
+        self.list.put_back(op);
+        self.mark(op, false);
+        self.now.state = before;
+    }
+
+    fn mark(&mut self, op: usize, is_in: bool) {
+        match self.unknown.places[op] {
+            Some((class, place)) => self.now.used[class] = place + usize::from(is_in),
+            None if is_in => drop(self.now.known.insert(self.ranks[op])),
+            None => drop(self.now.known.remove(&self.ranks[op])),
+        }
+    }
+
+    /// The rank of the first operation that returned and is not in the order.
+    fn first_missing(&self) -> usize {
+        let mut at = self.list.nodes[END].next;
+        while at != END && self.ops[self.list.nodes[at].op].ret.is_none() {
+            at = self.list.nodes[at].next;
+        }
+        if at == END { self.ops.len() } else { self.ranks[self.list.nodes[at].op] }
+    }
+}
+
 /// Looks for an order, through `budget` situations at most.
 pub fn search<M: Model>(model: &M, initial: M::State, ops: &[Timed<M::Op>], budget: usize) -> Answer {
-    let mut list = List::new(ops);
+    let mut by_call: Vec<usize> = (0..ops.len()).collect();
+    by_call.sort_unstable_by_key(|&op| ops[op].call);
+    let mut ranks = vec![0; ops.len()];
+    by_call.into_iter().enumerate().for_each(|(rank, op)| ranks[op] = rank);
+    let unknown = Unknown::new(ops);
+    let now = Situation { known: BTreeSet::new(), used: vec![0; unknown.classes], state: initial };
+    let tried = Tried { by_core: HashMap::new(), count: 0 };
+    let mut search = Search { model, ops, unknown, ranks, list: List::new(ops), now, tried };
     let mut missing = ops.iter().filter(|timed| timed.ret.is_some()).count();
-    let mut ordered = vec![0u64; ops.len().div_ceil(64)];
-    let mut tried: HashSet<(Vec<u64>, M::State)> = HashSet::new();
     let mut path: Vec<(usize, M::State)> = Vec::new();
-    let mut state = initial;
-    let mut at = list.nodes[END].next;
+    let mut at = search.list.nodes[END].next;
     while missing > 0 {
-        let node = list.nodes[at];
+        let node = search.list.nodes[at];
         // A return whose call is not in the order yet, or the end: nothing more can come next here.
         if at == END || !node.is_call {
             let Some((op, before)) = path.pop() else { return Answer::Not };
-            state = before;
-            ordered[op / 64] &= !(1 << (op % 64));
+            search.put_back(op, before);
             missing += usize::from(ops[op].ret.is_some());
-            list.put_back(op);
-            at = list.nodes[list.calls[op]].next;
+            at = search.list.nodes[search.list.calls[op]].next;
             continue;
         }
-        let next = model.step(&state, &ops[node.op].op);
-        let is_new = next.filter(|next| {
-            let mut with = ordered.clone();
-            with[node.op / 64] |= 1 << (node.op % 64);
-            tried.insert((with, next.clone()))
-        });
-        match is_new {
+        match search.take(node.op) {
             None => at = node.next,
-            Some(_) if tried.len() > budget => return Answer::Unknown,
-            Some(next) => {
-                path.push((node.op, std::mem::replace(&mut state, next)));
-                ordered[node.op / 64] |= 1 << (node.op % 64);
+            Some(_) if search.tried.count > budget => return Answer::Unknown,
+            Some(before) => {
+                path.push((node.op, before));
                 missing -= usize::from(ops[node.op].ret.is_some());
-                list.lift(node.op);
-                at = list.nodes[END].next;
+                at = search.list.nodes[END].next;
             }
         }
     }
@@ -185,6 +301,28 @@ mod tests {
         assert_eq!(search(&Counter, 0, &not_needed, 100), Answer::Linearizable);
         let too_late = [timed(7, 0, (3, 0)), timed(5, 6, (1, 3))];
         assert_eq!(search(&Counter, 0, &too_late, 100), Answer::Not);
+    }
+
+    /// A switch that is on or off.
+    struct Switch;
+
+    impl Model for Switch {
+        type State = bool;
+        type Op = bool;
+        fn step(&self, state: &bool, to: &bool) -> Option<bool> {
+            (state != to).then_some(*to)
+        }
+    }
+
+    #[test]
+    fn many_that_did_not_return_are_judged() {
+        // Each time it is switched on but the first, one of those that nobody knows of must have switched it off.
+        let off = (0..100).map(|n| Timed { call: n, ret: None, op: false });
+        let never = (100..200).map(|n| Timed { call: n, ret: None, op: true });
+        let on = |count: u64| (0..count).map(|n| Timed { call: 1000 + 2 * n, ret: Some(1001 + 2 * n), op: true });
+        let with = |count| off.clone().chain(never.clone()).chain(on(count)).collect::<Vec<_>>();
+        assert_eq!(search(&Switch, false, &with(101), 100_000), Answer::Linearizable);
+        assert_eq!(search(&Switch, false, &with(102), 100_000), Answer::Not);
     }
 
     #[test]
