@@ -258,6 +258,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn hosts_refuse_a_folder_of_which_each_has_its_own_view() {
+        let mut up = commands::program("deploy/three-hosts");
+        let output = up.arg("up").env("THREE_HOSTS_DIR", "/dev/shm/three-hosts").output().expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains("THREE_HOSTS_DIR"), "{told}");
+    }
+
     /// Lines of a unit that systemd would complain about, in a copy of it that names programs that are here.
     fn complaints(unit: &std::path::Path, folder: &std::path::Path) -> String {
         let text = std::fs::read_to_string(unit).expect("a unit").replace("/usr/local/bin/ashlar", "/bin/true");

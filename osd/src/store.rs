@@ -29,21 +29,23 @@ pub struct Devices {
 
 /// Builds a store if there is none and none other is in the way; says how to open it.
 pub fn prepare(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::Result<OpenConfig> {
-    let log_device = devices.log.as_ref().unwrap_or(&devices.data);
-    let log_durability = durability(args.log_durability.unwrap_or(args.durability), log_device)?;
-    let durability = durability(args.durability, &devices.data)?;
-    let mut bufs = BufPool::new();
-    let found = inspect(&devices.data, &mut bufs)?;
+    let config = open_config(args, cluster, devices).inspect_err(|_| remove_if_new(devices))?;
+    let found = inspect(&devices.data, &mut BufPool::new())?;
     if must_build(args, cluster, devices, found)? {
         build(&wanted(args, cluster, devices)?, devices)?;
     }
+    Ok(config)
+}
+
+fn open_config(args: &Args, cluster: ClusterUuid, devices: &Devices) -> anyhow::Result<OpenConfig> {
+    let log_device = devices.log.as_ref().unwrap_or(&devices.data);
     Ok(OpenConfig {
         cluster,
         osd: OsdId(args.id),
         data_bytes: devices.data.size_bytes,
         log_device_bytes: devices.log.as_ref().map(|log| log.size_bytes),
-        durability,
-        log_durability,
+        durability: durability(args.durability, &devices.data)?,
+        log_durability: durability(args.log_durability.unwrap_or(args.durability), log_device)?,
         overwrites: overwrites(args, &devices.data),
         scrub: LOG_SCRUB,
         discards: (!args.no_discard).then_some(Discarding::USUAL),
@@ -213,6 +215,30 @@ fn durability(wanted: Durability, device: &DeviceFile) -> anyhow::Result<log::Du
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_is_refused_leaves_a_file_as_it_was_and_no_new_one() {
+        let path = Path::new("/var/tmp").join(format!("ashlar-refused-{}", std::process::id()));
+        let name = path.to_str().unwrap();
+        let line = ["osd", "--id", "1", "--meta", "http://127.0.0.1:1", "--durability", "plp", "--data", name];
+        let args = Cli::parse_from(line).args;
+        for is_new in [false, true] {
+            DeviceFile::create(&path, 64 << 20).unwrap();
+            let devices = Devices { data: DeviceFile::open(&path).unwrap(), log: None, is_new };
+            let refusal = prepare(&args, ClusterUuid(1), &devices).map(|_| ()).unwrap_err().to_string();
+            assert!(refusal.contains("is a file"), "{refusal}");
+            assert!(matches!(inspect(&devices.data, &mut BufPool::new()), Ok(Inspect::Blank)) != is_new);
+            assert_eq!(path.exists(), !is_new);
+            let _ = std::fs::remove_file(&path);
+        }
+    }
 
     #[test]
     fn nobody_vouches_for_a_file_but_for_memory() {

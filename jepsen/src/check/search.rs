@@ -114,14 +114,14 @@ impl List {
 }
 
 /// Operations that nobody knows to have happened, by what they are.
-struct Unknown {
+struct Unreturned {
     /// Of each operation without a return: its class, and its place there by the time of its call.
     places: Vec<Option<(usize, usize)>>,
     classes: usize,
 }
 
-impl Unknown {
-    fn new<O: PartialEq>(ops: &[Timed<O>]) -> Unknown {
+impl Unreturned {
+    fn new<O: PartialEq>(ops: &[Timed<O>]) -> Unreturned {
         let mut unknown: Vec<usize> = (0..ops.len()).filter(|&op| ops[op].ret.is_none()).collect();
         unknown.sort_unstable_by_key(|&op| ops[op].call);
         let (mut places, mut classes) = (vec![None; ops.len()], Vec::<(usize, usize)>::new());
@@ -134,7 +134,7 @@ impl Unknown {
             places[op] = Some((class, classes[class].1));
             classes[class].1 += 1;
         }
-        Unknown { places, classes: classes.len() }
+        Unreturned { places, classes: classes.len() }
     }
 }
 
@@ -181,7 +181,7 @@ impl<S: Eq + Hash> Tried<S> {
 struct Search<'a, M: Model> {
     model: &'a M,
     ops: &'a [Timed<M::Op>],
-    unknown: Unknown,
+    unreturned: Unreturned,
     /// By operation: how many calls came before its own.
     ranks: Vec<usize>,
     list: List,
@@ -192,7 +192,7 @@ struct Search<'a, M: Model> {
 impl<M: Model> Search<'_, M> {
     /// Puts an operation next in the order; the state before, or `None`: it does not go there, or that leads nowhere new.
     fn take(&mut self, op: usize) -> Option<M::State> {
-        if self.unknown.places[op].is_some_and(|(class, place)| place != self.now.used[class]) {
+        if self.unreturned.places[op].is_some_and(|(class, place)| place != self.now.used[class]) {
             return None;
         }
         let next = self.model.step(&self.now.state, &self.ops[op].op)?;
@@ -213,7 +213,7 @@ impl<M: Model> Search<'_, M> {
     }
 
     fn mark(&mut self, op: usize, is_in: bool) {
-        match self.unknown.places[op] {
+        match self.unreturned.places[op] {
             Some((class, place)) => self.now.used[class] = place + usize::from(is_in),
             None if is_in => drop(self.now.known.insert(self.ranks[op])),
             None => drop(self.now.known.remove(&self.ranks[op])),
@@ -236,10 +236,10 @@ pub fn search<M: Model>(model: &M, initial: M::State, ops: &[Timed<M::Op>], budg
     by_call.sort_unstable_by_key(|&op| ops[op].call);
     let mut ranks = vec![0; ops.len()];
     by_call.into_iter().enumerate().for_each(|(rank, op)| ranks[op] = rank);
-    let unknown = Unknown::new(ops);
-    let now = Situation { known: BTreeSet::new(), used: vec![0; unknown.classes], state: initial };
+    let unreturned = Unreturned::new(ops);
+    let now = Situation { known: BTreeSet::new(), used: vec![0; unreturned.classes], state: initial };
     let tried = Tried { by_core: HashMap::new(), count: 0 };
-    let mut search = Search { model, ops, unknown, ranks, list: List::new(ops), now, tried };
+    let mut search = Search { model, ops, unreturned, ranks, list: List::new(ops), now, tried };
     let mut missing = ops.iter().filter(|timed| timed.ret.is_some()).count();
     let mut path: Vec<(usize, M::State)> = Vec::new();
     let mut at = search.list.nodes[END].next;
