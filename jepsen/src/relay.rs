@@ -8,11 +8,11 @@
 //! Owns: ports, threads, bytes under way. Does not own: when something breaks. Two threads carry a connection; they end
 //! with it, all of them with [`Relays`].
 
-use crate::cluster::free_port;
 use anyhow::Result;
 use ashlar_core::rng::Rng;
 use ashlar_core::time::Duration as Span;
 use ashlar_faultinject::link::{Fabric, HostId, LinkModel};
+use ashlar_runtime::ports;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -98,8 +98,8 @@ impl Relays {
 
     /// A port that leads to a daemon's.
     pub fn add(self: &Arc<Self>, name: &str, port: u16) -> Result<u16> {
-        let ours = free_port()?;
-        let listener = TcpListener::bind(("127.0.0.1", ours))?;
+        let listener = ports::reserve()?;
+        let ours = listener.local_addr()?.port();
         listener.set_nonblocking(true)?;
         // `mon-meta` is a second port of the host `mon`.
         let host = name.trim_end_matches("-meta").to_string();
@@ -368,6 +368,25 @@ mod tests {
         assert_eq!(late, [8]);
         relays.cut_one_way("others", "echo");
         assert_eq!(ask(&mut stream, 9).expect("not our path"), 9);
+        relays.end();
+    }
+
+    #[test]
+    fn ports_are_not_lost_to_processes_that_start_meanwhile() {
+        // Between fork and exec a process holds whatever was open, so a listener that is closed and bound again may not be.
+        let (relays, over) = (Relays::new(1), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        std::process::Command::new("true").status().expect("it is there");
+                    }
+                });
+            }
+            let added: Result<Vec<u16>> = (0..300).map(|_| relays.add("echo", 1)).collect();
+            over.store(true, Ordering::Relaxed);
+            added.expect("a port each time");
+        });
         relays.end();
     }
 
