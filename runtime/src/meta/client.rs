@@ -69,6 +69,8 @@ struct Member {
     /// Whether the client has a token. One that the member knows no more is renewed by the client.
     is_logged_in: AtomicBool,
     has_answered: AtomicBool,
+    /// It did not even answer a probe, and nobody has needed it since.
+    is_silent: AtomicBool,
 }
 
 impl Member {
@@ -91,6 +93,15 @@ impl Member {
         };
         format!("{}: {reason}{wants}", self.address)
     }
+}
+
+/// Why a request is not waited for any longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GivenUp {
+    /// Its member does not even answer a probe.
+    Silent,
+    /// The members have another leader than when it was sent, which may never have heard of it. Its member is alive.
+    LeaderChanged,
 }
 
 /// An open renewal stream of one lease, to the member at this place.
@@ -134,6 +145,7 @@ impl Client {
                 client,
                 is_logged_in: AtomicBool::new(false),
                 has_answered: AtomicBool::new(false),
+                is_silent: AtomicBool::new(false),
             });
         }
         let user = endpoints.user().cloned();
@@ -196,19 +208,16 @@ impl Client {
             let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
             asked.store(place, Ordering::Relaxed);
             let member = &self.members[place];
-            let answer = tokio::select! {
-                answer = self.ask(place, request) => answer,
-                reason = self.falls_silent(place) => Err(Client::left_silent(request, reason)),
+            let (answer, stays) = tokio::select! {
+                answer = self.ask(place, request) => (answer, false),
+                why = self.gives_up(place) => (Err(Client::given_up(request, why)), why == GivenUp::LeaderChanged),
             };
+            if !stays && matches!(answer, Err(RequestError::Unavailable(_) | RequestError::Unknown(_))) {
+                self.prefer_next(place);
+            }
             match answer {
-                Err(RequestError::Unavailable(reason)) => {
-                    failures.push(member.explain(&reason));
-                    self.prefer_next(place);
-                }
-                Err(RequestError::Unknown(reason)) => {
-                    self.prefer_next(place);
-                    return Err(RequestError::Unknown(member.explain(&reason)));
-                }
+                Err(RequestError::Unavailable(reason)) => failures.push(member.explain(&reason)),
+                Err(RequestError::Unknown(reason)) => return Err(RequestError::Unknown(member.explain(&reason))),
                 outcome => {
                     member.has_answered.store(true, Ordering::Relaxed);
                     return outcome;
@@ -218,42 +227,59 @@ impl Client {
         Err(RequestError::Unavailable(failures.join("; ")))
     }
 
-    /// Ends, with the reason, when a member does not even answer a probe, or when the leader changed since the request was
-    /// sent. A member that is alive may take longer over a request, if the store is busy; a store of one member has no other
-    /// that could be asked.
-    async fn falls_silent(&self, place: usize) -> &'static str {
-        let member = &self.members[place];
+    /// Ends when there is no use in waiting for an answer of a member any longer. One that is alive may take longer over a
+    /// request, if the store is busy.
+    async fn gives_up(&self, place: usize) -> GivenUp {
         let mut known = self.term.load(Ordering::Relaxed);
         loop {
-            tokio::time::sleep(SILENCE).await;
-            if self.members.len() == 1 {
-                continue;
-            }
-            let Some(term) = member.probe().await else {
-                tracing::debug!("{} is silent: leaving it", member.address);
-                return "it is silent";
-            };
+            let Some(term) = self.answers(place).await else { return GivenUp::Silent };
             self.term.fetch_max(term, Ordering::Relaxed);
             known = if known == 0 { term } else { known };
             if term > known {
                 tokio::time::sleep(LATE_ANSWER).await;
-                return "its leader changed meanwhile";
+                return GivenUp::LeaderChanged;
             }
         }
     }
 
-    /// What a silent member means: a renewal, or what changes nothing, may go to another one.
-    fn left_silent(request: &Request, reason: &str) -> RequestError {
-        let reason = reason.to_string();
+    /// After a while, whether a member answers a probe: the term of its leader, 0 if it does not say. A store of one member has
+    /// no other that could be asked, so that one is not probed.
+    async fn answers(&self, place: usize) -> Option<u64> {
+        let member = &self.members[place];
+        tokio::time::sleep(SILENCE).await;
+        if self.members.len() == 1 {
+            return Some(0);
+        }
+        let term = member.probe().await;
+        if term.is_none() {
+            tracing::debug!("{} is silent: leaving it", member.address);
+            member.is_silent.store(true, Ordering::Relaxed);
+        }
+        term
+    }
+
+    /// What it means that nobody waits any longer: a renewal, or what changes nothing, may be sent again.
+    fn given_up(request: &Request, why: GivenUp) -> RequestError {
+        let reason = match why {
+            GivenUp::Silent => "it is silent".to_string(),
+            GivenUp::LeaderChanged => "its leader changed meanwhile".to_string(),
+        };
         match request {
             Request::Range(_) | Request::LeaseKeepAlive { .. } => RequestError::Unavailable(reason),
             _ => RequestError::Unknown(reason),
         }
     }
 
-    /// Leaves a member, unless somebody did already.
+    /// Leaves a member, unless somebody did already: for the next one that is not known to be silent. (In an election, members
+    /// send everybody on; whoever comes to a dead one then would miss what happens next.)
     fn prefer_next(&self, place: usize) {
-        let next = (place + 1) % self.members.len();
+        let count = self.members.len();
+        let mut others = (1..count).map(|step| (place + step) % count);
+        let next = others.find(|other| !self.members[*other].is_silent.load(Ordering::Relaxed));
+        let next = next.unwrap_or_else(|| {
+            self.members.iter().for_each(|member| member.is_silent.store(false, Ordering::Relaxed));
+            (place + 1) % count
+        });
         let left = self.preferred.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if left && next != place {
             self.moves.send_modify(|moves| *moves += 1);
@@ -350,9 +376,13 @@ impl Client {
             self.log_in(member).await?;
             client.watch(prefix, Some(options)).await.map_err(meaning)
         };
-        let opened = match tokio::time::timeout(OPEN_TIMEOUT, open).await {
-            Ok(opened) => opened,
-            Err(_) => Err(RequestError::Unknown(format!("no answer within {} s", OPEN_TIMEOUT.as_secs()))),
+        let silence = async { while self.answers(place).await.is_some() {} };
+        let opened = tokio::select! {
+            opened = open => opened,
+            () = silence => Err(RequestError::Unknown("it is silent".into())),
+            () = tokio::time::sleep(OPEN_TIMEOUT) => {
+                Err(RequestError::Unknown(format!("no answer within {} s", OPEN_TIMEOUT.as_secs())))
+            }
         };
         if opened.is_err() {
             self.prefer_next(place);
@@ -459,6 +489,22 @@ fn advised(reason: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn members_that_are_silent_are_passed_over_until_all_are() {
+        let client = Client::open(&Endpoints::parse("a:1,b:1,c:1").expect("three")).await;
+        let next = |place| {
+            client.preferred.store(place, Ordering::Relaxed);
+            client.prefer_next(place);
+            client.preferred.load(Ordering::Relaxed)
+        };
+        assert_eq!([next(0), next(1), next(2)], [1, 2, 0]);
+        client.members[1].is_silent.store(true, Ordering::Relaxed);
+        assert_eq!([next(0), next(1), next(2)], [2, 2, 0]);
+        client.members[2].is_silent.store(true, Ordering::Relaxed);
+        assert_eq!(next(0), 1, "nobody else is left: all get another chance");
+        assert_eq!([next(0), next(1)], [1, 2]);
+    }
 
     #[test]
     fn only_the_certain_is_certain() {
