@@ -112,6 +112,11 @@ pub fn of(osd: u32, figures: &Figures) -> Vec<Metric> {
         Metric::by("store_written_bytes", "Bytes written.", "kind", written.map(|(k, n)| (k, Value::Counter(n)))),
         Metric::one("store_device_writes", "Writes to devices.", Value::Counter(store.device_writes)),
         Metric::one("store_device_flushes", "Flushes of devices.", Value::Counter(store.device_flushes)),
+        Metric::one(
+            "store_discarded_bytes",
+            "Free bytes that devices were told of.",
+            Value::Counter(store.discarded_bytes),
+        ),
         Metric::one("store_damaged_copies", "Copies known to be damaged.", gauge(store.damaged)),
         Metric::by("runtime", "What the event loop did.", "what", runtime),
     ]

@@ -11,7 +11,7 @@ use crate::disk::refuse_what_is_taken;
 use crate::output::{self, Output};
 use crate::size;
 use anyhow::Result;
-use ashlar_core::store::log;
+use ashlar_core::store::log::{self, Discarding};
 use ashlar_runtime::ring::{self, DeviceFile};
 use driver::{Driver, Figures, Raw, Stalls, Work};
 use serde::Serialize;
@@ -124,6 +124,7 @@ fn measure(args: &Args, is_new: bool) -> Result<Vec<Line>> {
         lines.extend(table_of(&work, &figures, raw[usize::from(work.depth > 1)].rate));
     }
     lines.push(unregistered(&mut driver, &series(intents)[usize::from(intents) + 1], time)?);
+    lines.push(discards(&mut driver, time)?);
     if let Some(minutes) = args.sustained {
         lines.extend(sustained(&mut driver, intents, Duration::from_secs_f64(minutes * 60.0))?);
     }
@@ -165,6 +166,30 @@ fn unregistered(driver: &mut Driver, work: &Work, time: Duration) -> Result<Line
     let [plain, known] = cpu_us;
     let value = format!("{known:.2} us; unregistered {plain:.2} us, ratio {:.2}", known / plain);
     Ok(Line::new(format!("{}: CPU each, files and memory registered", work.name), value, "-"))
+}
+
+/// What it costs to tell the device of free blocks, where each write frees one: never, and as soon as can be, in turns.
+fn discards(driver: &mut Driver, time: Duration) -> Result<Line> {
+    let name = "128 KiB overwrites, depth 8";
+    let work = Work { name, bytes: 128 << 10, depth: 8, way: log::Way::Auto, prepares: false, goal: None };
+    eprintln!("measuring {name}, with discards and without");
+    let at_once = Discarding { rest: ashlar_core::time::Duration::ZERO, ..Discarding::USUAL };
+    let (mut rate, mut slowest, mut discarded) = ([0.0; 2], [0.0f64; 2], 0.0);
+    for at in [0, 1, 0, 1] {
+        driver.set_discards((at == 1).then_some(at_once));
+        let figures = driver.measure(&work, time / 2)?;
+        rate[at] += figures.rate / 2.0;
+        slowest[at] = slowest[at].max(figures.latency_us[1]);
+        discarded = figures.discarded;
+    }
+    driver.set_discards(Some(Discarding::USUAL));
+    let ([without, with], [quick, slow]) = (rate, slowest);
+    let value = format!(
+        "{with:.0} a second, latency p99 {slow:.0} us, with {:.0} MiB discarded a second; without {without:.0}, {quick:.0} us; ratio {:.2}",
+        discarded / f64::from(1 << 20),
+        with / without
+    );
+    Ok(Line::new(format!("{name}: with discards"), value, "-"))
 }
 
 /// The loads, with the device bytes for each client byte that they are meant to reach at most.

@@ -552,6 +552,8 @@ pub struct StoreStats {
     pub device_writes: u64,
     /// Device flushes.
     pub device_flushes: u64,
+    /// Bytes of free blocks that the device was told of, since the store was opened.
+    pub discarded_bytes: u64,
     /// Copies known to be damaged.
     pub damaged: u64,
     /// Blocks that the device refused to write, since the store was opened.

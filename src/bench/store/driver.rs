@@ -63,6 +63,8 @@ pub struct Figures {
     pub known_percent: f64,
     /// Writes a second.
     pub rate: f64,
+    /// Bytes of free blocks that the device was told of, a second.
+    pub discarded: f64,
     /// Half of the writes took less, 99 %, all.
     pub latency_us: [f64; 3],
     /// Writes that took longer than ten times the bare device's median.
@@ -288,6 +290,11 @@ impl Driver {
         self.alone.set_registered(registered);
     }
 
+    /// How eagerly the device is told of free blocks, from the next load on.
+    pub fn set_discards(&mut self, discards: Option<Discarding>) {
+        self.config.discards = discards;
+    }
+
     /// A page somewhere, with its bytes.
     fn read_page(&mut self, pages: u64) -> Result<(u64, Buf)> {
         let offset = self.raw_offset + self.rng.below(pages) * 4096;
@@ -331,6 +338,7 @@ impl Driver {
             waves: self.waves.value_at_quantile(0.5),
             cpu_us: cpu_us / writes,
             rate: writes / elapsed.as_secs_f64(),
+            discarded: delta(|stats| stats.discarded_bytes) / elapsed.as_secs_f64(),
             latency_us: [latency(0.5), latency(0.99), latency(1.0)],
             stalls: Stalls { waits: after.waits - before.waits, ..self.stalls },
         })

@@ -91,6 +91,26 @@ impl Directory {
         Err(Gap(gap))
     }
 
+    /// Of each copy whose bits have an entry, the first such place: nearly always its own. Memory is looked at for all of them
+    /// before any of it is waited for; found one by one, each would wait for its own.
+    pub fn near<'a>(&'a self, copies: &'a [CopyId]) -> impl Iterator<Item = ObjectIndex> + 'a {
+        let buckets: Vec<(&[Entry], u32)> = copies
+            .iter()
+            .map(|copy| {
+                let hash = copy.object.hash();
+                let entries = self.tables.get(&table_of(*copy)).map_or(&[][..], |table| table.bucket(bucket(hash)));
+                (entries, tag(hash))
+            })
+            .collect();
+        let ends = buckets.iter().map(|(entries, tag)| {
+            let near = place_of(entries.len(), *tag);
+            let end = entries.get((near + NEAR).min(entries.len().wrapping_sub(1)));
+            end.map_or(0, |(bits, _)| *bits) ^ entries.get(near.saturating_sub(NEAR)).map_or(0, |(bits, _)| *bits)
+        });
+        std::hint::black_box(ends.fold(0, |sum, bits| sum ^ bits));
+        buckets.into_iter().flat_map(|(entries, tag)| entries[alike(entries, tag)].first()).map(|(_, place)| *place)
+    }
+
     /// Adds a copy that is not there, in the gap that was found for it a moment ago.
     pub fn insert(&mut self, copy: CopyId, place: ObjectIndex, Gap(at): Gap) {
         let hash = copy.object.hash();
@@ -149,11 +169,16 @@ impl Directory {
     }
 }
 
+/// Where, of so many entries, the one with these bits would be if they were spread wholly evenly.
+fn place_of(len: usize, tag: u32) -> usize {
+    usize::try_from((u64::from(tag) * len as u64) >> u32::BITS).expect("below their number")
+}
+
 /// The first entry whose bits are not below these. Bits are spread evenly, so it is near the place that they say: a look at
 /// a few lines of memory, where halving the bucket would take one for each step.
 fn seek(entries: &[Entry], tag: u32) -> usize {
     let len = entries.len();
-    let near = usize::try_from((u64::from(tag) * len as u64) >> u32::BITS).expect("below their number");
+    let near = place_of(len, tag);
     let (first, end) = (near.saturating_sub(NEAR), (near + NEAR).min(len));
     let range = match () {
         () if first > 0 && entries[first - 1].0 >= tag => 0..first,
@@ -231,6 +256,8 @@ mod tests {
         }
         let all: Vec<CopyId> = directory.places().map(|place| copies[place as usize]).collect();
         assert_eq!(all, set.iter().map(|key| key.3).collect::<Vec<_>>());
+        let near: Vec<u32> = directory.near(&all).map(|place| tag(copies[place as usize].object.hash())).collect();
+        assert_eq!(near, all.iter().map(|copy| tag(copy.object.hash())).collect::<Vec<_>>());
         for _ in 0..500 {
             let (a, b, of) = (rng.next_u64(), rng.next_u64(), random(&mut rng));
             let range = if rng.chance(1, 4) { HashRange::ALL } else { HashRange { first: a.min(b), last: a.max(b) } };

@@ -111,6 +111,17 @@ impl Objects {
         self.directory.find(copy, |place| self.copy(place)).ok()
     }
 
+    /// Brings what is known of these copies near the processor.
+    pub fn approach(&self, copies: &[CopyId]) {
+        let places: Vec<ObjectIndex> = self.directory.near(copies).collect();
+        let blocks = places.iter().map(|place| match self.slot(*place) {
+            Slot::Resting(resting) => resting.block,
+            Slot::Awake(_) | Slot::Free => record::NO_BLOCK,
+        });
+        let blocks: Vec<u32> = blocks.filter(|block| *block != record::NO_BLOCK).collect();
+        self.tables.approach(&blocks);
+    }
+
     /// The place of a copy, which is made, awake, if there is none.
     pub fn find_or_insert(&mut self, copy: CopyId) -> ObjectIndex {
         let gap = match self.directory.find(copy, |place| self.copy(place)) {

@@ -474,6 +474,16 @@ pub(super) fn records(
     Ok(())
 }
 
+/// The objects that the records of a page are of.
+pub(super) fn copies(header: &Header, bytes: &[u8]) -> impl Iterator<Item = CopyId> {
+    let mut at = page::HEADER_BYTES;
+    (0..header.records).map_while(move |_| {
+        let (copy, length) = Record::glance(bytes.get(at..header.length as usize)?)?;
+        at += length;
+        Some(copy)
+    })
+}
+
 fn bad_record(error: BadRecord) -> String {
     match error {
         BadRecord::Unknown => "the log holds records that this version does not know: it was written by a newer one",
@@ -504,8 +514,33 @@ fn no_store(errors: impl Iterator<Item = Unusable>) -> String {
     .to_string()
 }
 
-/// Where the log goes on, given its pages. Also says whether metadata were lost.
-pub(super) fn chain(scan: &mut Scan) -> (Start, bool) {
+/// The way round a ring of so many segments, once, from this one on. Every writer takes it.
+#[derive(Clone, Copy)]
+struct Way {
+    segments: u32,
+    first: u32,
+}
+
+impl Way {
+    /// How many segments behind the first one a page lies.
+    fn at(self, page: &Header) -> u32 {
+        (page.segment + self.segments - self.first) % self.segments
+    }
+
+    /// Whether a page lies behind another one.
+    fn goes_on(self, last: &Header, next: &Header) -> bool {
+        let (from, to) = (self.at(last), self.at(next));
+        to > from || (to == from && next.unit >= last.unit + last.units())
+    }
+
+    /// Whether a page, older than the first one of the way, can be there still when the way has come to this.
+    fn spares(self, last: &Header, older: &Header) -> bool {
+        self.at(older) == 0 || self.at(older) > self.at(last)
+    }
+}
+
+/// Where the log goes on, given its pages in a ring of so many segments. Also says whether metadata were lost.
+pub(super) fn chain(segments: u32, scan: &mut Scan) -> (Start, bool) {
     let pages = &mut scan.pages;
     let top = pages.iter().map(|page| page.sequence).max().unwrap_or(0);
     let tail = pages.iter().map(|page| page.tail).max().unwrap_or(0);
@@ -520,16 +555,23 @@ pub(super) fn chain(scan: &mut Scan) -> (Start, bool) {
         let end = pages.partition_point(|page| page.prev <= last);
         // Of several, the newest: it was written by an opening that found the others void.
         let Some(next) = end.checked_sub(1).map(|at| pages[at]) else { break };
-        if next.prev != last || next.sequence <= last {
+        let way = Way { segments, first: chain[0].segment };
+        // One that lies elsewhere contradicts itself: no store has written it.
+        if next.prev != last || next.sequence <= last || !way.goes_on(&chain[chain.len() - 1], &next) {
             break;
         }
         chain.push(next);
     }
-    let lost = chain.last().is_none_or(|page| page.sequence < durable) || scan.unreadable;
     // A tail that only a page beyond the chain names frees nothing yet.
     let named = chain.iter().map(|page| page.tail).max();
     let vouched = pages.iter().find(|page| Some(page.sequence) == named).or(chain.first());
+    let is_sound = chain.last().zip(vouched).is_some_and(|(last, vouched)| {
+        let way = Way { segments, first: chain[0].segment };
+        way.spares(last, vouched)
+    });
+    let vouched = if is_sound { vouched } else { chain.first() };
     let vouched_tail = vouched.map_or(0, |page| page.segment);
+    let lost = !is_sound || chain.last().is_none_or(|page| page.sequence < durable) || scan.unreadable;
     if chain.is_empty() {
         chain.push(Header { sequence: top, ..Header::default() });
     }
@@ -539,4 +581,53 @@ pub(super) fn chain(scan: &mut Scan) -> (Start, bool) {
     let near = |torn: &Sequence| *torn > top && *torn - top <= TORN_MOST && !planted(Bug::StoreForgetTorn);
     let top = scan.torn.iter().copied().filter(near).max().unwrap_or(top);
     (Start { chain, next: top + 1, vouched_tail }, lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENTS: u32 = 4;
+
+    /// A page at `sequence`, behind the one before, that names a tail.
+    fn page(sequence: Sequence, (segment, unit): (u32, u32), tail: Sequence) -> Header {
+        let (prev, length) = (sequence - 1, UNIT);
+        Header { sequence, prev, segment, unit, length, tail, durable_upto: prev, ..Header::default() }
+    }
+
+    /// How long the chain is, the vouched tail, and whether metadata are lost.
+    fn chained(pages: &[Header]) -> (usize, u32, bool) {
+        let mut scan = Scan { pages: pages.to_vec(), ..Scan::default() };
+        let (start, lost) = chain(SEGMENTS, &mut scan);
+        (start.chain.len(), start.vouched_tail, lost)
+    }
+
+    #[test]
+    fn a_chain_goes_round_the_ring_once() {
+        let pages = [page(5, (2, 0), 5), page(6, (2, 1), 5), page(7, (3, 0), 5), page(8, (0, 0), 5)];
+        assert_eq!(chained(&pages), (4, 2, false));
+        // The newest one comes back to where the first one lies, goes back in its own segment, or is written over the one before.
+        for elsewhere in [(2, 2), (3, 0), (0, 0)] {
+            let mut forged = pages.to_vec();
+            forged.push(page(9, (0, 1), 5));
+            assert_eq!(chained(&forged), (5, 2, false));
+            forged[4] = page(9, elsewhere, 5);
+            forged.push(page(10, (1, 0), 5));
+            assert_eq!(chained(&forged), (4, 2, true), "{elsewhere:?}");
+        }
+    }
+
+    #[test]
+    fn a_tail_that_is_vouched_for_lies_before_the_chain() {
+        // The newest page names a later tail than what is in the log did.
+        let cooling = [page(5, (2, 0), 5), page(6, (3, 0), 6), page(7, (0, 0), 6)];
+        assert_eq!(chained(&cooling), (2, 3, false));
+        // Only a page beyond the chain names the later tail.
+        let beyond = Header { durable_upto: 7, ..page(9, (3, 5), 5) };
+        let pages = [page(3, (0, 0), 3), page(5, (1, 0), 3), page(6, (2, 1), 3), page(7, (3, 0), 3), beyond];
+        assert_eq!(chained(&pages), (3, 0, false));
+        let mut forged = pages.to_vec();
+        forged[0] = page(3, (2, 0), 3);
+        assert_eq!(chained(&forged), (3, 1, true));
+    }
 }

@@ -364,6 +364,14 @@ impl Record {
         }
     }
 
+    /// Of which object the record at the start of `bytes` is, and how long it is, if it is one.
+    pub fn glance(bytes: &[u8]) -> Option<(CopyId, usize)> {
+        let mut reader = Reader::new(bytes);
+        reader.bytes(4).ok()?;
+        let length = reader.u32().ok()? as usize;
+        Some((read_copy(&mut reader).ok()?, length.max(HEADER_BYTES)))
+    }
+
     /// Reads the record at the start of `bytes`, for objects of `units` units; also says how long it is. Data of
     /// units are copied into buffers of `pool`.
     pub fn decode(bytes: &[u8], units: usize, pool: &mut BufPool) -> Result<(Record, usize), BadRecord> {

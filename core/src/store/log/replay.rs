@@ -50,6 +50,8 @@ pub struct Replay {
     objects: Objects,
     pasts: BTreeMap<ObjectIndex, Vec<Past>>,
     spare: Spare,
+    /// Those of the page at hand.
+    copies: Vec<CopyId>,
 }
 
 /// What replay gives: objects, past states of some, where the log stands.
@@ -58,7 +60,7 @@ pub type Replayed = (Objects, BTreeMap<ObjectIndex, Vec<Past>>, Start);
 impl Replay {
     /// Finds the chain among the pages.
     pub fn new(superblock: Superblock, mut scan: Scan) -> Self {
-        let (start, lost) = open::chain(&mut scan);
+        let (start, lost) = open::chain(superblock.segments, &mut scan);
         let mut segments: Vec<(u32, usize)> = Vec::new();
         for (place, header) in start.chain.iter().enumerate().filter(|(_, header)| header.length > 0) {
             if segments.last().is_none_or(|(segment, _)| *segment != header.segment) {
@@ -130,6 +132,9 @@ impl Replay {
 
     fn page(&mut self, header: &Header, bytes: &[u8], pool: &mut BufPool) -> Result<(), BadRecord> {
         let superblock = self.superblock.expect("set from the beginning");
+        self.copies.clear();
+        self.copies.extend(open::copies(header, bytes));
+        self.objects.approach(&self.copies);
         let mut result = Ok(());
         open::records(header, bytes, units_of(superblock.block_size), pool, |position, record| {
             if names_block_beyond(&record.body, superblock.blocks) {

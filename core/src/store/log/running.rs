@@ -569,7 +569,8 @@ impl Running {
                 self.counters.device_written_bytes += u64::from(data.len());
             }
             DiskOp::Flush { .. } => self.counters.device_flushes += 1,
-            DiskOp::Read { .. } | DiskOp::Discard { .. } => {}
+            DiskOp::Discard { len, .. } => self.counters.discarded_bytes += len,
+            DiskOp::Read { .. } => {}
         }
         let id = IoId(self.ios.insert((io, env.now)).to_u64());
         env.out.push(Effect::Io { id, op });
