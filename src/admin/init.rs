@@ -54,15 +54,11 @@ async fn await_answer(metadata: &Metadata) -> Result<()> {
 /// The identity of the store's cluster; it becomes `wanted` (or a random one) if it has none.
 pub async fn ensure(metadata: &Metadata, wanted: Option<ClusterUuid>) -> Result<ClusterUuid> {
     let key = keys::global();
-    let stored = match metadata.get(&key).await? {
-        Some(stored) => stored,
-        None => {
-            let cluster = wanted.map_or_else(random, Ok)?;
-            let text = serde_json::json!({ "cluster": cluster }).to_string();
-            metadata.put_if(vec![Compare::ModRevision(key.clone(), 0)], &key, text.into_bytes()).await?;
-            metadata.get(&key).await?.with_context(|| format!("{key} vanished while it was written; run this again"))?
-        }
-    };
+    let cluster = wanted.map_or_else(random, Ok)?;
+    let text = serde_json::json!({ "cluster": cluster }).to_string();
+    metadata.put_if(vec![Compare::ModRevision(key.clone(), 0)], &key, text.into_bytes()).await?;
+    let stored =
+        metadata.get(&key).await?.with_context(|| format!("{key} vanished while it was written; run this again"))?;
     let global: Global = serde_json::from_slice(&stored.value)
         .with_context(|| format!("{key} does not make sense; correct it with etcdctl"))?;
     match wanted {

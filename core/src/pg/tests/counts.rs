@@ -110,14 +110,15 @@ fn campaign() {
     seeds(first..first + number("PG_COUNT").unwrap_or(200), Faults::ALL);
 }
 
-/// Prints one seed's story: `PG_TRACE=1 PG_SHAPE=2 PG_SEED=7 cargo test -p ashlar-core counts::one -- --ignored --nocapture`.
+/// Runs one seed, and tells its story:
+/// `PG_TRACE=1 PG_SHAPE=2 PG_SEED=7 cargo test -p ashlar-core counts::one -- --ignored --nocapture`.
 #[test]
-#[ignore = "for debugging"]
+#[ignore = "replays the seed in PG_SEED"]
 fn one_seed() {
     #[cfg(feature = "planted")]
     crate::planted::plant(std::env::var("PG_PLANT").ok().and_then(|name| Bug::from_name(&name)));
     let (_, shape, lazy) = &shapes()[usize::try_from(number("PG_SHAPE").unwrap_or(0)).expect("a shape")];
-    println!("{:?}", run(number("PG_SEED").unwrap_or(0), Faults::ALL, shape, *lazy).err());
+    run(number("PG_SEED").unwrap_or(0), Faults::ALL, shape, *lazy).expect("the seed is clean");
 }
 
 /// Mistakes that can be made with ancestors.

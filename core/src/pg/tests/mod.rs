@@ -159,10 +159,10 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// Prints one seed's story: `PG_TRACE=1 PG_SEED=7 cargo test -p ashlar-core one_seed -- --ignored --nocapture`; with
-/// the feature `planted`, PG_PLANT names a bug.
+/// Runs one seed, and tells its story:
+/// `PG_TRACE=1 PG_SEED=7 cargo test -p ashlar-core one_seed -- --ignored --nocapture`; with the feature `planted`, PG_PLANT names a bug.
 #[test]
-#[ignore = "for debugging"]
+#[ignore = "replays the seed in PG_SEED"]
 fn one_seed() {
     #[cfg(feature = "planted")]
     crate::planted::plant(std::env::var("PG_PLANT").ok().and_then(|name| Bug::from_name(&name)));
@@ -171,7 +171,7 @@ fn one_seed() {
         Some(1) => Faults { maps: true, ..Faults::default() },
         _ => Faults::ALL,
     };
-    println!("{:?}", run(number("PG_SEED").unwrap_or(0), faults));
+    run(number("PG_SEED").unwrap_or(0), faults).expect("the seed is clean");
 }
 
 /// Many seeds: `PG_SEED=1000 PG_COUNT=5000 cargo test -p ashlar-core campaign -- --ignored --nocapture`.

@@ -272,10 +272,11 @@ fn planted_bugs_are_found() {
     hunt::all_found(&of_stripes, 600, |seed| run(seed, Faults::ALL, &shapes()[seed as usize % 6].1));
 }
 
-/// One seed's story: `PG_TRACE=1 PG_SEED=7 PG_SHAPE=0 cargo test -p ashlar-core one_striped_seed -- --ignored
+/// Runs one seed, and tells its story:
+/// `PG_TRACE=1 PG_SEED=7 PG_SHAPE=0 cargo test -p ashlar-core one_striped_seed -- --ignored
 /// --nocapture`; PG_FAULTS 0 none, 1 maps, 2 crashes and maps, 3 links and maps, else all.
 #[test]
-#[ignore = "for debugging"]
+#[ignore = "replays the seed in PG_SEED"]
 fn one_striped_seed() {
     #[cfg(feature = "planted")]
     crate::planted::plant(std::env::var("PG_PLANT").ok().and_then(|name| Bug::from_name(&name)));
@@ -288,7 +289,7 @@ fn one_striped_seed() {
         _ => Faults::ALL,
     };
     let shape = &shapes()[number("PG_SHAPE").unwrap_or(0) as usize].1;
-    println!("{:?}", run(number("PG_SEED").unwrap_or(0), faults, shape));
+    run(number("PG_SEED").unwrap_or(0), faults, shape).expect("the seed is clean");
 }
 
 /// Many seeds: `PG_SEED=1000 PG_COUNT=5000 cargo test -p ashlar-core striped_campaign -- --ignored --nocapture`.

@@ -75,11 +75,17 @@ fn order(a: CopyId, b: CopyId) -> Ordering {
 }
 
 impl Directory {
-    /// The place of a copy; `copy_at` says which copy is at a place. If it is not there: the gap where it belongs.
-    pub fn find(&self, copy: CopyId, copy_at: impl Fn(ObjectIndex) -> CopyId) -> Result<ObjectIndex, Gap> {
+    /// The bucket of a copy, and the bits that its entry has there.
+    fn bucket_of(&self, copy: CopyId) -> (&[Entry], u32) {
         let hash = copy.object.hash();
         let entries = self.tables.get(&table_of(copy)).map_or(&[][..], |table| table.bucket(bucket(hash)));
-        let alike = alike(entries, tag(hash));
+        (entries, tag(hash))
+    }
+
+    /// The place of a copy; `copy_at` says which copy is at a place. If it is not there: the gap where it belongs.
+    pub fn find(&self, copy: CopyId, copy_at: impl Fn(ObjectIndex) -> CopyId) -> Result<ObjectIndex, Gap> {
+        let (entries, tag) = self.bucket_of(copy);
+        let alike = alike(entries, tag);
         let mut gap = alike.start;
         for (_, place) in &entries[alike] {
             match order(copy_at(*place), copy) {
@@ -94,14 +100,7 @@ impl Directory {
     /// Of each copy whose bits have an entry, the first such place: nearly always its own. Memory is looked at for all of them
     /// before any of it is waited for; found one by one, each would wait for its own.
     pub fn near<'a>(&'a self, copies: &'a [CopyId]) -> impl Iterator<Item = ObjectIndex> + 'a {
-        let buckets: Vec<(&[Entry], u32)> = copies
-            .iter()
-            .map(|copy| {
-                let hash = copy.object.hash();
-                let entries = self.tables.get(&table_of(*copy)).map_or(&[][..], |table| table.bucket(bucket(hash)));
-                (entries, tag(hash))
-            })
-            .collect();
+        let buckets: Vec<(&[Entry], u32)> = copies.iter().map(|copy| self.bucket_of(*copy)).collect();
         let ends = buckets.iter().map(|(entries, tag)| {
             let near = place_of(entries.len(), *tag);
             let end = entries.get((near + NEAR).min(entries.len().wrapping_sub(1)));

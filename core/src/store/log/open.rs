@@ -514,14 +514,14 @@ fn no_store(errors: impl Iterator<Item = Unusable>) -> String {
     .to_string()
 }
 
-/// The way round a ring of so many segments, once, from this one on. Every writer takes it.
+/// Once round a ring of so many segments, from this one on: the way that every writer takes.
 #[derive(Clone, Copy)]
-struct Way {
+struct Lap {
     segments: u32,
     first: u32,
 }
 
-impl Way {
+impl Lap {
     /// How many segments behind the first one a page lies.
     fn at(self, page: &Header) -> u32 {
         (page.segment + self.segments - self.first) % self.segments
@@ -533,7 +533,7 @@ impl Way {
         to > from || (to == from && next.unit >= last.unit + last.units())
     }
 
-    /// Whether a page, older than the first one of the way, can be there still when the way has come to this.
+    /// Whether a page, older than the first one of the lap, can be there still when the lap has come to `last`.
     fn spares(self, last: &Header, older: &Header) -> bool {
         self.at(older) == 0 || self.at(older) > self.at(last)
     }
@@ -551,13 +551,13 @@ pub(super) fn chain(segments: u32, scan: &mut Scan) -> (Start, bool) {
         chain = pages.iter().filter(|page| page.sequence >= tail).copied().collect();
         chain.sort_unstable_by_key(|page| page.sequence);
     }
+    let lap = Lap { segments, first: chain.first().map_or(0, |page| page.segment) };
     while let Some(last) = chain.last().map(|page| page.sequence) {
         let end = pages.partition_point(|page| page.prev <= last);
         // Of several, the newest: it was written by an opening that found the others void.
         let Some(next) = end.checked_sub(1).map(|at| pages[at]) else { break };
-        let way = Way { segments, first: chain[0].segment };
         // One that lies elsewhere contradicts itself: no store has written it.
-        if next.prev != last || next.sequence <= last || !way.goes_on(&chain[chain.len() - 1], &next) {
+        if next.prev != last || next.sequence <= last || !lap.goes_on(&chain[chain.len() - 1], &next) {
             break;
         }
         chain.push(next);
@@ -565,10 +565,7 @@ pub(super) fn chain(segments: u32, scan: &mut Scan) -> (Start, bool) {
     // A tail that only a page beyond the chain names frees nothing yet.
     let named = chain.iter().map(|page| page.tail).max();
     let vouched = pages.iter().find(|page| Some(page.sequence) == named).or(chain.first());
-    let is_sound = chain.last().zip(vouched).is_some_and(|(last, vouched)| {
-        let way = Way { segments, first: chain[0].segment };
-        way.spares(last, vouched)
-    });
+    let is_sound = chain.last().zip(vouched).is_some_and(|(last, vouched)| lap.spares(last, vouched));
     let vouched = if is_sound { vouched } else { chain.first() };
     let vouched_tail = vouched.map_or(0, |page| page.segment);
     let lost = !is_sound || chain.last().is_none_or(|page| page.sequence < durable) || scan.unreadable;
@@ -606,7 +603,7 @@ mod tests {
     fn a_chain_goes_round_the_ring_once() {
         let pages = [page(5, (2, 0), 5), page(6, (2, 1), 5), page(7, (3, 0), 5), page(8, (0, 0), 5)];
         assert_eq!(chained(&pages), (4, 2, false));
-        // The newest one comes back to where the first one lies, goes back in its own segment, or is written over the one before.
+        // The newest one comes back to where the first one lies, goes a segment back, or lies over the one before.
         for elsewhere in [(2, 2), (3, 0), (0, 0)] {
             let mut forged = pages.to_vec();
             forged.push(page(9, (0, 1), 5));
